@@ -1,0 +1,9 @@
+"""The one exception a user is meant to see: a line that names what is wrong and the way out."""
+
+
+class InputError(Exception):
+    """Wrong input: a parameter, a file or a folder. The message is one line and says what to do about it."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows this instead of a traceback, so that a notebook ends in the one line that helps."""
+        return [f"InputError: {self}"]

@@ -1,0 +1,100 @@
+"""The metrics, in per cent, on plain arrays. AUROC, AP and F1 are scikit-learn's; AUPRO is exact and our own."""
+
+import numpy as np
+from scipy.ndimage import label
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
+
+
+def detection(scores: np.ndarray, labels: np.ndarray) -> dict:
+    """Image-level results, the mean over the epochs given (Sec. 4: the last ten).
+
+    scores: float (epochs, n). labels: (n,), 1 = anomalous. Returns {auroc, auroc_last, auroc_per_epoch, ap, f1_max} in
+    per cent; all None, with a `reason`, when one of the two kinds is absent.
+    """
+    names = ("auroc", "auroc_last", "auroc_per_epoch", "ap", "f1_max")
+    for value, kind in ((0, "normal"), (1, "anomalous")):
+        if not np.any(labels == value):
+            return dict.fromkeys(names) | {"reason": f"there are no {kind} test images"}
+    auroc = [100 * float(roc_auc_score(labels, s)) for s in scores]
+    return {
+        "auroc": float(np.mean(auroc)),
+        "auroc_last": auroc[-1],
+        "auroc_per_epoch": auroc,
+        "ap": float(np.mean([100 * average_precision_score(labels, s) for s in scores])),
+        "f1_max": float(np.mean([100 * f1_max(s, labels) for s in scores])),
+    }
+
+
+def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The best F1 over all thresholds, in [0, 1]."""
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
+
+
+def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, soft: bool) -> dict:
+    """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` without a mask.
+
+    maps, masks: float (n, h, w). `pixel_auroc` is over the anomalous images, as in the article, `pixel_auroc_all` over
+    all test images, as elsewhere in the field. soft: masks count as resized, in [0, 1]; otherwise they are cut at 0.5.
+    """
+    binary = masks >= 0.5
+    weights = masks if soft else binary
+    anomalous = labels == 1
+    if not binary.any():
+        return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": "no mask has a pixel set"}
+    return {
+        "pixel_auroc": 100 * pixel_auroc(maps[anomalous], weights[anomalous]),
+        "pixel_auroc_all": 100 * pixel_auroc(maps, weights),
+        "aupro": 100 * aupro(maps, binary),
+    }
+
+
+def localization_of(maps: dict[str, np.ndarray], split, protocol) -> dict[str, dict]:
+    """The pixel-level results of each of the named maps of a split's test images, masks as the protocol says."""
+    return {name: localization(m, split.masks, split.labels, soft=protocol.soft_masks) for name, m in maps.items()}
+
+
+def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
+    """Area under the pixels' ROC curve, in [0, 1]; a pixel of mask m counts m times as anomalous, 1 − m as normal.
+
+    With masks of 0 and 1 this is scikit-learn's `roc_auc_score`.
+    """
+    score, weight = maps.ravel(), masks.ravel().astype(np.float64)
+    anomalous, normal = weight > 0, weight < 1
+    return float(
+        roc_auc_score(
+            np.repeat([1, 0], [anomalous.sum(), normal.sum()]),
+            np.concatenate([score[anomalous], score[normal]]),
+            sample_weight=np.concatenate([weight[anomalous], 1 - weight[normal]]),
+        )
+    )
+
+
+def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = AUPRO_LIMIT) -> float:
+    """Per-region overlap against false-positive rate, integrated to `limit` and divided by it; in [0, 1].
+
+    maps: float (n, h, w). masks: bool (n, h, w). The overlap is the mean over all 8-connected regions of all masks, the
+    false-positive rate that of all pixels outside them. Exact: one sort, tied pixels together, linear in between.
+    Raises ValueError when no mask has a region or no pixel is normal.
+    """
+    if not masks.any() or masks.all():
+        raise ValueError("AUPRO needs at least one region and one normal pixel")
+    gain = np.zeros(masks.shape)  # what a pixel adds to the mean overlap once it is above the threshold
+    regions = 0
+    for i in np.flatnonzero(masks.any(axis=(1, 2))):
+        numbers, count = label(masks[i], structure=np.ones((3, 3)))
+        size = np.bincount(numbers.ravel())
+        gain[i][masks[i]] = 1 / size[numbers[masks[i]]]
+        regions += count
+    order = np.argsort(-maps, axis=None, kind="stable")
+    score = maps.ravel()[order]
+    last_of_tie = np.append(score[1:] != score[:-1], True)
+    overlap = np.append(0, np.cumsum(gain.ravel()[order])[last_of_tie] / regions)
+    normal = ~masks.ravel()[order]
+    rate = np.append(0, np.cumsum(normal)[last_of_tie] / normal.sum())
+    inside = rate <= limit
+    rate_cut = np.append(rate[inside], limit)
+    overlap_cut = np.append(overlap[inside], np.interp(limit, rate, overlap))
+    return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / limit)

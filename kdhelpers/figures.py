@@ -1,0 +1,133 @@
+"""The pictures of the notebooks: images, loss curves, histograms of scores, heat maps."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+NORMAL, ANOMALOUS = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+_HEAT = "inferno"
+_LOW = 0.25  # heat below this share of the map's own maximum is left out, as in Fig. 6
+
+
+def use_style() -> None:
+    """The look of all figures; once a notebook."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
+    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def pixels(images, index) -> np.ndarray:
+    """The images as they lie in memory, uint8 (k, h, w, 3)."""
+    chosen = images.pixels[index]
+    return chosen.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
+    """A row each of normal training images, normal test images and anomalous test images."""
+    rows = [
+        ("train,\nnormal", split.train, np.arange(len(split.train)), None),
+        ("test,\nnormal", split.test, np.flatnonzero(split.labels == 0), None),
+        ("test,\nanomalous", split.test, np.flatnonzero(split.labels == 1), split.kinds),
+    ]
+    rows = [row for row in rows if len(row[2])]
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 1.15, len(rows) * 1.35), squeeze=False)
+    for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
+        chosen = np.unique(members[np.linspace(0, len(members) - 1, columns).astype(int)])
+        shown = pixels(images, torch.as_tensor(chosen))
+        for axis in line:
+            axis.axis("off")
+        for axis, image, i in zip(line, shown, chosen, strict=False):
+            axis.imshow(image)
+            if kinds:
+                axis.set_title(kinds[i].replace("_", "\n"), fontsize=7, pad=2)
+        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    return _titled(figure, f"{split.dataset} {split.cls}", title)
+
+
+def show_losses(records: list[dict], *, title: str = "") -> Figure:
+    """The objective and its two terms by epoch, a line for each record."""
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharex=True)
+    names = {
+        "loss": "objective",
+        "loss_val": r"$\mathcal{L}_{val}$ (Eq. 1)",
+        "loss_dir": r"$\mathcal{L}_{dir}$ (Eq. 3)",
+    }
+    for axis, (key, name) in zip(axes, names.items(), strict=True):
+        for record in records:
+            curve = record["training"][key]
+            axis.plot(range(1, len(curve) + 1), curve, marker="." if len(curve) < 15 else "", label=name_of(record))
+        axis.set(xlabel="epoch", ylabel=name, yscale="log")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    if len(records) > 1:
+        axes[-1].legend(fontsize=7, ncols=1 + len(records) // 6, loc="upper left", bbox_to_anchor=(1.02, 1))
+    return _titled(figure, "training", title)
+
+
+def show_scores(scores: dict[str, tuple[np.ndarray, np.ndarray]], *, title: str = "") -> Figure:
+    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,))."""
+    columns = min(len(scores), 5)
+    lines = -(-len(scores) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(max(4, columns * 2.2), lines * 2.1), squeeze=False)
+    for axis in axes.flat[len(scores) :]:
+        axis.axis("off")
+    for axis, (name, (score, labels)) in zip(axes.flat, scores.items(), strict=False):
+        bins = np.histogram_bin_edges(score, bins=40)
+        for value, kind, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
+            if np.any(labels == value):
+                axis.hist(score[labels == value], bins, density=True, color=colour, alpha=0.6, label=kind)
+        axis.set(title=name, yticks=[], xlabel="score")
+    axes.flat[0].legend(fontsize=7)
+    return _titled(figure, "scores of the test images (density)", title)
+
+
+def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
+    """A column for each test image: the image, its mask where there is one, the heat map, and both together.
+
+    split: the few test images to show, `Split.subset`. maps: float (n, h, w), shown on one
+    scale; heat below a quarter of its maximum is left transparent, as in Fig. 6.
+    """
+    images = pixels(split.test, slice(None))
+    names = ["image", *(["mask"] if split.masks is not None else []), "map", "both"]
+    figure, axes = plt.subplots(
+        len(names), len(maps), figsize=(max(4, 1.3 * len(maps)), 1.3 * len(names) + 0.3), squeeze=False
+    )
+    top = float(maps.max()) or 1.0
+    for i, image in enumerate(images):
+        cells = dict(zip(names, axes[:, i], strict=True))
+        cells["image"].imshow(image)
+        cells["image"].set_title(split.kinds[i].replace("_", "\n"), fontsize=7, pad=3)
+        if "mask" in cells:
+            cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
+        cells["map"].imshow(maps[i], cmap=_HEAT, vmin=0, vmax=top)
+        cells["both"].imshow(image)
+        heat = np.ma.masked_less(maps[i], _LOW * top)
+        cells["both"].imshow(heat, cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for line, name in zip(axes, names, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+    return _titled(figure, f"localization, {split.dataset} {split.cls}", title)
+
+
+def spread(split, count: int = 8) -> np.ndarray:
+    """Indices of up to `count` test images to look at: one normal, then each anomalous kind in turn."""
+    normal, anomalous = (np.flatnonzero(split.labels == value) for value in (0, 1))
+    kinds = dict.fromkeys(split.kinds[i] for i in anomalous)
+    by_kind = [[i for i in anomalous if split.kinds[i] == kind] for kind in kinds]
+    turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
+    return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
+
+
+def name_of(record: dict) -> str:
+    """Class, and arm where there is one, for a legend."""
+    return record["class"] + (f" {record['arm']}" if record["arm"] else "")
+
+
+def _titled(figure: Figure, title: str, remark: str) -> Figure:
+    figure.suptitle(title + (f" — {remark}" if remark else ""), fontsize=10)
+    figure.tight_layout()
+    plt.close(figure)  # a notebook shows the figure that the cell returns, once
+    return figure

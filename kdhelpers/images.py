@@ -1,0 +1,215 @@
+"""Pictures: from files to uint8 tensors, and from these to the float batches that the networks see."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from kdhelpers.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set of images, kept as bytes; indexing gives the float batch that the networks see.
+
+    pixels: uint8 (n, 1 or 3, h, w). normalise: True for ImageNet's mean and standard deviation (CIFAR-10), otherwise
+    RGB stays in [0, 1].
+    """
+
+    pixels: Tensor
+    normalise: bool = False
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """The batch at `index` (long tensor or slice): float32 (k, 3, h, w), grey repeated to three channels."""
+        x = self.pixels[index].float() / 255
+        if x.shape[1] == 1:
+            x = x.repeat(1, 3, 1, 1)
+        if self.normalise:
+            mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+            x = (x - mean) / std
+        return x
+
+    def subset(self, index: Tensor | np.ndarray | slice) -> "Images":
+        """The images at `index`, as a set of their own."""
+        return replace(self, pixels=self.pixels[index])
+
+    def to(self, device: str | torch.device) -> "Images":
+        """The same images on `device`."""
+        return replace(self, pixels=self.pixels.to(device))
+
+
+def read_image(path: Path | str, size: int, *, grey: bool = False, lanczos: bool = False) -> np.ndarray:
+    """One picture, decoded and resized: uint8 (size, size, 3), or (size, size) with `grey`.
+
+    Resized as by `fit`. EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit.
+    Raises InputError naming the file when it is unreadable, empty, truncated, not a picture, several pictures in one,
+    or so large that Pillow takes it for a decompression bomb (179 million pixels).
+    """
+    return fit(_decode(path, _bytes(path), "L" if grey else "RGB"), size, lanczos=lanczos)
+
+
+def read_images(
+    paths: Sequence[Path], size: int, *, lanczos: bool = False, progress: str | None = None
+) -> tuple[Tensor, list[str]]:
+    """Pictures as `read_image` gives them: uint8 (n, 3, size, size), and the SHA-256 (hex) of each file's bytes.
+
+    Each file is read once, in a few threads. progress: title of a progress bar; None for no bar.
+    """
+    pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
+    out = pixels.numpy()  # shares memory
+
+    def read(i: int) -> str:
+        data = _bytes(paths[i])
+        out[i] = fit(_decode(paths[i], data, "RGB"), size, lanczos=lanczos).transpose(2, 0, 1)
+        return hashlib.sha256(data).hexdigest()
+
+    return pixels, _in_threads(read, range(len(paths)), progress)
+
+
+def read_masks(
+    paths: Sequence[Path], images: Sequence[Path], size: int, *, progress: str | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Ground-truth masks: float32 (n, size, size) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
+
+    images: the picture each mask belongs to. In a mask of two values, 0 and another one, the other one is 1 whatever
+    it is (1, 255, a palette's colour); otherwise 255 is 1. Raises InputError naming the mask as `read_image` does, and
+    when its size is not the picture's, or when it marks nothing.
+    """
+    masks = np.empty((len(paths), size, size), np.float32)
+
+    def read(i: int) -> str:
+        data = _bytes(paths[i])
+        mask = _decode(paths[i], data, None)
+        with Image.open(images[i]) as image:
+            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by a quarter: width and height change places
+            expected = image.size[::-1] if turned else image.size
+        if mask.size != expected:
+            has, needs = (f"{w}x{h}" for w, h in (mask.size, expected))
+            raise InputError(f"{paths[i]}: the mask is {has} pixels, its picture {images[i].name} {needs}; resize it")
+        masks[i] = fit(_two_valued(paths[i], mask), size).astype(np.float32) / 255
+        return hashlib.sha256(data).hexdigest()
+
+    return masks, _in_threads(read, range(len(paths)), progress)
+
+
+def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, progress: str | None = None) -> Tensor:
+    """Decoded pictures, uint8 (n, h, w) or (n, h, w, 3), resized as by `fit`: uint8 (n, 1 or 3, size, size)."""
+    channels = arrays.shape[3] if arrays.ndim == 4 else 1
+    pixels = torch.empty((len(arrays), channels, size, size), dtype=torch.uint8)
+    out = pixels.numpy()
+
+    def resize(i: int) -> None:
+        image = fit(Image.fromarray(arrays[i]), size, lanczos=lanczos)
+        out[i] = image.transpose(2, 0, 1) if image.ndim == 3 else image
+
+    _in_threads(resize, range(len(arrays)), progress)
+    return pixels
+
+
+def fit(image: Image.Image, size: int, *, lanczos: bool = False) -> np.ndarray:
+    """A picture resized to (size, size) with Pillow's antialiased bilinear filter, as torchvision's Resize; uint8.
+
+    lanczos: as the released code does with CIFAR-10, Lanczos to size·256/224, then the centre of (size, size).
+    """
+    if lanczos:
+        larger = round(size * 256 / 224)
+        margin = round((larger - size) / 2)
+        image = image.resize((larger, larger), Image.Resampling.LANCZOS)
+        image = image.crop((margin, margin, margin + size, margin + size))
+    elif image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bytes(path: Path | str) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and the rights") from None
+    if not data:
+        raise InputError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
+    return data
+
+
+def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
+    """The picture upright, converted to `mode`; None leaves 16-bit grey as it is and makes "L" of the rest."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        # A phone's MPO holds a preview beside the picture; in every other format more frames are more pictures.
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            raise InputError(f"{path}: holds {image.n_frames} pictures in one file; save them as one file each")
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "F" or image.mode.startswith("I"):
+            image = _sixteen_bit(path, image)
+            if mode is None:
+                return image
+            # Scaled, where convert() would clip everything above 255 to white.
+            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        if image.mode == "P":
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # spares Pillow's warning
+        return image.convert(mode or "L")
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{path}: the picture is too large to be decoded safely; scale it down") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: is not a picture that can be read; replace it or remove it") from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for a broken file
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged or truncated ({reason}); fetch it again or remove it") from None
+
+
+def _sixteen_bit(path: Path | str, image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise InputError(f"{path}: its values do not fit 16 bits (Pillow's mode {image.mode}); save it as 8 or 16 bit")
+    return Image.fromarray(values.astype(np.uint16))
+
+
+def _two_valued(path: Path, mask: Image.Image) -> Image.Image:
+    values = np.asarray(mask)
+    top = values.max()
+    if top == 0:
+        raise InputError(
+            f"{path}: the mask of an anomalous image marks nothing; draw it, or move the image to test/good"
+        )
+    if ((values == 0) | (values == top)).all():
+        values = np.where(values == top, 255, 0)
+    elif mask.mode != "L":
+        values = np.rint(values / 257)
+    elif top < 128:
+        raise InputError(f"{path}: the mask's values end at {top}, but 255 marks an anomaly; save it with 0 and 255")
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _in_threads(function: Callable, items: Iterable[int], progress: str | None) -> list:
+    # Pillow lets go of the interpreter's lock while it decodes and resizes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(function, items)
+        return list(
+            tqdm(
+                results, total=len(items), desc=progress, unit="image", disable=progress is None, delay=1, mininterval=1
+            )
+        )

@@ -1,0 +1,220 @@
+"""Where the image files of each data set lie under DATA_DIR, and how the article splits them (Sec. 4.1)."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kdhelpers.errors import InputError
+
+GOOD = "good"
+SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm".split())
+_LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave behind; hidden files aside
+_NORMAL_IN_TEST = 10  # Sec. 4.1, medical data sets
+
+_ADVICE = {
+    "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>",
+    "cifar10": "it needs one folder per class, of the same names, in cifar10/train and cifar10/test",
+    "mvtec": "download MVTec AD from www.mvtec.com/company/research/datasets/mvtec-ad and unpack the category there",
+    "oct2017": "download OCT2017.tar.gz from data.mendeley.com/datasets/rscbjbr9sj (doi 10.17632/rscbjbr9sj) and "
+    "unpack it as oct2017/train/NORMAL, oct2017/test/NORMAL, oct2017/test/CNV ...",
+    "resc": "get RESC as arranged by github.com/DorisBao/BMAD and put it as resc/train/good, resc/test/good and "
+    "resc/test/Ungood",
+    "head_ct": "download www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage and put it as head_ct/labels.csv "
+    "and head_ct/head_ct/000.png ...",
+    "brain_mri": "download www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection and put it as "
+    "brain_mri/no and brain_mri/yes",
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one split. kinds: of each test image, `GOOD` for a normal one. masks: of each test image, None for
+    a normal one; None altogether without ground truth. others: files read beside the images.
+    """
+
+    train: list[Path]
+    test: list[Path]
+    kinds: list[str]
+    masks: list[Path | None] | None = None
+    others: list[Path] = field(default_factory=list)
+
+
+def list_files(dataset: str, cls: str, data_dir: Path, seed: int) -> Files:
+    """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name. seed: draws the medical splits.
+
+    Raises InputError saying what is missing, from where to get it and where to put it.
+    """
+    if dataset == "folder":
+        return _inspection(data_dir, _ADVICE["folder"], masks_required=False)
+    if dataset == "mvtec":
+        return _inspection(_folder(data_dir, "mvtec", cls, advice=_ADVICE["mvtec"]), _ADVICE["mvtec"], True)
+    if dataset == "cifar10":
+        root, advice = data_dir / "cifar10", _ADVICE["cifar10"]
+        train, _ = (pictures(_folder(root, part, cls, advice=advice)) for part in ("train", "test"))
+        return Files(train, *_by_kind(_folder(root, "test", advice=advice), cls))
+    if dataset == "retinal_oct":
+        return _oct2017(data_dir) if cls == "oct2017" else _resc(data_dir)
+    return (_head_ct if dataset == "head_ct" else _brain_mri)(data_dir, seed)
+
+
+def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
+    """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of one's own images.
+
+    Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at.
+    """
+    train = pictures(_folder(root, "train", GOOD, advice=advice))
+    test, kinds = _by_kind(_folder(root, "test", advice=advice), GOOD)
+    truth = _find(root, "ground_truth")
+    folders = [f for f in subfolders(truth) if f.name.lower() != GOOD] if truth else []
+    found = {(f.name.lower(), path.name): path for f in folders for path in pictures(f, empty=True)}
+    if not found and not masks_required:
+        return Files(train, test, kinds)
+    names = [(path.parent.name.lower(), f"{path.stem}_mask.png") for path in test]
+    masks = [None if kind == GOOD else found.pop(name, None) for name, kind in zip(names, kinds, strict=True)]
+    for path, kind, mask in zip(test, kinds, masks, strict=True):
+        if kind != GOOD and mask is None:
+            expected = root / "ground_truth" / kind / f"{path.stem}_mask.png"
+            way_out = "unpack the category again" if masks_required else "draw it, or remove the folder ground_truth"
+            raise InputError(f"{path}: its mask {expected} is missing; {way_out}")
+    if found:
+        stray = next(iter(found.values()))
+        raise InputError(
+            f"{stray}: there is no test image for this mask (<name>_mask.png belongs to <name>); remove it"
+        )
+    return Files(train, test, kinds, masks)
+
+
+def _oct2017(data_dir: Path) -> Files:
+    advice = _ADVICE["oct2017"]
+    root = _folder(data_dir, "oct2017", advice=advice)
+    train = pictures(_folder(root, "train", "NORMAL", advice=advice))
+    kinds = {"NORMAL": GOOD, "CNV": "CNV", "DME": "DME", "DRUSEN": "DRUSEN"}
+    return _test_of(train, {kind: _folder(root, "test", name, advice=advice) for name, kind in kinds.items()})
+
+
+def _resc(data_dir: Path) -> Files:
+    advice = _ADVICE["resc"]
+    root = _folder(data_dir, "resc", advice=advice)
+    train = pictures(_folder(root, "train", GOOD, advice=advice))
+    return _test_of(train, {kind: _folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
+
+
+def _head_ct(data_dir: Path, seed: int) -> Files:
+    advice = _ADVICE["head_ct"]
+    root = _folder(data_dir, "head_ct", advice=advice)
+    images: dict[int, Path] = {}
+    for path in pictures(_folder(root, "head_ct", advice=advice)):
+        if not path.stem.isdecimal() or int(path.stem) in images:
+            raise InputError(f"{path}: its name is not an id of its own as in 000.png; remove it")
+        images[int(path.stem)] = path
+    table = root / "labels.csv"
+    labels = _read_labels(table, advice)
+    for number in sorted(images.keys() ^ labels.keys()):
+        if number in images:
+            raise InputError(f"{images[number]}: {table.name} has no label for id {number}; add it or remove the image")
+        raise InputError(f"{table}: there is no image {number:03d}.png for id {number}; add it or remove the label")
+    normal, anomalous = ([images[n] for n in sorted(images) if labels[n] == label] for label in (0, 1))
+    return _draw(root, normal, anomalous, "hemorrhage", seed, [table])
+
+
+def _read_labels(table: Path, advice: str) -> dict[int, int]:
+    if not table.is_file():
+        raise InputError(f"{table} is missing; {advice}")
+    labels: dict[int, int] = {}
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, skipinitialspace=True)
+            header = [name.strip() for name in next(rows, [])]
+            if header != ["id", "hemorrhage"]:
+                raise ValueError(f"the header is {', '.join(header) or 'empty'} instead of id, hemorrhage")
+            for row in filter(None, rows):
+                number, label = (int(value) for value in row)
+                if label not in (0, 1) or number in labels:
+                    raise ValueError(f"id {number} is there twice, or its label {label} is neither 0 nor 1")
+                labels[number] = label
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{table}: {error}; {advice}") from None
+    return labels
+
+
+def _brain_mri(data_dir: Path, seed: int) -> Files:
+    root = _folder(data_dir, "brain_mri", advice=_ADVICE["brain_mri"])
+    normal, anomalous = (pictures(_folder(root, name, advice=_ADVICE["brain_mri"])) for name in ("no", "yes"))
+    return _draw(root, normal, anomalous, "tumour", seed, [])
+
+
+def _draw(root: Path, normal: list[Path], anomalous: list[Path], kind: str, seed: int, others: list[Path]) -> Files:
+    """Sec. 4.1: ten random normal images and all anomalous ones for test, the rest of the normal for training."""
+    if len(normal) <= _NORMAL_IN_TEST:
+        raise InputError(f"{root}: has {len(normal)} normal images, of which {_NORMAL_IN_TEST} go to test; add more")
+    order = np.random.default_rng(seed).permutation(len(normal))
+    test, train = ([normal[i] for i in sorted(part)] for part in np.split(order, [_NORMAL_IN_TEST]))
+    kinds = [GOOD] * len(test) + [kind] * len(anomalous)
+    return Files(train, test + anomalous, kinds, others=others)
+
+
+def _by_kind(root: Path, normal: str) -> tuple[list[Path], list[str]]:
+    loose = [path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    if loose:
+        raise InputError(
+            f"{min(loose)}: lies beside the folders of {root.name}; move it to {root / GOOD} or another one"
+        )
+    folders = subfolders(root)
+    if not folders:
+        raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
+    files = _test_of([], {GOOD if f.name.lower() == normal.lower() else f.name: f for f in folders})
+    return files.test, files.kinds
+
+
+def _test_of(train: list[Path], folders: dict[str, Path]) -> Files:
+    test = [(path, kind) for kind, folder in folders.items() for path in pictures(folder)]
+    return Files(train, [path for path, _ in test], [kind for _, kind in test])
+
+
+def subfolders(root: Path) -> list[Path]:
+    """The folders in `root`, hidden ones and __MACOSX aside, sorted by name; none when there is no `root`."""
+    if not root.is_dir():
+        return []
+    found = (path for path in root.iterdir() if path.is_dir() and not _is_litter(path))
+    return sorted(found, key=lambda path: path.name)
+
+
+def pictures(root: Path, *, empty: bool = False) -> list[Path]:
+    """The image files in `root`, sorted by name; of a folder that holds but `img`, those in there.
+
+    Hidden files, Thumbs.db and desktop.ini are passed over. Anything else that is not an image, a folder or an unknown
+    suffix, raises InputError: to leave it out silently might leave out images. So does an empty folder, unless `empty`.
+    """
+    entries = sorted((path for path in root.iterdir() if not _is_litter(path)), key=lambda path: path.name)
+    for path in entries:
+        if path.is_dir():
+            if path.name == "img":  # BMAD's layout: img and, beside it, label
+                return pictures(path)
+            raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}); convert it or move it away")
+    if not entries and not empty:
+        raise InputError(f"{root}: there are no image files in it; put some there or remove the folder")
+    return entries
+
+
+def _is_litter(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _LITTER
+
+
+def _find(root: Path, name: str) -> Path | None:
+    """The folder `name` in `root`, in capital or small letters."""
+    if (root / name).is_dir():
+        return root / name
+    return next((path for path in subfolders(root) if path.name.lower() == name.lower()), None)
+
+
+def _folder(root: Path, *names: str, advice: str) -> Path:
+    for name in names:
+        found = _find(root, name)
+        if found is None:
+            raise InputError(f"{root / name} is missing; {advice}")
+        root = found
+    return root

@@ -1,0 +1,60 @@
+"""The loss of an image (Sec. 3.1), written once: training, score, map and every ablation call it.
+
+Activations a_s and a_c are the lists that `networks.critical_points` returns for S and C: one float tensor
+(n, channels, h, w) for each critical point.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdhelpers.networks import SourceActivations, critical_points
+from kdhelpers.protocols import Protocol
+
+
+def value_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
+    """L_val, Eq. 1: the squared distance at each critical point over its N_i activations, summed; float (n,)."""
+    return sum((s - c).square().flatten(1).mean(1) for s, c in zip(a_s, a_c, strict=True))
+
+
+def direction_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
+    """L_dir, Eq. 3: one minus the cosine between the vectorised activations, summed over critical points; (n,)."""
+    return sum(1 - F.cosine_similarity(s.flatten(1), c.flatten(1)) for s, c in zip(a_s, a_c, strict=True))
+
+
+def total_loss(l_val: Tensor, l_dir: Tensor, protocol: Protocol) -> Tensor:
+    """L_total, Eq. 4, in the protocol's order of terms; or the one term that `protocol.terms` names; float (n,)."""
+    if protocol.terms == "val":
+        return l_val
+    if protocol.terms == "dir":
+        return l_dir
+    if protocol.order == "val + lambda * dir":
+        return l_val + protocol.lam * l_dir
+    return l_dir + protocol.lam * l_val
+
+
+def score(a_s: list[Tensor], a_c: list[Tensor], protocol: Protocol) -> Tensor:
+    """The anomaly score of each image (Sec. 3.1, "Anomaly Detection"): its loss at the last score points; (n,)."""
+    last = slice(-min(protocol.score_points, protocol.points), None)
+    a_s, a_c = a_s[last], a_c[last]
+    return total_loss(value_loss(a_s, a_c), direction_loss(a_s, a_c), protocol)
+
+
+@torch.no_grad()
+def scores(source: SourceActivations, cloner: nn.Sequential, protocol: Protocol) -> Tensor:
+    """The score of every image of a set, given as the source's activations on it; cloner in eval mode; float (n,)."""
+    cloner.eval()
+    return torch.cat([score(source[i], critical_points(cloner, source.images[i]), protocol) for i in source.chunks()])
+
+
+@torch.no_grad()
+def calibrate(source: SourceActivations, cloner: nn.Sequential, protocol: Protocol) -> float:
+    """λ that brings the two terms to one scale on the untrained cloner, over the training set (Sec. 3.1, Eq. 4)."""
+    cloner.eval()
+    total_val = total_dir = 0.0
+    for index in source.chunks():
+        a_s = source[index][-protocol.points :]
+        a_c = critical_points(cloner, source.images[index], protocol.points)
+        total_val += value_loss(a_s, a_c).sum().item()
+        total_dir += direction_loss(a_s, a_c).sum().item()
+    return total_val / total_dir if protocol.order == "val + lambda * dir" else total_dir / total_val

@@ -1,0 +1,197 @@
+"""Source S and cloner C (Fig. 2), and their activations at the critical points."""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import cfgs, make_layers
+
+from kdhelpers.errors import InputError
+from kdhelpers.protocols import Protocol
+
+# The layers of Fig. 2; "M" is 2×2 max-pooling, a number a 3×3 convolution of that many channels and a ReLU. The last
+# convolution before a pool is as wide as the source's, so that the two can be compared after the pool.
+WIDTHS = {
+    "compact": [16, 16, "M", 16, 128, "M", 16, 16, 256, "M", 16, 16, 512, "M", 16, 16, 512, "M"],
+    "equal": cfgs["D"],
+}
+IMAGENET = VGG16_Weights.IMAGENET1K_V1
+_IMAGENET_SHA256 = "397923af"  # the first digits, which torchvision puts into the file's name
+CACHE_BYTES = 2 * 2**30  # activations of S are kept in memory up to this size
+
+
+def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
+    """The untrained cloner C of Fig. 2, Xavier-uniform from `seed`; `protocol.width` "equal" is the one of Sec. 3.3.2.
+
+    Compact, 343,984 parameters with BatchNorm (official) and 343,728 without (text).
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    widths = WIDTHS[protocol.width]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for this, following in zip(widths, [*widths[1:], None], strict=True):
+            if this == "M":
+                layers.append(nn.MaxPool2d(2))
+                continue
+            conv = nn.Conv2d(channels, this, kernel_size=3, padding=1, bias=protocol.bias)
+            nn.init.xavier_uniform_(conv.weight)
+            layers.append(conv)
+            if protocol.batch_norm and following != "M":
+                layers.append(nn.BatchNorm2d(this))
+            layers.append(nn.ReLU(inplace=True))
+            channels = this
+    return nn.Sequential(*layers)
+
+
+def critical_points(
+    network: nn.Sequential, x: Tensor, points: int = 4, relu: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """Activations a^CP of the last `points` of CP1..CP4, the outputs of max-pools 2 to 5 (Sec. 3.2).
+
+    x: float (n, 3, h, w), h and w at least 32. Returns tensors (n, channels, h', w'), shallowest first.
+    `relu` stands in for the network's ReLUs; guided backprop passes its own.
+    """
+    pooled = []
+    for layer in network:
+        x = relu(x) if relu is not None and isinstance(layer, nn.ReLU) else layer(x)
+        if isinstance(layer, nn.MaxPool2d):
+            pooled.append(x)
+    return pooled[-points:]
+
+
+@torch.no_grad()
+def describe(source: nn.Sequential, cloner: nn.Sequential, image_size: int) -> list[dict[str, object]]:
+    """What Fig. 2 shows: a row for each critical point, the shape of its activations, and parameters up to there."""
+    device = next(source.parameters()).device
+    a_c = critical_points(cloner, torch.zeros(1, 3, image_size, image_size, device=device))
+    rows = []
+    for name, activation, pool in zip(("CP1", "CP2", "CP3", "CP4"), a_c, (2, 3, 4, 5), strict=True):
+        rows.append({"critical point": name, "max-pool": pool, "channels, height, width": tuple(activation.shape[1:])})
+        for network, title in ((source, "S"), (cloner, "C")):
+            pools = [i for i, layer in enumerate(network) if isinstance(layer, nn.MaxPool2d)]
+            rows[-1][f"parameters of {title}"] = sum(p.numel() for p in network[: pools[pool - 1]].parameters())
+    return rows
+
+
+class SourceActivations:
+    """a_S of every image of a set: computed once and kept if `keep` and they fit CACHE_BYTES, else at each call.
+
+    `activations[index]` is the list of `critical_points` of those `images`, without gradient.
+    """
+
+    def __init__(self, source: nn.Sequential, images, *, keep: bool = True):
+        self.source, self.images, self.kept = source, images, None
+        one = self._compute(slice(0, 1))
+        if keep and len(images) * sum(a.nbytes for a in one) <= CACHE_BYTES:
+            kept = [a.new_empty(len(images), *a.shape[1:]) for a in one]
+            for index in self.chunks():
+                for whole, part in zip(kept, self._compute(index), strict=True):
+                    whole[index] = part
+            self.kept = kept
+
+    @torch.no_grad()
+    def _compute(self, index) -> list[Tensor]:
+        return critical_points(self.source, self.images[index])
+
+    def __getitem__(self, index) -> list[Tensor]:
+        return self._compute(index) if self.kept is None else [a[index] for a in self.kept]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def chunks(self, pixels: int = 2**19) -> list[slice]:
+        """Slices that walk through the set with about `pixels` pixels of each channel in each."""
+        step = max(1, pixels // self.images.pixels[0, 0].numel())
+        return [slice(start, start + step) for start in range(0, len(self), step)]
+
+
+def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Sequential, dict[str, str]]:
+    """The source S: VGG-16's `features` by torchvision, frozen, in eval mode, on `device`.
+
+    source: "imagenet" (torchvision's weights, downloaded once), "untrained" (Xavier-uniform from a fixed seed, as the
+    released code's ablation), or the path of a state dict, full or of the features only, of any float type.
+    Returns the network and {"name", "sha256"}: for a file its stem and the checksum of its bytes.
+    Raises InputError for a missing or damaged file and for weights of another network.
+    """
+    features = make_layers(cfgs["D"])
+    if source == "untrained":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for layer in features:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.zeros_(layer.bias)
+        digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in features.parameters()))
+        identity = {"name": "untrained", "sha256": digest.hexdigest()}
+    else:
+        path = _imagenet_file() if source == "imagenet" else Path(source)
+        identity = identify_source(str(path))
+        _load_weights(features, path)
+    return features.eval().requires_grad_(False).to(device), identity
+
+
+def identify_source(source: str) -> dict[str, str]:
+    """{"name", "sha256"} of a weights file; its name is "imagenet" when the file is torchvision's own.
+
+    Raises InputError when there is no such file.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise InputError(f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
+
+
+def source_folder(source: str) -> str:
+    """The name under which records of this source are kept: "imagenet", "untrained", or stem-<8 digits>."""
+    if source in ("imagenet", "untrained"):
+        return source
+    identity = identify_source(source)
+    return identity["name"] if identity["name"] == "imagenet" else f"{identity['name']}-{identity['sha256'][:8]}"
+
+
+def _imagenet_file() -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
+    if not path.is_file():
+        try:
+            torch.hub.load_state_dict_from_url(IMAGENET.url, progress=True, check_hash=True, weights_only=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"VGG-16's ImageNet weights could not be downloaded ({error}): fetch {IMAGENET.url} "
+                f"and put it at {path}, or give its path as SOURCE"
+            ) from error
+    if identify_source(str(path))["name"] != "imagenet":
+        raise InputError(
+            f"{path} is damaged (its SHA-256 does not begin with {_IMAGENET_SHA256}): delete it, run again"
+        )
+    return path
+
+
+def _load_weights(features: nn.Sequential, path: Path) -> None:
+    way_out = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
+    try:
+        state = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} is not a file of weights ({reason}): {way_out}") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: {way_out}")
+    wanted = features.state_dict()
+    found = {name.removeprefix("features."): value for name, value in state.items()}
+    found = {name: value for name, value in found.items() if not name.startswith("classifier.")}
+    for name in sorted(wanted.keys() ^ found.keys()):
+        raise InputError(f"{path} is not VGG-16: {name!r} is {'missing' if name in wanted else 'too much'}; {way_out}")
+    for name, value in wanted.items():
+        if not isinstance(found[name], Tensor) or found[name].shape != value.shape:
+            shape = tuple(getattr(found[name], "shape", ()))
+            raise InputError(f"{path} is not VGG-16: {name} is {shape}, not {tuple(value.shape)}; {way_out}")
+        if not torch.isfinite(found[name]).all():
+            raise InputError(f"{path} is damaged: {name} is not finite; {way_out}")
+    features.load_state_dict({name: value.float() for name, value in found.items()})

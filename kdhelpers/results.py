@@ -1,0 +1,177 @@
+"""Records: one JSON file for each (notebook, data set, class, arm, seed), and the trained cloner beside it.
+
+Tables read records and nothing else. A record is written at once or not at all; it says which source, data, protocol,
+seed and code it came from. Numbers that are shares are in per cent, as in the article.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from kdhelpers import paths
+from kdhelpers.errors import InputError
+
+SCHEMA = 1
+_PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
+# The modules that decide a number: a change in any of them makes a record stale, a change of a picture does not.
+_DECISIVE = (
+    "data",
+    "downloads",
+    "evaluation",
+    "images",
+    "layouts",
+    "localization",
+    "losses",
+    "networks",
+    "protocols",
+    "samples",
+    "training",
+)
+
+
+@functools.cache
+def code_sha256() -> str:
+    """SHA-256 over the modules of kdhelpers that decide a number."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in _DECISIVE:
+        digest.update(name.encode() + b"\0" + (folder / f"{name}.py").read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def save(run, cls, arm, source, split, fit, cloner, detection, localization=None, *, seconds) -> dict:
+    """Writes the cloner with its test scores, then the record, and returns the record.
+
+    run: `parameters.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
+    metrics}}. seconds: wall times by name. Raises ValueError when a number is not finite: such a thing is no result.
+    """
+    record = {
+        "schema": SCHEMA,
+        "notebook": run.notebook,
+        "dataset": run.dataset,
+        "class": cls,
+        "arm": arm,
+        "seed": run.seed,
+        "profile": run.profile,
+        "protocol": run.protocol.name,
+        "source": source,
+        "parameters": run.parameters(cls, arm),
+        "deviations": run.deviations() + list(split.deviations),
+        "data": {
+            "train": len(split.train),
+            "test_normal": int(np.sum(split.labels == 0)),
+            "test_anomalous": int(np.sum(split.labels == 1)),
+            "sha256": split.sha256,
+        },
+        "training": {
+            "lambda": fit.protocol.lam,
+            "loss": fit.loss,
+            "loss_val": fit.loss_val,
+            "loss_dir": fit.loss_dir,
+            "stopped_at": len(fit.loss),
+        },
+        "detection": detection,
+        "localization": localization,
+        "seconds": {name: round(value, 3) for name, value in (fit.seconds | seconds).items()},
+        "peak_memory_mb": _peak_memory_mb(run.device),
+        "environment": _environment(run.device),
+    }
+    text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
+    with _written_at_once(run.cloner_path(cls, arm)) as temporary:
+        save_file(tensors | {"scores": torch.from_numpy(fit.scores)}, temporary, metadata={"record": text})
+    with _written_at_once(run.record_path(cls, arm)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return record
+
+
+def read(path: Path) -> dict:
+    """The record at `path`; InputError when it is not one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a record ({error}): delete it and run its notebook again") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise InputError(f"{path} is not a record of schema {SCHEMA}: delete it and run its notebook again")
+    return record
+
+
+def is_current(path: Path, parameters: dict) -> bool:
+    """True when a record is there that was made by this code with these parameters."""
+    if not path.is_file():
+        return False
+    record = read(path)
+    return record["environment"]["code_sha256"] == code_sha256() and record["parameters"] == parameters
+
+
+def load_cloner(path: Path) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """The trained cloner's state dict, and the test scores (epochs, n) of its last epochs, as `save` left them."""
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith("cloner.")]  # noqa: SIM118 - not a dict
+        return {n.removeprefix("cloner."): file.get_tensor(n) for n in names}, file.get_tensor("scores").numpy()
+
+
+@contextmanager
+def _written_at_once(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, whole and on disk, when the block ends well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent} ({error.strerror}): give another RESULTS_DIR") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _peak_memory_mb(device: torch.device) -> dict:
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {
+        "host": round(host),
+        "device": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
+    }
+
+
+def _environment(device: torch.device) -> dict:
+    def git(*arguments: str) -> str | None:
+        try:
+            return subprocess.run(
+                ["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "code_sha256": code_sha256(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "threads": torch.get_num_threads(),
+        "packages": {name: import_module(name).__version__ for name in _PACKAGES},
+    }

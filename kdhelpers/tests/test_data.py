@@ -1,0 +1,584 @@
+"""Splits counted by hand, pixels against torchvision's transforms, and one clear line for every broken input."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+from torchvision import transforms as T
+
+from kdhelpers import data, downloads, images, samples
+from kdhelpers.errors import InputError
+
+ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
+    ("mnist", "3", 40, 20, 180),
+    ("fashion_mnist", "9", 20, 10, 90),
+    ("cifar10", "0", 10, 5, 45),
+    ("mvtec", "bottle", 12, 4, 8),
+    ("mvtec", "carpet", 12, 4, 8),
+    ("retinal_oct", "oct2017", 12, 4, 12),
+    ("retinal_oct", "resc", 12, 4, 4),
+    ("head_ct", "normal", 6, 10, 8),
+    ("brain_mri", "normal", 6, 10, 8),
+    ("folder", "own_images", 10, 4, 6),
+)
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory) -> Path:
+    return samples.make(tmp_path_factory.mktemp("data") / "samples")
+
+
+@pytest.fixture
+def own(sample_dir, tmp_path) -> Path:
+    """A copy of one's own images to break."""
+    return shutil.copytree(sample_dir / "own_images", tmp_path / "own images")
+
+
+@pytest.fixture
+def copy(sample_dir, tmp_path) -> Path:
+    """A copy of the medical and MVTec samples to break."""
+    for name in ("head_ct", "brain_mri", "mvtec", "oct2017"):
+        shutil.copytree(sample_dir / name, tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+def load(dataset, cls, data_dir, image_size=32, seed=0):
+    return data.load(dataset, cls, data_dir, image_size=image_size, seed=seed, progress=False)
+
+
+@contextlib.contextmanager
+def refused(*words: str):
+    """Expects an InputError of one line that holds all `words`."""
+    with pytest.raises(InputError) as error:
+        yield
+    message = str(error.value)
+    assert "\n" not in message and not [word for word in words if word not in message], message
+
+
+# --- the splits ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset,cls,train,normal,anomalous", ALL)
+def test_counts_labels_kinds_names(sample_dir, dataset, cls, train, normal, anomalous):
+    root = sample_dir / "own_images" if dataset == "folder" else sample_dir
+    split = load(dataset, cls, root)
+    assert (split.dataset, split.cls) == (dataset, cls)
+    assert (len(split.train), (split.labels == 0).sum(), (split.labels == 1).sum()) == (train, normal, anomalous)
+    assert split.labels.dtype == np.uint8 and len(split.names) == len(set(split.names)) == len(split.test)
+    assert [kind != "good" for kind in split.kinds] == split.labels.astype(bool).tolist()
+    assert all((root / name.partition("[")[0]).is_file() for name in split.names)
+    assert split.train.pixels.dtype == torch.uint8 and split.train.pixels.shape[1:] == split.test.pixels.shape[1:]
+    assert split.test[:2].shape == (2, 3, 32, 32) and split.test[torch.tensor([1, 0])].dtype == torch.float32
+    assert (split.masks is not None) == (dataset in ("mvtec", "folder"))
+    assert load(dataset, cls, root).sha256 == split.sha256
+
+
+def test_labels_agree_with_folders_and_idx_files(sample_dir):
+    for dataset, cls, normal in (("mvtec", "bottle", "good"), ("retinal_oct", "oct2017", "NORMAL")):
+        split = load(dataset, cls, sample_dir)
+        assert [Path(name).parent.name != normal for name in split.names] == split.labels.astype(bool).tolist()
+    raw = (sample_dir / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes()[8:]
+    split = load("mnist", "7", sample_dir)
+    assert [digit != 7 for digit in raw] == split.labels.astype(bool).tolist()
+    assert all(kind in (str(digit), "good") for kind, digit in zip(split.kinds, raw, strict=True))
+    split = load("cifar10", "cat", sample_dir)
+    assert split.cls == "3" and all(
+        ("cat" in n) == (k == "good") for n, k in zip(split.names, split.kinds, strict=True)
+    )
+
+
+@pytest.mark.parametrize("dataset,normal_files", [("head_ct", 16), ("brain_mri", 16)])
+def test_medical_splits_depend_on_the_seed_only(sample_dir, dataset, normal_files):
+    normal, digests = [], set()
+    for seed in (0, 0, 1):
+        split = load(dataset, "normal", sample_dir, seed=seed)
+        normal.append([name for name, label in zip(split.names, split.labels, strict=True) if not label])
+        pixels = {p.numpy().tobytes() for p in split.train.pixels}
+        assert len(normal[-1]) == 10 and len(split.train) == normal_files - 10
+        assert not pixels & {p.numpy().tobytes() for p in split.test.pixels}  # disjoint: the drawings all differ
+        digests.add(split.sha256)
+    assert normal[0] == normal[1] != normal[2] and len(digests) == 1
+    expected = np.random.default_rng(1).permutation(normal_files)[:10]
+    if dataset == "head_ct":  # its normal images are 008 to 023
+        assert normal[2] == [f"head_ct/head_ct/{i + 8:03d}.png" for i in sorted(expected)]
+
+
+def test_sha256_is_over_all_files_used(copy):
+    split = load("mvtec", "carpet", copy)
+    used = sorted(p for p in (copy / "mvtec/carpet").rglob("*.png"))
+    pairs = [[p.relative_to(copy).as_posix(), hashlib.sha256(p.read_bytes()).hexdigest()] for p in used]
+    assert split.sha256 == hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
+    before = load("head_ct", "normal", copy).sha256
+    (copy / "head_ct/labels.csv").write_bytes((copy / "head_ct/labels.csv").read_bytes() + b"\n")
+    assert load("head_ct", "normal", copy).sha256 != before
+
+
+def test_a_changed_file_is_read_again(own):
+    before = load("folder", "own_images", own)
+    target = own / "test/good/000.jpg"
+    Image.new("RGB", (99, 99), "red").save(target)
+    assert not torch.equal(load("folder", "own_images", own).test.pixels, before.test.pixels)
+
+
+# --- pixels -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset,cls", [("brain_mri", "normal"), ("head_ct", "normal"), ("mvtec", "bottle")])
+def test_pixels_and_masks_as_torchvision_resizes_them(sample_dir, dataset, cls):
+    split = load(dataset, cls, sample_dir, image_size=64)
+    resize = T.Compose([T.Resize([64, 64]), T.ToTensor()])
+    expected = torch.stack([resize(Image.open(sample_dir / name).convert("RGB")) for name in split.names])
+    assert torch.equal(split.test[:], expected)
+    if split.masks is not None:
+        for name, label, mask in zip(split.names, split.labels, split.masks, strict=True):
+            path = sample_dir / name.replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+            assert np.array_equal(mask, resize(Image.open(path))[0].numpy() if label else np.zeros((64, 64)))
+        assert split.masks.dtype == np.float32 and 0 < ((split.masks > 0) & (split.masks < 1)).mean() < 0.1
+
+
+@pytest.mark.parametrize("size,larger", [(224, 256), (64, 73)])
+def test_cifar10_as_the_released_code_prepares_it(sample_dir, size, larger):
+    split = load("cifar10", "1", sample_dir, image_size=size)
+    prepare = T.Compose(
+        [
+            T.Resize((larger, larger), Image.LANCZOS),
+            T.CenterCrop(size),
+            T.ToTensor(),
+            T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    expected = torch.stack([prepare(Image.open(sample_dir / name)) for name in split.names[:4]])
+    assert torch.allclose(split.test[:4], expected, atol=1e-6)
+
+
+def test_mnist_as_torchvision_reads_and_resizes_it(sample_dir):
+    split = load("mnist", "4", sample_dir)
+    original = datasets.MNIST(sample_dir, train=True, transform=T.Compose([T.Resize([32, 32]), T.ToTensor()]))
+    expected = torch.stack([x for x, label in original if label == 4]).repeat(1, 3, 1, 1)
+    assert split.train.pixels.shape == (40, 1, 32, 32) and torch.equal(split.train[:], expected)
+
+
+def test_every_mode_of_picture_becomes_rgb(tmp_path):
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    grey = Image.fromarray(ramp)
+    colour = Image.merge("RGB", (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT), grey))
+    palette = colour.convert("P")
+    palette.info["transparency"] = bytes(range(256))
+    cases = {
+        "l.png": (grey, grey.convert("RGB")),
+        "la.png": (grey.convert("LA"), grey.convert("RGB")),
+        "one.png": (grey.convert("1"), grey.convert("1").convert("RGB")),
+        "rgba.png": (colour.convert("RGBA"), colour),
+        "p.png": (colour.convert("P"), colour.convert("P").convert("RGB")),
+        "transparent.png": (palette, colour.convert("P").convert("RGB")),
+        "cmyk.tif": (colour.convert("CMYK"), colour.convert("CMYK").convert("RGB")),
+        "sixteen.png": (Image.fromarray(ramp.astype(np.uint16) * 257), grey.convert("RGB")),
+        "sixteen.tif": (Image.fromarray(ramp.astype(np.uint16) * 257), grey.convert("RGB")),
+        "thirty_two.tif": (Image.fromarray(ramp.astype(np.int32) * 257), grey.convert("RGB")),
+    }
+    for name, (image, expected) in cases.items():
+        image.save(tmp_path / name)
+        got = images.read_image(tmp_path / name, 48)
+        assert np.array_equal(got, np.asarray(expected.resize((48, 48), Image.BILINEAR))), name
+    assert images.read_image(tmp_path / "sixteen.png", 48, grey=True).shape == (48, 48)
+    pixels, sha256 = images.read_images([tmp_path / "l.png", tmp_path / "p.png"], 48)
+    assert pixels.shape == (2, 3, 48, 48) and sha256[0] == images.file_sha256(tmp_path / "l.png")
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 270 degrees
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(images.read_image(tmp_path / "turned.png", 40), images.fit(upright, 40))
+    mask = Image.new("L", (60, 40))
+    mask.paste(255, (0, 0, 30, 40))
+    mask.save(tmp_path / "mask.png")
+    masks, _ = images.read_masks([tmp_path / "mask.png"], [tmp_path / "turned.png"], 40)
+    assert masks[0, :, :18].min() == 1 and masks[0, :, 22:].max() == 0
+
+
+def test_images_normalise_repeat_and_move():
+    pixels = torch.arange(2 * 4 * 4, dtype=torch.uint8).reshape(2, 1, 4, 4)
+    grey = images.Images(pixels)
+    assert len(grey) == 2 and torch.equal(grey[1:], (pixels[1:].float() / 255).repeat(1, 3, 1, 1))
+    normal = images.Images(pixels.repeat(1, 3, 1, 1), normalise=True).to("cpu")
+    assert torch.allclose(normal[:], T.Normalize(images.IMAGENET_MEAN, images.IMAGENET_STD)(grey[:]))
+
+
+# --- broken pictures and masks ------------------------------------------------------------------------------------
+
+
+def _broken(kind: str, path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "PNG")
+    frames = [Image.new("L", (8, 8), i) for i in (0, 255)]
+    if kind == "truncated":
+        path.write_bytes(buffer.getvalue()[:900])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is not a picture")
+    elif kind == "bomb":  # a header that promises 30000 x 30000 pixels
+        data = buffer.getvalue()
+        header = data[12:16] + (30000).to_bytes(4, "big") * 2 + data[24:29]
+        path.write_bytes(data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:])
+    elif kind == "frames":
+        frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    elif kind == "float":
+        Image.fromarray(np.ones((8, 8), np.float32)).save(path, "TIFF")
+
+
+@pytest.mark.parametrize(
+    "kind,words",
+    [
+        ("truncated", "damaged or truncated"),
+        ("empty", "0 bytes"),
+        ("text", "not a picture"),
+        ("bomb", "too large"),
+        ("frames", "2 pictures"),
+        ("float", "16 bit"),
+        ("missing", "cannot be read"),
+    ],
+)
+def test_broken_pictures_are_refused_by_name(own, tmp_path, kind, words):
+    path = own / "test/good/zzz.png"
+    _broken(kind, path)
+    with refused(str(path), words):
+        images.read_image(path, 32)
+    if path.exists():
+        with refused(str(path), words):
+            load("folder", "own_images", own)
+
+
+def test_a_mask_is_missing(own, copy):
+    (own / "ground_truth/crack/001_mask.png").unlink()
+    with refused("test/crack/001.jpg", "ground_truth/crack/001_mask.png", "remove the folder ground_truth"):
+        load("folder", "own_images", own)
+    shutil.rmtree(own / "ground_truth")
+    assert load("folder", "own_images", own).masks is None
+    shutil.rmtree(copy / "mvtec/bottle/ground_truth")
+    with refused("bottle/test/broken_large/000.png", "000_mask.png is missing"):
+        load("mvtec", "bottle", copy)
+
+
+def test_a_mask_of_nothing_of_another_size_or_without_its_image(own):
+    mask = own / "ground_truth/crack/000_mask.png"
+    size = Image.open(mask).size
+    Image.new("L", size).save(mask)
+    with refused(str(mask), "marks nothing"):
+        load("folder", "own_images", own)
+    Image.new("L", size[::-1], 255).save(mask)
+    with refused(str(mask), f"{size[1]}x{size[0]}", f"{size[0]}x{size[1]}", "000.jpg"):
+        load("folder", "own_images", own)
+    Image.fromarray(np.arange(size[0] * size[1]).reshape(size[::-1]).astype(np.uint8) % 3).save(mask)
+    with refused(str(mask), "end at 2"):
+        load("folder", "own_images", own)
+    Image.new("L", size, 255).save(mask)
+    shutil.copy(mask, mask.with_name("77_mask.png"))
+    with refused("77_mask.png", "no test image"):
+        load("folder", "own_images", own)
+
+
+@pytest.mark.parametrize("mode", ["one", "bool", "palette", "sixteen"])
+def test_masks_of_two_values_mark_whatever_the_other_value_is(tmp_path, mode):
+    marked = np.zeros((64, 64), np.uint8)
+    marked[16:32, 16:32] = 1
+    image = Image.fromarray(marked)
+    if mode == "bool":
+        image = Image.fromarray(marked.astype(bool))
+    elif mode == "palette":
+        image = image.convert("P")
+        image.putpalette([0, 0, 0, 128, 0, 0] + [0] * 762)
+    elif mode == "sixteen":
+        image = Image.fromarray(marked.astype(np.uint16))
+    image.save(tmp_path / "mask.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
+    masks, _ = images.read_masks([tmp_path / "mask.png"], [tmp_path / "image.png"], 64)
+    assert np.array_equal(masks[0], marked)
+
+
+# --- broken folders -----------------------------------------------------------------------------------------------
+
+
+def test_broken_layouts(own, tmp_path):
+    with refused(str(tmp_path / "nowhere"), "train", "test/<kind of anomaly>"):
+        load("folder", "nowhere", tmp_path / "nowhere")
+    (own / "train/good/notes.txt").write_text("")
+    with refused("notes.txt", "not an image file", ".png"):
+        load("folder", "own_images", own)
+    (own / "train/good/notes.txt").rename(own / "train/good/.notes.txt")
+    (own / "train/good/Thumbs.db").write_text("")
+    (own / "train/good/more").mkdir()
+    with refused("more", "a folder where image files are expected"):
+        load("folder", "own_images", own)
+    (own / "train/good/more").rmdir()
+    assert load("folder", "own_images", own).cls == "own_images"
+    (own / "test/empty").mkdir()
+    with refused("test/empty", "no image files"):
+        load("folder", "own_images", own)
+    (own / "test/empty").rmdir()
+    shutil.copy(own / "test/good/000.jpg", own / "test/loose.jpg")
+    with refused("loose.jpg", "test/good"):
+        load("folder", "own_images", own)
+    shutil.rmtree(own / "test")
+    (own / "test").mkdir()
+    with refused("no folders of test images"):
+        load("folder", "own_images", own)
+
+
+def test_few_images(own):
+    for kind in ("crack", "mould"):
+        shutil.rmtree(own / "test" / kind)
+    shutil.rmtree(own / "ground_truth")
+    assert load("folder", "own_images", own).labels.sum() == 0
+    for path in sorted((own / "train/good").iterdir())[1:]:
+        path.unlink()
+    with refused("1 training image", "at least 2"):
+        load("folder", "own_images", own)
+
+
+def test_copies_in_train_and_test_are_warned_of(own):
+    for i in range(4):
+        shutil.copy(own / f"train/good/00{i}.jpg", own / f"test/good/copy{i}.jpg")
+    with pytest.warns(UserWarning, match="copy0.jpg = .*000.jpg.* and 1 more"):
+        load("folder", "own_images", own)
+
+
+def test_folders_in_capital_letters_and_bmads_img_folders(own, sample_dir, tmp_path):
+    (own / "train").rename(own / "Train")
+    (own / "test/good").rename(own / "test/Good")
+    assert (load("folder", "own_images", own).labels == 0).sum() == 4
+    root = shutil.copytree(sample_dir / "resc", tmp_path / "data" / "RESC")
+    (root / "test/Ungood").rename(root / "img")
+    (root / "test/Ungood").mkdir()
+    (root / "img").rename(root / "test/Ungood/img")
+    (root / "test/Ungood/label").mkdir()
+    assert load("retinal_oct", "resc", tmp_path / "data").labels.sum() == 4
+
+
+def test_image_folders_in_place_of_cifar10(tmp_path):
+    for part, cls, i in ((p, c, i) for p in ("train", "test") for c in ("zebra", "ant-eater") for i in range(3)):
+        path = tmp_path / "cifar10" / part / cls / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (i * 20, 0, 99 if part == "test" else 7)).save(path)
+    assert data.classes("cifar10", tmp_path) == ("ant_eater", "zebra")
+    split = load("cifar10", "Ant-Eater", tmp_path)
+    assert (split.cls, split.kinds) == ("ant_eater", ["good"] * 3 + ["zebra"] * 3)
+    shutil.rmtree(tmp_path / "cifar10/test/zebra")
+    with refused("cifar10/test/zebra is missing", "of the same names"):
+        load("cifar10", "zebra", tmp_path)
+    (tmp_path / "cifar10/train/zebra").rename(tmp_path / "cifar10/train/good")
+    with refused("good", "rename"):
+        data.classes("cifar10", tmp_path)
+
+
+def test_head_ct_labels(copy):
+    table, lines = copy / "head_ct/labels.csv", (copy / "head_ct/labels.csv").read_text().splitlines()
+    cases = (
+        (lines[:-1], ("023.png", "no label for id 23")),
+        ([*lines, "24,1"], ("labels.csv", "024.png", "id 24")),
+        ([*lines, "3,0"], ("labels.csv", "id 3 is there twice")),
+        ([*lines[:-1], "23,2"], ("labels.csv", "neither 0 nor 1")),
+        ([*lines[:-1], "x,1"], ("labels.csv", "'x'")),
+        (["name,label", *lines[1:]], ("labels.csv", "name, label", "id, hemorrhage")),
+        ([], ("labels.csv", "empty")),
+    )
+    for changed, words in cases:
+        table.write_text("\n".join(changed))
+        with refused(*words):
+            load("head_ct", "normal", copy)
+    table.unlink()
+    with refused("labels.csv is missing", "kaggle"):
+        load("head_ct", "normal", copy)
+    for path in sorted((copy / "brain_mri/no").iterdir())[10:]:
+        path.unlink()
+    with refused("brain_mri", "10 normal images"):
+        load("brain_mri", "normal", copy)
+
+
+# --- names and status ---------------------------------------------------------------------------------------------
+
+
+def test_classes_and_their_aliases(sample_dir):
+    assert data.classes("mvtec", sample_dir)[::14] == ("bottle", "zipper") and len(data.classes("mvtec", "")) == 15
+    for dataset, alias, cls in (
+        ("mnist", 3, "3"),
+        ("fashion_mnist", "t-shirt/top", "0"),
+        ("fashion_mnist", "ankle boot", "9"),
+        ("cifar10", "Airplane", "0"),
+        ("mvtec", "Metal Nut", "metal_nut"),
+        ("retinal_oct", "OCT2017", "oct2017"),
+    ):
+        assert data.resolve_class(dataset, alias, sample_dir) == cls
+    with refused("unknown class of mvtec 'botle'", "bottle, hazelnut", "did you mean 'bottle'?"):
+        data.resolve_class("mvtec", "botle", sample_dir)
+    with refused("'10'", "0, 1, 2", "airplane"):
+        data.resolve_class("cifar10", "10", sample_dir)
+    with refused("unknown data set 'minst'", "did you mean 'mnist'?"):
+        data.classes("minst", sample_dir)
+    with refused("31", "at least 32"):
+        load("mnist", "3", sample_dir, image_size=31)
+
+
+def test_status(sample_dir, tmp_path):
+    for dataset in data.DATASETS[:-1]:
+        here, away = data.status(dataset, sample_dir), data.status(dataset, tmp_path)
+        assert list(here) == list(away) == list(data.classes(dataset, tmp_path))
+        downloadable = dataset in ("mnist", "fashion_mnist", "cifar10")
+        assert all(line == "download" if downloadable else "missing" in line for line in away.values())
+        assert [cls for cls, line in here.items() if not line] == (
+            ["bottle", "carpet"] if dataset == "mvtec" else list(here)
+        )
+    assert data.status("folder", sample_dir / "own_images") == {"own_images": ""}
+
+
+@pytest.mark.parametrize(
+    "dataset,cls,words",
+    [
+        ("mvtec", "screw", ("mvtec", "www.mvtec.com")),
+        ("retinal_oct", "oct2017", ("oct2017", "10.17632/rscbjbr9sj")),
+        ("retinal_oct", "resc", ("resc", "BMAD")),
+        ("head_ct", "normal", ("head_ct", "felipekitamura/head-ct-hemorrhage")),
+        ("brain_mri", "normal", ("brain_mri", "navoneel/brain-mri-images-for-brain-tumor-detection")),
+    ],
+)
+def test_absent_data_say_what_to_get_and_where_to_put_it(tmp_path, dataset, cls, words):
+    with refused(str(tmp_path), "is missing", *words):
+        load(dataset, cls, tmp_path)
+
+
+# --- MNIST, Fashion-MNIST and CIFAR-10 as published ---------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def urlopen(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+
+
+@pytest.mark.parametrize(
+    "dataset,words",
+    [
+        ("mnist", ("t10k-images-idx3-ubyte.gz", "yann.lecun.com", os.path.join("MNIST", "raw"))),
+        ("fashion_mnist", ("train-labels-idx1-ubyte.gz", "zalandoresearch", os.path.join("FashionMNIST", "raw"))),
+        ("cifar10", ("cifar-10-python.tar.gz", "kriz/cifar", "cifar10")),
+    ],
+)
+def test_without_network_the_way_out_is_told_and_nothing_left_behind(tmp_path, offline, dataset, words):
+    with refused("no network", str(tmp_path), *words):
+        load(dataset, "0", tmp_path / "data")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def _pack_mnist(sample_dir: Path, target: Path, monkeypatch) -> list[Path]:
+    """The sample's idx files as .gz in `target`; torchvision is told their MD5."""
+    target.mkdir(parents=True)
+    packed, resources = [], []
+    for path in sorted((sample_dir / "MNIST/raw").iterdir()):
+        packed.append(target / f"{path.name}.gz")
+        packed[-1].write_bytes(gzip.compress(path.read_bytes()))
+        resources.append((packed[-1].name, hashlib.md5(packed[-1].read_bytes()).hexdigest()))
+    order = [name for name, _ in datasets.MNIST.resources]
+    monkeypatch.setattr(datasets.MNIST, "resources", sorted(resources, key=lambda pair: order.index(pair[0])))
+    return packed
+
+
+def test_archives_put_by_hand_are_unpacked(sample_dir, tmp_path, offline, monkeypatch):
+    _pack_mnist(sample_dir, tmp_path / "MNIST/raw", monkeypatch)
+    assert data.status("mnist", tmp_path)["0"] == "download"
+    assert torch.equal(load("mnist", "2", tmp_path).train.pixels, load("mnist", "2", sample_dir).train.pixels)
+    assert data.status("mnist", tmp_path)["0"] == "" and not list(tmp_path.glob(".download-*"))
+
+
+def test_a_damaged_archive_is_not_unpacked(sample_dir, tmp_path, offline, monkeypatch):
+    packed = _pack_mnist(sample_dir, tmp_path / "MNIST/raw", monkeypatch)
+    packed[2].write_bytes(packed[2].read_bytes()[:-100])
+    with refused("no network", "train-images-idx3-ubyte.gz"):
+        load("mnist", "2", tmp_path)
+    assert sorted((tmp_path / "MNIST/raw").iterdir()) == packed and not list(tmp_path.glob(".download-*"))
+
+
+def test_damaged_idx_files(sample_dir, tmp_path):
+    raw = shutil.copytree(sample_dir / "MNIST", tmp_path / "MNIST") / "raw"
+    images_file, labels_file = raw / "t10k-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte"
+    whole = images_file.read_bytes()
+    for content in (whole[:-5], b"", b"<html>not found</html>", whole[:3]):
+        images_file.write_bytes(content)
+        with refused(str(images_file), "damaged or truncated", "remove it"):
+            load("mnist", "3", tmp_path)
+    images_file.write_bytes(whole)
+    labels = labels_file.read_bytes()
+    labels_file.write_bytes(labels[:4] + (199).to_bytes(4, "big") + labels[8:-1])
+    with refused("200 images", "199 labels"):
+        load("mnist", "3", tmp_path)
+    labels_file.write_bytes(labels[:-1] + b"\x0a")
+    with refused(str(labels_file), "not what it should hold"):
+        load("mnist", "3", tmp_path)
+
+
+def test_cifar10_batches(tmp_path, monkeypatch):
+    folder, rng, md5 = tmp_path / "cifar10" / downloads.BATCHES, np.random.default_rng(0), {}
+    folder.mkdir(parents=True)
+    names = [name for name, _ in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list]
+    pixels = {name: rng.integers(0, 256, (20, 3072), np.uint8) for name in names}
+    for name in (*names, "batches.meta"):
+        batch = {"label_names": data.NAMES["cifar10"]} if name == "batches.meta" else {"data": pixels[name]}
+        batch |= {} if name == "batches.meta" else {"labels": [i % 10 for i in range(20)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, md5[name]] for name in names[:-1]])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [[names[-1], md5[names[-1]]]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": md5["batches.meta"]})
+    split = load("cifar10", "dog", tmp_path)
+    assert (len(split.train), len(split.test), split.labels.sum(), split.cls) == (10, 20, 18, "5")
+    image = Image.fromarray(pixels["test_batch"][7].reshape(3, 32, 32).transpose(1, 2, 0))
+    assert np.array_equal(split.test.pixels[7].permute(1, 2, 0).numpy(), images.fit(image, 32, lanczos=True))
+    assert split.names[7] == "cifar10/cifar-10-batches-py/test_batch[7]" and split.test.normalise
+    (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:-9])
+    with refused("data_batch_3", "MD5", "remove"):
+        load("cifar10", "dog", tmp_path)
+
+
+# --- the samples --------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_the_same_bytes_small_and_made_once(sample_dir, tmp_path):
+    again = samples.make(tmp_path / "again")
+    files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert all((again / f).read_bytes() == (sample_dir / f).read_bytes() for f in files)
+    assert sum((again / f).stat().st_size for f in files) < 2e6
+    before = (again / files[0]).stat().st_mtime_ns
+    assert samples.make(again) == again and (again / files[0]).stat().st_mtime_ns == before
+    (again / ".samples").write_text("another version")
+    (again / "MNIST/raw/train-images-idx3-ubyte").unlink()
+    assert (samples.make(again) / "MNIST/raw/train-images-idx3-ubyte").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_two_processes_make_the_samples_at_once(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(samples.make, [tmp_path / "samples"] * 2, chunksize=1) == [tmp_path / "samples"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["samples"]
+
+
+def test_samples_overwrite_nothing_else(own):
+    with refused(str(own), "another folder"):
+        samples.make(own)

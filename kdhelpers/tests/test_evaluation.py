@@ -1,0 +1,108 @@
+"""The metrics against slow definitions."""
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from kdhelpers import evaluation
+
+
+def test_detection_is_the_mean_over_the_epochs():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1] * 30, np.uint8)
+    scores = (rng.random((10, 50)) + 0.3 * labels).round(2)  # with ties
+    found = evaluation.detection(scores, labels)
+    by_pairs = [100 * np.mean([(a > n) + (a == n) / 2 for a in s[20:] for n in s[:20]]) for s in scores]
+    assert found["auroc_per_epoch"] == pytest.approx(by_pairs)
+    assert found["auroc"] == pytest.approx(np.mean(by_pairs))
+    assert found["auroc_last"] == pytest.approx(by_pairs[-1])
+
+
+def test_f1_max_over_every_threshold():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 60)
+    scores = (rng.random(60) + 0.4 * labels).round(1)
+
+    def f1(threshold):
+        predicted = scores >= threshold
+        true = np.sum(predicted & (labels == 1))
+        return 2 * true / (predicted.sum() + labels.sum())
+
+    assert evaluation.f1_max(scores, labels) == pytest.approx(max(f1(t) for t in scores))
+
+
+@pytest.mark.parametrize("labels, kind", [([0, 0, 0], "anomalous"), ([1, 1, 1], "normal")])
+def test_undefined_is_none_with_a_reason(labels, kind):
+    found = evaluation.detection(np.random.rand(2, 3), np.array(labels))
+    assert found["auroc"] is None and found["auroc_per_epoch"] is None
+    assert found["reason"] == f"there are no {kind} test images"
+
+
+def test_localization_without_a_mask_is_none_with_a_reason():
+    found = evaluation.localization(np.random.rand(2, 4, 4), np.zeros((2, 4, 4)), np.array([0, 1]), soft=True)
+    assert found["pixel_auroc"] is None and "mask" in found["reason"]
+
+
+def test_pixel_auroc_of_binary_masks_is_scikit_learn_s():
+    rng = np.random.default_rng(2)
+    masks = rng.random((3, 16, 16)) > 0.8
+    maps = (rng.random((3, 16, 16)) + 0.3 * masks).round(1)
+    assert evaluation.pixel_auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+
+
+def test_pixel_auroc_of_soft_masks_counts_pixels_in_parts():
+    rng = np.random.default_rng(3)
+    quarters = rng.integers(0, 5, (2, 8, 8))  # a pixel of weight k/4 is k anomalous and 4 − k normal pixels
+    maps = rng.random((2, 8, 8)).round(1)
+    labels = np.concatenate([[1] * k + [0] * (4 - k) for k in quarters.ravel()])
+    expected = roc_auc_score(labels, np.repeat(maps.ravel(), 4))
+    assert evaluation.pixel_auroc(maps, (quarters / 4).astype(np.float32)) == pytest.approx(expected)
+
+
+def test_localization_counts_anomalous_images_or_all():
+    rng = np.random.default_rng(4)
+    masks = np.zeros((4, 8, 8), np.float32)
+    masks[2:, 2:5, 2:5] = 1
+    maps = rng.random((4, 8, 8)) + 0.3 * masks
+    found = evaluation.localization(maps, masks, np.array([0, 0, 1, 1]), soft=False)
+    assert found["pixel_auroc"] == pytest.approx(100 * roc_auc_score(masks[2:].ravel(), maps[2:].ravel()))
+    assert found["pixel_auroc_all"] == pytest.approx(100 * roc_auc_score(masks.ravel(), maps.ravel()))
+
+
+def slow_aupro(maps, masks, limit):
+    """The definition, threshold by threshold; regions found by OpenCV."""
+    regions = []
+    for map_, mask in zip(maps, masks, strict=True):
+        count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        regions += [map_[numbers == k] for k in range(1, count)]
+    rate, overlap = [0.0], [0.0]
+    for threshold in np.unique(maps)[::-1]:
+        rate.append(np.mean(maps[~masks] >= threshold))
+        overlap.append(np.mean([np.mean(region >= threshold) for region in regions]))
+    grid_rate = np.concatenate([np.array(rate)[np.array(rate) <= limit], [limit]])
+    after = next(i for i, r in enumerate(rate) if r > limit)
+    share = (limit - rate[after - 1]) / (rate[after] - rate[after - 1])
+    at_limit = overlap[after - 1] + share * (overlap[after] - overlap[after - 1])
+    grid_overlap = np.concatenate([np.array(overlap)[np.array(rate) <= limit], [at_limit]])
+    area = sum((b - a) * (p + q) / 2 for a, b, p, q in zip(grid_rate, grid_rate[1:], grid_overlap, grid_overlap[1:]))  # noqa: B905
+    return area / limit
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_aupro_equals_its_slow_definition_with_ties(seed):
+    rng = np.random.default_rng(seed)
+    masks = rng.random((3, 12, 12)) > 0.85
+    maps = (rng.random((3, 12, 12)) + 0.4 * masks).round(1 if seed % 2 else 8)
+    assert evaluation.aupro(maps, masks) == pytest.approx(slow_aupro(maps, masks, 0.3), abs=1e-12)
+
+
+def test_aupro_at_its_ends():
+    masks = np.zeros((1, 10, 10), bool)
+    masks[0, :3, :3] = True
+    masks[0, 6:, 6:] = True
+    assert evaluation.aupro(masks.astype(float), masks) == 1.0
+    assert evaluation.aupro(1.0 - masks, masks) == 0.0
+    assert evaluation.aupro(np.zeros((1, 10, 10)), masks) == pytest.approx(0.15)  # one tie: the diagonal up to 0.3
+    with pytest.raises(ValueError, match="at least one region"):
+        evaluation.aupro(np.zeros((1, 10, 10)), np.zeros((1, 10, 10), bool))

@@ -1,0 +1,151 @@
+"""Gradients, SmoothGrad and guided backprop against Captum; the map against the released code's procedure."""
+
+from copy import deepcopy
+
+import captum.attr
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import auc
+from torch import nn
+
+from kdhelpers import evaluation, localization, networks
+
+
+class Score(nn.Module):
+    """The score as the released code writes it out, for Captum to differentiate; S is no child, so its ReLUs stay."""
+
+    def __init__(self, source, cloner, protocol):
+        super().__init__()
+        self.cloner, self.protocol, self.outside = cloner, protocol, [source]
+
+    def forward(self, x):
+        def pools(network, x):
+            found = []
+            for layer in network:
+                x = layer(x)
+                if isinstance(layer, nn.MaxPool2d):
+                    found.append(x)
+            return found[1:]
+
+        if self.protocol.gradient == "both":
+            s = pools(self.outside[0], x)
+        else:
+            with torch.no_grad():
+                s = pools(self.outside[0], x)
+        c = pools(self.cloner, x)
+        cosine = nn.CosineSimilarity()
+        used = range(1, 4) if self.protocol.name == "official" else range(4)
+        l_dir = sum(1 - cosine(s[i].flatten(1), c[i].flatten(1)) for i in used)
+        l_val = sum(((s[i] - c[i]) ** 2).mean((1, 2, 3)) for i in used)
+        lam = self.protocol.lam
+        return l_dir + lam * l_val if self.protocol.name == "official" else l_val + lam * l_dir
+
+
+@pytest.fixture
+def case(source, protocol, images):
+    """Everything in float64, ReLUs not in place for Captum's sake."""
+    cloner = networks.make_cloner(protocol, seed=0).double().eval()
+    with torch.no_grad():  # a trained BatchNorm has moved from its start
+        for i, layer in enumerate(cloner):
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(generator=torch.Generator().manual_seed(i)).mul_(0.1)
+                layer.running_var.add_(0.5)
+    double = deepcopy(source).double()
+    plain = Score(deepcopy(double), deepcopy(cloner), protocol)
+    for module in [*plain.outside[0], *plain.cloner]:
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return double, cloner, images[:3].double(), plain
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def test_gradients_equal_captum_s(case, protocol):
+    source, cloner, x, plain = case
+    expected = captum.attr.Saliency(plain).attribute(x.clone(), abs=False)
+    assert relative(localization.gradients(source, cloner, x, protocol), expected) < 1e-10
+    found = localization.gradients(deepcopy(source).float(), deepcopy(cloner).float(), x.float(), protocol)
+    assert relative(found.double(), expected) < 1e-5  # in the precision of a real run, too
+
+
+def test_guided_backprop_equals_captum_s_and_leaves_nothing_behind(case, protocol):
+    source, cloner, x, plain = case
+    before = localization.gradients(source, cloner, x, protocol)
+    expected = captum.attr.GuidedBackprop(plain).attribute(x.clone())
+    found = localization.gradients(source, cloner, x, protocol, relu=localization.GuidedReLU.apply)
+    assert relative(found, expected) < 1e-10
+    assert relative(expected, before) > 0.01  # it is something else than gradients
+    assert torch.equal(localization.gradients(source, cloner, x, protocol), before)
+
+
+def one_channel_by_hand(gradient):
+    grey = np.abs(gradient).sum(0)
+    top, bottom = np.percentile(grey, 99), grey.min()
+    return np.clip((grey - bottom) / (top - bottom), 0, 1)
+
+
+def test_smoothgrad_equals_captum_s_gradients_averaged_by_hand(case, protocol):
+    source, cloner, x, plain = case
+    found = localization.smoothgrad(source, cloner, x, protocol, torch.Generator().manual_seed(5))
+    saliency, noise = captum.attr.Saliency(plain), torch.Generator().manual_seed(5)
+    expected = np.zeros(found.shape)
+    for _ in range(50):
+        drawn = torch.randn(x.shape, generator=noise, dtype=x.dtype)
+        for i, image in enumerate(x):
+            sigma = 0.05 / (image.max() - image.min())
+            noisy = (image + sigma**2 * drawn[i]).unsqueeze(0)
+            expected[i] += one_channel_by_hand(saliency.attribute(noisy, abs=False)[0].numpy()) / 50
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-12)
+
+
+def test_smoothgrad_repeats_with_its_seed(source, images, protocol):
+    cloner = networks.make_cloner(protocol, seed=0).eval()
+    few = images.subset(slice(0, 2))
+    maps = [localization.attribution("smoothgrad", source, cloner, few, protocol, seed=s) for s in (1, 1, 2)]
+    assert np.array_equal(maps[0], maps[1])
+    assert not np.array_equal(maps[0], maps[2])
+
+
+def test_one_channel_as_the_released_code_makes_it():
+    gradient = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    expected = [one_channel_by_hand(g) for g in gradient.numpy()]
+    np.testing.assert_allclose(localization.one_channel(gradient), expected, rtol=1e-12)
+    assert torch.equal(localization.one_channel(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 4, 4))
+
+
+def test_attribution_of_a_batch_is_that_of_each_image(source, images, protocol):
+    cloner = networks.make_cloner(protocol, seed=0).eval()
+    whole = localization.attribution("guided_backprop", source, cloner, images, protocol)
+    alone = localization.attribution("guided_backprop", source, cloner, images.subset(slice(4, 5)), protocol)
+    np.testing.assert_allclose(whole[4], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("gaussian", [True, False])
+def test_opening_the_grey_map_is_a_thousand_openings(gaussian):
+    rng = np.random.default_rng(0)
+    attributions = rng.random((5, 48, 48), dtype=np.float32)
+    masks = np.zeros((5, 48, 48), np.float32)
+    for i, mask in enumerate(masks):
+        mask[5 * i : 5 * i + 12, 10:30] = 1
+        attributions[i] += 0.6 * mask
+    attributions /= attributions.max()
+    masks = np.stack([cv2.GaussianBlur(m, (3, 3), 0) for m in masks])  # soft, as after resizing
+
+    maps = localization.localization_map(attributions, gaussian=gaussian)
+    found = evaluation.pixel_auroc(maps, masks)
+
+    smooth = np.stack([gaussian_filter(a, sigma=4) for a in attributions]) if gaussian else attributions
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    tpr, fpr = [], []
+    for threshold in [0.001 * i for i in range(1000)]:
+        binary = (smooth >= threshold).astype(np.uint8)
+        opened = np.stack([cv2.morphologyEx(b, cv2.MORPH_OPEN, element) for b in binary])
+        tpr.append((opened * masks).sum() / masks.sum())
+        fpr.append((opened * (1 - masks)).sum() / (1 - masks).sum())
+    assert found == pytest.approx(auc(fpr, tpr), abs=1e-4)
+    assert 0.6 < found < 0.999

@@ -1,0 +1,93 @@
+"""Eq. 1, 3 and 4 against float64 by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kdhelpers import losses, networks
+from kdhelpers.protocols import PROTOCOLS
+
+
+@pytest.fixture
+def activations():
+    rng = np.random.default_rng(0)
+    shapes = [(3, 128, 8, 8), (3, 256, 4, 4), (3, 512, 2, 2), (3, 512, 1, 1)]
+    return [[rng.random(shape, dtype=np.float32) for shape in shapes] for _ in "sc"]
+
+
+def by_hand(a_s, a_c):
+    """L_val and L_dir for each image, in float64, element by element as the article writes them."""
+    l_val, l_dir = np.zeros(3), np.zeros(3)
+    for s, c in zip(a_s, a_c, strict=True):
+        for n in range(3):
+            u, v = s[n].astype(np.float64).ravel(), c[n].astype(np.float64).ravel()
+            l_val[n] += sum((u - v) ** 2) / len(u)
+            l_dir[n] += 1 - (u @ v) / (np.sqrt(u @ u) * np.sqrt(v @ v))
+    return l_val, l_dir
+
+
+def as_tensors(arrays):
+    return [torch.from_numpy(a) for a in arrays]
+
+
+def test_both_terms(activations):
+    l_val, l_dir = by_hand(*activations)
+    a_s, a_c = map(as_tensors, activations)
+    np.testing.assert_allclose(losses.value_loss(a_s, a_c), l_val, rtol=1e-5)
+    np.testing.assert_allclose(losses.direction_loss(a_s, a_c), l_dir, rtol=1e-5)
+
+
+def test_the_article_s_example_of_two_directions():
+    # Sec. 3.1: a1 and a2 are equally far from a*, L_dir is 1 for a1 and 0 for a2.
+    e = 0.7
+    target, a1, a2 = (torch.tensor([v]) for v in ([0.0, e, 0.0], [0.0, 0.0, e], [0.0, (2**0.5 + 1) * e, 0.0]))
+    assert losses.value_loss([target], [a1]).item() == pytest.approx(losses.value_loss([target], [a2]).item())
+    assert losses.direction_loss([target], [a1]).item() == pytest.approx(1)
+    assert losses.direction_loss([target], [a2]).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, points, expected",
+    [("official", slice(1, None), lambda v, d: d + 0.01 * v), ("text", slice(None), lambda v, d: v + 0.3 * d)],
+)
+def test_the_score_takes_the_protocol_s_points_and_order(activations, name, points, expected):
+    protocol = replace(PROTOCOLS[name], lam={"official": 0.01, "text": 0.3}[name])
+    a_s, a_c = activations
+    score = losses.score(as_tensors(a_s), as_tensors(a_c), protocol)
+    np.testing.assert_allclose(score, expected(*by_hand(a_s[points], a_c[points])), rtol=1e-5)
+
+
+def test_one_term_alone(activations):
+    a_s, a_c = activations
+    l_val, l_dir = by_hand(a_s[-2:], a_c[-2:])
+    protocol = replace(PROTOCOLS["text"], lam=1.0, points=2)
+    a_s, a_c = as_tensors(a_s), as_tensors(a_c)
+    np.testing.assert_allclose(losses.score(a_s, a_c, replace(protocol, terms="val")), l_val, rtol=1e-5)
+    np.testing.assert_allclose(losses.score(a_s, a_c, replace(protocol, terms="dir")), l_dir, rtol=1e-5)
+
+
+def test_a_score_depends_on_its_image_only(source, images, protocol):
+    cloner = networks.make_cloner(protocol, seed=0)
+    whole = losses.scores(networks.SourceActivations(source, images), cloner, protocol)
+    for i in (0, 6):
+        alone = networks.SourceActivations(source, images.subset(slice(i, i + 1)))
+        assert losses.scores(alone, cloner, protocol).item() == pytest.approx(whole[i].item(), rel=1e-5)
+
+
+def test_lambda_brings_both_terms_to_one_scale(source, images):
+    cloner = networks.make_cloner(PROTOCOLS["text"], seed=0)
+    known = networks.SourceActivations(source, images)
+    with torch.no_grad():
+        a_s = [a.numpy() for a in networks.critical_points(source, images[:])]
+        a_c = [a.numpy() for a in networks.critical_points(cloner.eval(), images[:])]
+    l_val = sum(np.mean((s.astype(float) - c) ** 2) for s, c in zip(a_s, a_c, strict=True))
+    l_dir = sum(
+        1 - np.mean([np.dot(u.ravel(), v.ravel()) / np.linalg.norm(u) / np.linalg.norm(v) for u, v in zip(s, c)])  # noqa: B905
+        for s, c in zip(a_s, a_c, strict=True)
+    )
+    lam = losses.calibrate(known, cloner, PROTOCOLS["text"])
+    assert lam == pytest.approx(l_val / l_dir, rel=1e-4)
+    swapped = replace(PROTOCOLS["text"], order="dir + lambda * val")
+    assert losses.calibrate(known, cloner, swapped) == pytest.approx(1 / lam, rel=1e-6)

@@ -1,0 +1,124 @@
+"""Distillation: the cloner learns on normal images to compute what the source computes (Sec. 3.1)."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import RandomAffine
+from tqdm import tqdm
+
+from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, value_loss
+from kdhelpers.networks import SourceActivations, critical_points
+from kdhelpers.protocols import LAST_EPOCHS, Protocol
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training leaves beside the cloner: its curves, and the test scores of the last epochs."""
+
+    protocol: Protocol  # the one in force, λ resolved
+    loss: list[float]  # the objective, the mean over an epoch
+    loss_val: list[float]  # L_val
+    loss_dir: list[float]  # L_dir
+    seconds: dict[str, float]  # wall time of "train" and of "detect", the scoring of the test images
+    scores: np.ndarray  # float32 (at most LAST_EPOCHS, number of test images): scores after each of the last epochs
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the wall time of the block, in seconds, to `seconds[name]`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch, and asks cuDNN for repeatable kernels."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def has_converged(loss: list[float]) -> bool:
+    """True when the last ten epochs lowered the mean loss by less than one per cent against the ten before.
+
+    The article trains "until fully converged" and does not say when that is; this is what we take it for.
+    """
+    if len(loss) < 2 * LAST_EPOCHS:
+        return False
+    before, after = np.mean(loss[-2 * LAST_EPOCHS : -LAST_EPOCHS]), np.mean(loss[-LAST_EPOCHS:])
+    return bool(after > 0.99 * before)
+
+
+def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+    """An augmentation for `train`: each image of a batch turned by up to ±`degrees` and scaled within `scale`."""
+    change = RandomAffine(degrees=degrees, scale=scale)
+    return lambda x: torch.stack([change(image) for image in x])
+
+
+def train(
+    source: SourceActivations,
+    cloner: nn.Sequential,
+    protocol: Protocol,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    test: SourceActivations | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    title: str = "training",
+) -> Fit:
+    """Trains `cloner` in place with Adam (Sec. 3.2) and returns the `Fit`.
+
+    source: S on the normal training images. test: S on the test images, which are scored after each of the last ten
+    epochs. augment: a random change of a float batch (n, 3, h, w); S then sees the changed batch too.
+    Raises FloatingPointError naming the epoch and the step at which the loss stops being finite.
+    """
+    seed_everything(seed)
+    if protocol.lam is None:
+        protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
+    optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    curves: list[list[float]] = []
+    test_scores: list[np.ndarray] = []
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    last = epochs
+    with tqdm(total=epochs, desc=title, unit="epoch", mininterval=1) as progress:
+        while len(curves) < last:
+            cloner.train()
+            sums = np.zeros(3)
+            order = torch.randperm(len(source), generator=generator).to(source.images.pixels.device)
+            for step, batch in enumerate(order.split(batch_size), start=1):
+                x = source.images[batch] if augment is None else augment(source.images[batch])
+                a_s = source[batch] if augment is None else critical_points(source.source, x)
+                a_c = critical_points(cloner, x, protocol.points)
+                l_val = value_loss(a_s[-protocol.points :], a_c)  # Eq. 1
+                l_dir = direction_loss(a_s[-protocol.points :], a_c)  # Eq. 3
+                loss = total_loss(l_val, l_dir, protocol).mean()  # Eq. 4
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+                sums += len(batch) * np.array([loss.item(), l_val.mean().item(), l_dir.mean().item()])
+                if not np.isfinite(sums[0]):
+                    raise FloatingPointError(f"the loss is not finite in epoch {len(curves) + 1}, step {step}")
+            curves.append((sums / len(source)).tolist())
+            if protocol.stop == "converged" and last == epochs and has_converged([loss for loss, _, _ in curves]):
+                last = progress.total = min(epochs, len(curves) + LAST_EPOCHS)  # ten more epochs, to report on
+            if test is not None and len(curves) > last - LAST_EPOCHS:
+                with timed(seconds, "detect"):
+                    test_scores.append(scores(test, cloner, protocol).cpu().numpy())
+            progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)
+            progress.update()
+    cloner.eval()
+    seconds["train"] = time.perf_counter() - start - seconds.get("detect", 0.0)
+    loss, loss_val, loss_dir = (list(curve) for curve in zip(*curves, strict=True))
+    return Fit(protocol, loss, loss_val, loss_dir, seconds, np.array(test_scores, dtype=np.float32))
