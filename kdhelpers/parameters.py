@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdhelpers import data, networks, paths, results, samples
+from kdhelpers import data, memory, networks, paths, results, samples
 from kdhelpers.errors import InputError
 from kdhelpers.protocols import BATCH_SIZE, PROTOCOLS, SEEDS, SETTINGS, SMOKE_EPOCHS, Protocol, protocol_for
 
@@ -166,6 +166,7 @@ def check(notebook: str, namespace: dict) -> Run:
     known = [name for name in (*COMMON, *OPTIONAL) if name in named]
     for name in sorted(named - set(known)):
         raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
+    memory.keep_freed_memory()
     return resolve(notebook, **{name: namespace[name] for name in known})
 
 

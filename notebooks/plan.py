@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,16 +27,16 @@ class Job:
     seed: int
     changed: dict  # the parameters that differ from the notebook's defaults
     records: int
-    pending: int
-    work: float  # its cost, relative to other jobs
+    pending: int  # records that are missing
+    work: float  # what they cost, relative to other jobs
 
     @property
     def name(self) -> str:
         return f"{self.notebook}-seed{self.seed}"
 
 
-def make(config: dict) -> tuple[list[Job], list[str]]:
-    """The jobs, those with nothing left to do too, and a line about each data set that is left out, wholly or in part.
+def make(config: dict) -> tuple[list[Job], str]:
+    """The jobs, those with nothing left to do too, and a table of them for people, with what is left out and why.
 
     config: as in config.yaml; `only` names the notebooks a person asked for. Raises InputError, also when a notebook
     was asked for whose data set is missing.
@@ -45,52 +46,59 @@ def make(config: dict) -> tuple[list[Job], list[str]]:
         raise InputError(f"profile {profile!r} is unknown; it is one of {', '.join(config['notebooks'])}")
     given = {name: value for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
     seeds = config["seeds"][profile] if isinstance(config["seeds"], dict) else config["seeds"]
+    if not isinstance(seeds, int) or seeds < 1:
+        raise InputError(f"seeds is {seeds!r}; it is how many seeds to run, a whole number of at least 1")
     seeds = [given["SEED"]] if "SEED" in given else range(seeds)
-    jobs, notes = [], []
+    jobs, rows, notes = [], [], []
     for notebook in config.get("only") or config["notebooks"][profile]:
         path = NOTEBOOKS / f"{notebook}.ipynb"
         defaults = execute.parameters_of(path)
         execute.check_names(path, given)
-        there, note = _classes(notebook, defaults | given)
-        notes += [note] if note else []
-        if there == [] and "only" in config:
-            raise InputError(note)
-        if there == []:
-            continue
-        for seed in seeds:
-            changed = given | {"SEED": seed} | ({"CLASSES": there} if there else {})
-            run = parameters.resolve(notebook, **(defaults | changed))
-            pending = len(run.pending())
-            jobs.append(Job(notebook, seed, changed, len(run.classes) * len(run.arms), pending, run.work))
-    return jobs, notes
+        there, state, help_ = _data(notebook, defaults | given)
+        if help_ and not there and "only" in config:
+            raise InputError(f"{notebook} has no data: {help_}")
+        changed = given | ({"CLASSES": there} if there else {})
+        mine = _jobs(notebook, defaults, changed, seeds) if there or not help_ else []
+        jobs += mine
+        notes += [f"{notebook}, {state}: {help_}"] if help_ else []
+        rows.append({"notebook": notebook, "data": state} | _sums(mine))
+    table = pd.DataFrame(rows)
+    table["share of the time"] = (100 * table["share of the time"] / max(table["share of the time"].sum(), 1)).round()
+    return jobs, "\n".join([table.to_string(index=False, float_format="{:.0f} %".format), *notes])
 
 
-def _classes(notebook: str, parameters: dict) -> tuple[list[str] | None, str]:
-    """The classes whose data are there and a line about the others; None when there is nothing to choose."""
+def _data(notebook: str, parameters: dict) -> tuple[list[str] | None, str, str]:
+    """The classes to run (None: the notebook's own choice), what the table says, and how to get what is missing."""
     dataset = notebook.split("_", 1)[1]
-    if parameters["PROFILE"] == "smoke" or dataset not in SETTINGS or parameters.get("CLASSES") is not None:
-        return None, ""
+    if parameters["PROFILE"] == "smoke" and parameters["DATA_DIR"] is None:
+        return None, "generated", ""
+    if dataset not in SETTINGS or parameters.get("CLASSES") is not None:
+        return None, "as given", ""
     status = data.status(dataset, parameters["DATA_DIR"] or paths.DATA_DIR)
     missing = {cls: line for cls, line in status.items() if line not in ("", "download")}
-    if not missing:
-        return None, ""
     there = [cls for cls in status if cls not in missing]
-    what = f"{len(missing)} of its {len(status)} classes" if there else "no data"
-    return there, f"{notebook}: left out ({what}): {next(iter(missing.values()))}"
+    if missing:
+        return there, f"{len(there)} of {len(status)} classes" if there else "missing", next(iter(missing.values()))
+    return None, "comes by itself" if "download" in status.values() else "there", ""
 
 
-def table(jobs: list[Job], notes: list[str]) -> str:
-    """What is to be done, a row for each notebook, and what is left out."""
-    if not jobs:
-        return "\n".join(notes)
-    frame = pd.DataFrame([vars(job) for job in jobs])
-    frame["runs"] = frame.pending > 0
-    rows = frame.groupby("notebook").agg(
-        records=("records", "sum"), missing=("pending", "sum"), runs=("runs", "sum"), work=("work", "sum")
-    )
-    share = 100 * rows.pop("work") / max(frame.work.sum(), 1e-9)
-    rows["share of the time"] = share.map("{:.0f} %".format)
-    return "\n".join([rows.reset_index().to_string(index=False), *notes])
+def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int]) -> list[Job]:
+    run = parameters.resolve(notebook, **(defaults | {"SEED": 0} | changed))
+    jobs = []
+    for seed in seeds:
+        run = replace(run, seed=seed)  # resolving lists the images, which takes seconds for tens of thousands of them
+        records = len(run.classes) * len(run.arms)
+        jobs.append(Job(notebook, seed, changed | {"SEED": seed}, records, len(run.pending()), run.work))
+    return jobs
+
+
+def _sums(jobs: list[Job]) -> dict:
+    records, pending = sum(job.records for job in jobs), sum(job.pending for job in jobs)
+    return {
+        "recorded": f"{records - pending} of {records}",
+        "runs to do": sum(job.pending > 0 for job in jobs),
+        "share of the time": sum(job.work for job in jobs),
+    }
 
 
 class Progress(logging.Handler):
@@ -105,6 +113,7 @@ class Progress(logging.Handler):
         self.names: dict[int, str] = {}  # by Snakemake's number of a job
         self.done: list[str] = []
         self.failed: list[str] = []
+        self.stopped = False
         self.start = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -112,12 +121,16 @@ class Progress(logging.Handler):
         if event == LogEvent.JOB_INFO:
             self.names[record.jobid] = Path(record.output[0]).name if record.output else ""
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
-            self.failed.append(self.names[record.jobid])
+            if Path(record.log[0]).read_text().endswith("stopped\n"):  # Ctrl-C is no failure
+                self.stopped = True
+            else:
+                self.failed.append(self.names[record.jobid])
         elif event == LogEvent.JOB_FINISHED and self.names.get(record.job_id) in self.work:
             self.done.append(self.names[record.job_id])
             print(self.line(), flush=True)
-        elif record.levelno >= logging.ERROR and not self.failed:  # not of a job: of Snakemake itself
-            print(f"error: {record.getMessage()}", file=sys.stderr, flush=True)
+        elif record.levelno >= logging.ERROR and getattr(record, "exception", "") != "RuleException":
+            if not self.failed and not self.stopped:  # of Snakemake itself, not of a job
+                print(f"error: {record.getMessage()}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
         elapsed = time.monotonic() - self.start

@@ -1,0 +1,106 @@
+"""The training step against one written out plainly, with the source inside the step as in the released code."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdhelpers import networks, training
+from kdhelpers.protocols import LAST_EPOCHS, PROTOCOLS
+
+OFFICIAL = PROTOCOLS["official"]
+
+
+def fit(source, images, protocol, *, epochs, test=None, seed=0, **options):
+    cloner = networks.make_cloner(protocol, seed)
+    known = networks.SourceActivations(source, images)
+    test = None if test is None else networks.SourceActivations(source, test)
+    return training.train(known, cloner, protocol, epochs=epochs, batch_size=4, seed=seed, test=test, **options), cloner
+
+
+def outputs(network, x):
+    """The outputs of pools two to five."""
+    found = []
+    for layer in network:
+        x = layer(x)
+        if isinstance(layer, nn.MaxPool2d):
+            found.append(x)
+    return found[1:]
+
+
+def test_the_step_equals_a_plain_one(source, images):
+    found, cloner = fit(source, images, OFFICIAL, epochs=3)
+
+    plain = networks.make_cloner(OFFICIAL, 0)
+    optimiser = torch.optim.Adam(plain.parameters(), lr=0.001)
+    order, curve = torch.Generator().manual_seed(0), []
+    for _ in range(3):
+        plain.train()
+        losses = []
+        for batch in torch.randperm(7, generator=order).split(4):
+            x = images.pixels[batch] / 255
+            mse, cosine = nn.MSELoss(), nn.CosineSimilarity()
+            total = 0
+            for real, predicted in zip(outputs(source, x), outputs(plain, x), strict=True):
+                total = total + (1 - cosine(predicted.flatten(1), real.flatten(1))).mean() + 0.01 * mse(predicted, real)
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+            losses.append(total.item() * len(batch))
+        curve.append(sum(losses) / 7)
+
+    assert found.loss == pytest.approx(curve, rel=1e-4)
+    assert found.loss[-1] < found.loss[0]
+    assert len(found.loss_val) == len(found.loss_dir) == 3
+    assert found.loss == pytest.approx([d + 0.01 * v for v, d in zip(found.loss_val, found.loss_dir, strict=True)])
+    for mine, theirs in zip(cloner.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_same_seed_same_bits_other_seed_other_bits(source, images):
+    curves = [fit(source, images, OFFICIAL, epochs=2, seed=seed)[0].loss for seed in (3, 3, 4)]
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_the_last_ten_epochs_are_scored(source, images):
+    few = images.subset(slice(0, 3))
+    assert fit(source, few, OFFICIAL, epochs=2, test=images)[0].scores.shape == (2, 7)
+    assert fit(source, few, OFFICIAL, epochs=12, test=images)[0].scores.shape == (LAST_EPOCHS, 7)
+
+
+def test_text_calibrates_lambda_and_stops_when_converged(source, images):
+    still = replace(PROTOCOLS["text"], learning_rate=0.0)
+    found, _ = fit(source, images, still, epochs=100, test=images)
+    assert found.protocol.lam > 0
+    assert len(found.loss) == 3 * LAST_EPOCHS  # twenty to see that nothing moves, ten to report on
+    assert found.scores.shape == (LAST_EPOCHS, 7)
+    assert np.ptp(found.scores, axis=0).max() == 0
+
+
+def test_a_loss_that_explodes_stops_naming_epoch_and_step(source, images):
+    with pytest.raises(FloatingPointError, match="epoch 1, step 2"):
+        fit(source, images, replace(OFFICIAL, learning_rate=1e30, batch_norm=False), epochs=3)
+
+
+def test_augmentation_by_nothing_changes_nothing(source, images):
+    nothing = training.random_affine(degrees=0, scale=(1.0, 1.0))
+    plain, augmented = (fit(source, images, OFFICIAL, epochs=2, augment=a)[0].loss for a in (None, nothing))
+    assert augmented == pytest.approx(plain, rel=1e-4)
+
+
+def test_augmentation_turns_each_image_within_its_limits():
+    x = torch.zeros(64, 3, 64, 64)
+    x[..., 28:36, 60:] = 1  # a mark at the right edge, that turns with the image
+    torch.manual_seed(0)
+    turned = training.random_affine(degrees=20, scale=(0.9, 1.05))(x)
+    assert turned.shape == x.shape
+    height, width = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
+    angles = []
+    for image in turned[:, 0]:
+        mass = image.sum()
+        if mass > 1:
+            y, x_ = (image * height).sum() / mass, (image * width).sum() / mass
+            angles.append(torch.rad2deg(torch.atan2(y, x_)).item())
+    assert len(angles) > 30 and max(map(abs, angles)) < 22 and np.ptp(angles) > 20

@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# Regenerates everything: makes the environment where there is none, then runs the notebooks. See --help.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+./run_all.sh [full] [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    every notebook with ten seeds, as the article (the default)
+./run_all.sh smoke  [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    small generated samples, no download: proves the way only
+./run_all.sh test   [PYTEST OPTION ...]                      style, the tests, and all notebooks in smoke
+
+A notebook is named 01, 01_mnist or notebooks/01_mnist.ipynb; without one, all of them run.
+What is recorded for the same code and parameters is not run again: after Ctrl-C the same command goes on.
+
+  ./run_all.sh full 04 --config CLASSES=[screw] SEED=3 DATA_DIR=/data    one cell of a table; names in capitals are the
+                                                                         notebooks' parameters, see notebooks/config.yaml
+  ./run_all.sh full --dry-run                                            what there is to do
+END
+}
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# Prints what an environment lacks of pyproject.toml's requirements (with the extra $2); nothing when it has everything.
+lacks() {
+    "$1" - "${2:-}" <<'END' 2>/dev/null || echo "a Python that pyproject.toml allows, or the package 'packaging'"
+import sys, tomllib
+from importlib.metadata import PackageNotFoundError, version
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+wanted = project["dependencies"] + project["optional-dependencies"].get(sys.argv[1], [])
+lacks = []
+if not SpecifierSet(project["requires-python"]).contains(sys.version.split()[0]):
+    lacks.append(f"Python {project['requires-python']}")
+for requirement in map(Requirement, wanted):
+    try:
+        if not requirement.specifier.contains(version(requirement.name), prereleases=True):
+            lacks.append(str(requirement))
+    except PackageNotFoundError:
+        lacks.append(str(requirement))
+print(", ".join(lacks))
+END
+}
+
+# Sets `python` to the interpreter to use: the active environment's if it will do, or that of one made from the lock.
+find_environment() {
+    local active missing
+    for active in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
+        [[ -n $active && -x $active/bin/python ]] || continue
+        missing=$(lacks "$active/bin/python" "$1")
+        if [[ -z $missing ]]; then
+            python=$active/bin/python
+            echo "environment: $active"
+            return
+        fi
+        echo "the active environment $active is not used, it lacks: $missing"
+    done
+    local folder=.venv hash
+    hash=$(sha256 requirements.lock)
+    [[ ${CI:-} != true ]] || folder=${XDG_CACHE_HOME:-$HOME/.cache}/kdhelpers/${hash:0:12}
+    python=$folder/bin/python
+    mkdir -p "$(dirname "$folder")"
+    if command -v flock >/dev/null; then # two runs at once: the second waits for the first one's environment
+        exec 9>"$folder.lock"
+        flock 9
+    fi
+    if [[ $(cat "$folder/kdhelpers.lock-sha256" 2>/dev/null) != "$hash" || ! -x $python ]]; then
+        make_environment "$folder" "$hash"
+    fi
+    exec 9>&-
+    echo "environment: $folder"
+}
+
+make_environment() {
+    local folder=$1 hash=$2 candidate base="" clear="" total log=$1/install.log
+    for candidate in python3.12 python3.13 python3.11 python3 python; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+            base=$candidate
+            break
+        fi
+    done
+    [[ -n $base ]] || fail "there is no Python 3.11, 3.12 or 3.13 on PATH: install one, or activate an environment"
+    total=$(grep -c '==' requirements.lock)
+    echo "installing $total packages into $folder: two minutes when they are cached, else as long as 3 GB take to come"
+    # Begun by an earlier run and not finished: from scratch, because a half-written package may look installed.
+    [[ $(cat "$folder/kdhelpers.lock-sha256" 2>/dev/null) != unfinished ]] || clear=--clear
+    "$base" -m venv $clear "$folder" || fail "$base cannot make environments: install its venv module (python3-venv)"
+    echo unfinished >"$folder/kdhelpers.lock-sha256"
+    "$python" -m pip install --requirement requirements.lock --progress-bar off 2>"$log" |
+        awk -v total="$total" '
+            /^(Collecting|Processing|Requirement already)/ { if (++n % 25 == 0) { print "  " n " of " total " packages found"; fflush() } }
+            /^Installing/ { print "  unpacking, a minute or two"; fflush() }' ||
+        fail "the installation failed: $(grep -m1 ERROR "$log" || tail -n 1 "$log"); all of it: $log"
+    if [[ ${CI:-} != true ]]; then
+        "$python" -m pip install --quiet --no-deps --editable . 2>>"$log" ||
+            fail "kdhelpers could not be installed into $folder: see $log"
+    fi
+    echo "$hash" >"$folder/kdhelpers.lock-sha256"
+}
+
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1
+}
+
+# The name of a notebook as it stands in notebooks/, from a number, a name or a path.
+name_of() {
+    local name found
+    name=$(basename "$1" .ipynb)
+    found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
+    [[ $(wc -w <<<"$found") == 1 ]] ||
+        fail "there is no notebook or command $1; there are $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
+    echo "${found%.ipynb}"
+}
+
+# smoke and full: everything that is missing, by Snakemake.
+run_notebooks() {
+    local profile=$1 notebooks=() config=() options=() name status=0
+    shift
+    while [[ $# -gt 0 && $1 != -* ]]; do
+        name=$(name_of "$1") # on a line of its own, so that a failure ends the script
+        notebooks+=("$name")
+        shift
+    done
+    while [[ $# -gt 0 ]]; do # Snakemake takes one --config only
+        if [[ $1 == --config || $1 == -C ]]; then
+            shift
+            while [[ $# -gt 0 && $1 != -* ]]; do
+                config+=("$1")
+                shift
+            done
+        else
+            options+=("$1")
+            shift
+        fi
+    done
+    [[ ${#notebooks[@]} == 0 ]] || config+=("only=[$(IFS=,; echo "${notebooks[*]}")]")
+    trap stopped INT
+    find_environment ""
+    "$python" -m snakemake --snakefile notebooks/Snakefile --cores all --keep-going --nolock --quiet all rules host reason \
+        ${options[@]+"${options[@]}"} --config "profile=$profile" "run=$(date +%Y%m%d-%H%M%S)-$$" \
+        ${config[@]+"${config[@]}"} || status=$?
+    return $status
+}
+
+stopped() {
+    echo "stopped: what is recorded is kept, and the same command goes on from there"
+    exit 130
+}
+
+# test: pytest over the package's tests and over copies of the notebooks with PROFILE="smoke".
+run_tests() {
+    find_environment test
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    "$python" -m ruff check .
+    "$python" -m ruff format --check .
+    "$python" - "$folder" <<'END'
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "notebooks")
+import execute
+
+folder = Path(sys.argv[1])
+for notebook in sorted(Path("notebooks").glob("*.ipynb")):
+    parameters = {"PROFILE": "smoke", "RESULTS_DIR": str(folder / "results")}
+    execute.prepare(notebook, folder / notebook.name, parameters)
+END
+    "$python" -m pytest -c pyproject.toml --rootdir . --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+case ${1:-full} in
+    -h | --help) usage ;;
+    test) shift && run_tests "$@" ;;
+    smoke | full) run_notebooks "${1:-full}" "${@:2}" ;;
+    *) run_notebooks full "$@" ;;
+esac
