@@ -22,16 +22,16 @@ fail() {
     exit 1
 }
 
-# Prints what an environment lacks of pyproject.toml's requirements (with the extra $2); nothing when it has everything.
+# Prints what an environment lacks of pyproject.toml's requirements (with the extras $2 ...); nothing if it has them all.
 lacks() {
-    "$1" - "${2:-}" <<'END' 2>/dev/null || echo "a Python that pyproject.toml allows, or the package 'packaging'"
+    "$1" - "${@:2}" <<'END' 2>/dev/null || echo "a Python that pyproject.toml allows, or the package 'packaging'"
 import sys, tomllib
 from importlib.metadata import PackageNotFoundError, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-wanted = project["dependencies"] + project["optional-dependencies"].get(sys.argv[1], [])
+wanted = project["dependencies"] + [one for extra in sys.argv[1:] for one in project["optional-dependencies"][extra]]
 lacks = []
 if not SpecifierSet(project["requires-python"]).contains(sys.version.split()[0]):
     lacks.append(f"Python {project['requires-python']}")
@@ -50,7 +50,7 @@ find_environment() {
     local active missing
     for active in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
         [[ -n $active && -x $active/bin/python ]] || continue
-        missing=$(lacks "$active/bin/python" "$1")
+        missing=$(lacks "$active/bin/python" "$@")
         if [[ -z $missing ]]; then
             python=$active/bin/python
             echo "environment: $active"
@@ -138,7 +138,7 @@ run_notebooks() {
     done
     [[ ${#notebooks[@]} == 0 ]] || config+=("only=[$(IFS=,; echo "${notebooks[*]}")]")
     trap stopped INT
-    find_environment ""
+    find_environment run
     "$python" -m snakemake --snakefile notebooks/Snakefile --cores all --keep-going --nolock --quiet all rules host reason \
         ${options[@]+"${options[@]}"} --config "profile=$profile" "run=$(date +%Y%m%d-%H%M%S)-$$" \
         ${config[@]+"${config[@]}"} || status=$?
@@ -152,7 +152,7 @@ stopped() {
 
 # test: pytest over the package's tests and over copies of the notebooks with PROFILE="smoke".
 run_tests() {
-    find_environment test
+    find_environment run test
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     "$python" -m ruff check .

@@ -157,8 +157,13 @@ def source_folder(source: str) -> str:
     return identity["name"] if identity["name"] == "imagenet" else f"{identity['name']}-{identity['sha256'][:8]}"
 
 
+def imagenet_path() -> Path:
+    """Where torchvision keeps its ImageNet weights on this machine, once they are downloaded."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
+
+
 def _imagenet_file() -> Path:
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
+    path = imagenet_path()
     if not path.is_file():
         try:
             torch.hub.load_state_dict_from_url(IMAGENET.url, progress=True, check_hash=True, weights_only=True)

@@ -12,7 +12,7 @@ import execute
 import pandas as pd
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from kdhelpers import data, parameters, paths
+from kdhelpers import data, networks, parameters, paths
 from kdhelpers.errors import InputError
 from kdhelpers.protocols import SETTINGS
 
@@ -62,6 +62,8 @@ def make(config: dict) -> tuple[list[Job], str]:
         jobs += mine
         notes += [f"{notebook}, {state}: {help_}"] if help_ else []
         rows.append({"notebook": notebook, "data": state} | _sums(mine))
+    if given.get("SOURCE") == "imagenet" and profile == "full" and not networks.imagenet_path().is_file():
+        notes.append(f"source imagenet: VGG-16's weights come by themselves (528 MB) to {networks.imagenet_path()}")
     table = pd.DataFrame(rows)
     table["share of the time"] = (100 * table["share of the time"] / max(table["share of the time"].sum(), 1)).round()
     return jobs, "\n".join([table.to_string(index=False, float_format="{:.0f} %".format), *notes])
