@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -200,3 +201,10 @@ def _load_weights(features: nn.Sequential, path: Path) -> None:
         if not torch.isfinite(found[name]).all():
             raise InputError(f"{path} is damaged: {name} is not finite; {way_out}")
     features.load_state_dict({name: value.float() for name, value in found.items()})
+
+
+if __name__ == "__main__":  # python -m kdhelpers.networks SOURCE: fetches and checks it, before many runs need it
+    try:
+        load_source(sys.argv[1])
+    except InputError as error:
+        sys.exit(f"error: {error}")

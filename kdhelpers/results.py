@@ -32,6 +32,7 @@ _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision") 
 _DECISIVE = (
     "data",
     "downloads",
+    "drawing",
     "evaluation",
     "images",
     "layouts",

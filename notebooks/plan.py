@@ -122,6 +122,8 @@ class Progress(logging.Handler):
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
             self.names[record.jobid] = Path(record.output[0]).name if record.output else ""
+        elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) == "source":
+            self.stopped = True  # it has said why itself
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
             if Path(record.log[0]).read_text().endswith("stopped\n"):  # Ctrl-C is no failure
                 self.stopped = True
