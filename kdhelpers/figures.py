@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 NORMAL, ANOMALOUS = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
 _HEAT = "inferno"
-_LOW = 0.25  # heat below this share of the map's own maximum is left out, as in Fig. 6
+_LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 
 
 def use_style() -> None:
@@ -86,7 +86,7 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     """A column for each test image: the image, its mask where there is one, the heat map, and both together.
 
     split: the few test images to show, `Split.subset`. maps: float (n, h, w), shown on one
-    scale; heat below a quarter of its maximum is left transparent, as in Fig. 6.
+    scale; heat below four tenths of its maximum is left transparent, as in Fig. 6.
     """
     images = pixels(split.test, slice(None))
     names = ["image", *(["mask"] if split.masks is not None else []), "map", "both"]

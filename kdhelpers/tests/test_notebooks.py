@@ -44,6 +44,22 @@ def test_the_same_seed_gives_the_same_record_and_it_is_not_made_again(tmp_path):
     assert [path.stat().st_mtime_ns for path in records(tmp_path / "a")] == written
 
 
+def test_the_text_protocol_and_every_localization_method(tmp_path):
+    done = execute(
+        "04_mvtec", tmp_path / "out.ipynb", PROFILE="smoke", PROTOCOL="text", METHODS=None, RESULTS_DIR=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "records" / "untrained" / "smoke" / "text").rglob("*.json")
+    record = json.loads(path.read_text())
+    assert record["training"]["lambda"] > 0 and record["parameters"]["protocol"]["lam"] is None
+    assert set(record["localization"]) == {"gradients", "smoothgrad", "guided_backprop"}
+    for of_method in record["localization"].values():
+        assert set(of_method) == {"raw", "gaussian"}
+        for metrics in of_method.values():
+            assert set(metrics) == {"pixel_auroc", "pixel_auroc_all", "aupro"}
+            assert all(0 <= value <= 100 for value in metrics.values())
+
+
 @pytest.fixture
 def mvtec(sample_data, tmp_path):
     """A copy of a sample to break, and the parameters of a short real run on it."""
