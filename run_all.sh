@@ -111,7 +111,7 @@ name_of() {
     name=$(basename "$1" .ipynb)
     found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
     [[ $(wc -w <<<"$found") == 1 ]] ||
-        fail "there is no notebook or command $1; there are $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
+        fail "there is no command or notebook $1; commands are smoke, full and test, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
     echo "${found%.ipynb}"
 }
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,3 +142,10 @@ def _timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+if __name__ == "__main__":  # python -m kdhelpers.downloads DATASET DATA_DIR: fetches it, before many runs need it
+    try:
+        fetch(sys.argv[1], Path(sys.argv[2]).expanduser())
+    except InputError as error:
+        sys.exit(f"error: {error}")

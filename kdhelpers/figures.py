@@ -1,7 +1,10 @@
 """The pictures of the notebooks: images, loss curves, histograms of scores, heat maps."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
@@ -13,7 +16,8 @@ _LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 
 
 def use_style() -> None:
-    """The look of all figures; once a notebook."""
+    """The look of all figures and tables; once a notebook."""
+    pd.set_option("display.precision", 2, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
 
@@ -58,7 +62,8 @@ def show_losses(records: list[dict], *, title: str = "") -> Figure:
         for record in records:
             curve = record["training"][key]
             axis.plot(range(1, len(curve) + 1), curve, marker="." if len(curve) < 15 else "", label=name_of(record))
-        axis.set(xlabel="epoch", ylabel=name, yscale="log")
+        curves = [value for record in records for value in record["training"][key]]
+        axis.set(xlabel="epoch", ylabel=name, yscale="log" if max(curves) > 10 * min(curves) > 0 else "linear")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     if len(records) > 1:
         axes[-1].legend(fontsize=7, ncols=1 + len(records) // 6, loc="upper left", bbox_to_anchor=(1.02, 1))
@@ -69,7 +74,7 @@ def show_scores(scores: dict[str, tuple[np.ndarray, np.ndarray]], *, title: str 
     """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,))."""
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(max(4, columns * 2.2), lines * 2.1), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)
     for axis in axes.flat[len(scores) :]:
         axis.axis("off")
     for axis, (name, (score, labels)) in zip(axes.flat, scores.items(), strict=False):
@@ -78,8 +83,14 @@ def show_scores(scores: dict[str, tuple[np.ndarray, np.ndarray]], *, title: str 
             if np.any(labels == value):
                 axis.hist(score[labels == value], bins, density=True, color=colour, alpha=0.6, label=kind)
         axis.set(title=name, yticks=[], xlabel="score")
-    axes.flat[0].legend(fontsize=7)
-    return _titled(figure, "scores of the test images (density)", title)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
+    for line in axes:
+        line[0].set_ylabel("density")
+    handles = {
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _titled(figure, "scores of the test images", title)
 
 
 def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
@@ -97,7 +108,8 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     for i, image in enumerate(images):
         cells = dict(zip(names, axes[:, i], strict=True))
         cells["image"].imshow(image)
-        cells["image"].set_title(split.kinds[i].replace("_", "\n"), fontsize=7, pad=3)
+        name = Path(split.names[i]).name + "\n" if split.dataset == "folder" else ""  # to be found in a table of scores
+        cells["image"].set_title(name + split.kinds[i].replace("_", "\n"), fontsize=7, pad=3)
         if "mask" in cells:
             cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
         cells["map"].imshow(maps[i], cmap=_HEAT, vmin=0, vmax=top)
@@ -109,7 +121,7 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
         axis.spines[:].set_visible(False)
     for line, name in zip(axes, names, strict=True):
         line[0].set_ylabel(name, fontsize=9)
-    return _titled(figure, f"localization, {split.dataset} {split.cls}", title)
+    return _titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
 
 
 def spread(split, count: int = 8) -> np.ndarray:

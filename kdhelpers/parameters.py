@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -121,6 +122,8 @@ class Run:
     def deviations(self) -> list[str]:
         """What differs from the article and its released code; [] when nothing does."""
         setting = SETTINGS[self.dataset]
+        if self.dataset == "folder":
+            return ["images of one's own; the article has none"]
         found = [
             f"{name} {given} instead of {set_}"
             for name, given, set_ in (
@@ -144,7 +147,7 @@ class Run:
         lines = [
             f"{self.dataset}, classes {', '.join(self.classes)}; protocol {self.protocol.name}, seed {self.seed}",
             f"source {self.source_folder}, {self.image_size} px, {self.epochs} epochs, on {self.device}",
-            f"to train: {len(pending)} of {count}; the others are recorded for the same code and parameters",
+            f"to train: {len(pending)} of {count}" + ("; the others are recorded" if len(pending) < count else ""),
             f"deviates from the article: {'; '.join(self.deviations()) or 'in nothing'}",
             f"records: {self.record_path(self.classes[0], self.arms[0]).parent}",
         ]
@@ -172,6 +175,7 @@ def check(notebook: str, namespace: dict) -> Run:
     for name in sorted(named - set(known)):
         raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
     memory.keep_freed_memory()
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
     return resolve(notebook, **{name: namespace[name] for name in known})
 
 
@@ -234,7 +238,8 @@ def _data_dir(given: str | None, dataset: str, smoke: bool) -> Path:
         )
     folder = Path(given or paths.DATA_DIR).expanduser().absolute()
     if not folder.is_dir():
-        raise InputError(f"DATA_DIR {folder} is not a folder: name the folder that holds the data sets")
+        what = "of your images" if dataset == "folder" else "that holds the data sets"
+        raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
     return folder
 
 

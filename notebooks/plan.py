@@ -1,5 +1,6 @@
 """What the Snakefile has to run: which notebooks, with which seeds and parameters, and how far that is."""
 
+import difflib
 import logging
 import sys
 import time
@@ -17,6 +18,8 @@ from kdhelpers.errors import InputError
 from kdhelpers.protocols import SETTINGS
 
 NOTEBOOKS = Path(__file__).parent
+SETTINGS_HERE = {"profile", "notebooks", "seeds", "only", "run"}  # what is in config.yaml, and what run_all.sh adds
+DOWNLOAD = "comes by itself"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Job:
     records: int
     pending: int  # records that are missing
     work: float  # what they cost, relative to other jobs
+    download: bool  # its data set has to be downloaded first
 
     @property
     def name(self) -> str:
@@ -42,13 +46,16 @@ def make(config: dict) -> tuple[list[Job], str]:
     was asked for whose data set is missing.
     """
     profile = config["profile"]
+    for name in config.keys() - SETTINGS_HERE:
+        if not name.isupper():
+            close = difflib.get_close_matches(name.lower(), SETTINGS_HERE, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InputError(
+                f"unknown setting {name}{hint}; see notebooks/config.yaml; notebooks' parameters are capitals"
+            )
     if profile not in config["notebooks"]:
         raise InputError(f"profile {profile!r} is unknown; it is one of {', '.join(config['notebooks'])}")
     given = {name: value for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
-    seeds = config["seeds"][profile] if isinstance(config["seeds"], dict) else config["seeds"]
-    if not isinstance(seeds, int) or seeds < 1:
-        raise InputError(f"seeds is {seeds!r}; it is how many seeds to run, a whole number of at least 1")
-    seeds = [given["SEED"]] if "SEED" in given else range(seeds)
     jobs, rows, notes = [], [], []
     for notebook in config.get("only") or config["notebooks"][profile]:
         path = NOTEBOOKS / f"{notebook}.ipynb"
@@ -58,15 +65,30 @@ def make(config: dict) -> tuple[list[Job], str]:
         if help_ and not there and "only" in config:
             raise InputError(f"{notebook} has no data: {help_}")
         changed = given | ({"CLASSES": there} if there else {})
-        mine = _jobs(notebook, defaults, changed, seeds) if there or not help_ else []
+        mine = (
+            _jobs(notebook, defaults, changed, _seeds(notebook, config), state == DOWNLOAD)
+            if there or not help_
+            else []
+        )
         jobs += mine
         notes += [f"{notebook}, {state}: {help_}"] if help_ else []
         rows.append({"notebook": notebook, "data": state} | _sums(mine))
     if given.get("SOURCE") == "imagenet" and profile == "full" and not networks.imagenet_path().is_file():
         notes.append(f"source imagenet: VGG-16's weights come by themselves (528 MB) to {networks.imagenet_path()}")
     table = pd.DataFrame(rows)
-    table["share of the time"] = (100 * table["share of the time"] / max(table["share of the time"].sum(), 1)).round()
+    table["share of the work"] = (100 * table["share of the work"] / max(table["share of the work"].sum(), 1)).round()
     return jobs, "\n".join([table.to_string(index=False, float_format="{:.0f} %".format), *notes])
+
+
+def _seeds(notebook: str, config: dict) -> Iterable[int]:
+    if "SEED" in config:
+        return [config["SEED"]]
+    count = config["seeds"]
+    if isinstance(count, dict):
+        count = count.get(notebook, count[config["profile"]])
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f"seeds is {count!r}; it is how many seeds to run, a whole number of at least 1")
+    return range(count)
 
 
 def _data(notebook: str, parameters: dict) -> tuple[list[str] | None, str, str]:
@@ -80,26 +102,32 @@ def _data(notebook: str, parameters: dict) -> tuple[list[str] | None, str, str]:
     missing = {cls: line for cls, line in status.items() if line not in ("", "download")}
     there = [cls for cls in status if cls not in missing]
     if missing:
-        return there, f"{len(there)} of {len(status)} classes" if there else "missing", next(iter(missing.values()))
-    return None, "comes by itself" if "download" in status.values() else "there", ""
+        return there, f"{len(there)} of {len(status)} classes" if there else "missing", _help(missing.values())
+    return None, DOWNLOAD if "download" in status.values() else "there", ""
 
 
-def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int]) -> list[Job]:
+def _help(lines: Iterable[str]) -> str:
+    """The lines, once for each advice: fifteen categories of one data set are got in one way."""
+    return "; or ".join({line.rpartition("; ")[2]: line for line in reversed(list(lines))}.values())
+
+
+def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], download: bool) -> list[Job]:
     run = parameters.resolve(notebook, **(defaults | {"SEED": 0} | changed))
     jobs = []
     for seed in seeds:
         run = replace(run, seed=seed)  # resolving lists the images, which takes seconds for tens of thousands of them
         records = len(run.classes) * len(run.arms)
-        jobs.append(Job(notebook, seed, changed | {"SEED": seed}, records, len(run.pending()), run.work))
+        pending = len(run.pending())
+        jobs.append(Job(notebook, seed, changed | {"SEED": seed}, records, pending, run.work, download))
     return jobs
 
 
 def _sums(jobs: list[Job]) -> dict:
     records, pending = sum(job.records for job in jobs), sum(job.pending for job in jobs)
     return {
-        "recorded": f"{records - pending} of {records}",
+        "recorded": f"{records - pending} of {records}" if records else "–",
         "runs to do": sum(job.pending > 0 for job in jobs),
-        "share of the time": sum(job.work for job in jobs),
+        "share of the work": sum(job.work for job in jobs),
     }
 
 
@@ -122,7 +150,7 @@ class Progress(logging.Handler):
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
             self.names[record.jobid] = Path(record.output[0]).name if record.output else ""
-        elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) == "source":
+        elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid, "").startswith(("source", "data-")):
             self.stopped = True  # it has said why itself
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
             if Path(record.log[0]).read_text().endswith("stopped\n"):  # Ctrl-C is no failure
