@@ -17,7 +17,9 @@ SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
 SMOOTHGRAD_SAMPLES = 50
 SMOOTHGRAD_SIGMA = 0.05  # the noise has the standard deviation (SMOOTHGRAD_SIGMA / (max − min of the image))²
-_CHUNK = 16  # images in one backward pass; S's activations of 16 images at 128 px take half a gigabyte
+_PIXELS = (
+    2**18
+)  # of each channel in one backward pass: 16 images of 128 px, whose activations in S take half a gigabyte
 
 
 def gradients(
@@ -95,7 +97,8 @@ def attribution(
     cloner.eval()
     generator = torch.Generator().manual_seed(seed)
     maps = []
-    for index in tqdm(torch.arange(len(images)).split(_CHUNK), desc=method, unit="batch", delay=1, mininterval=1):
+    chunk = max(1, _PIXELS // images.pixels[0, 0].numel())
+    for index in tqdm(torch.arange(len(images)).split(chunk), desc=method, unit="batch", delay=1, mininterval=1):
         x = images[index]
         if method == "gradients":
             maps.append(one_channel(gradients(source, cloner, x, protocol)))
