@@ -97,7 +97,7 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     """A column for each test image: the image, its mask where there is one, the heat map, and both together.
 
     split: the few test images to show, `Split.subset`. maps: float (n, h, w), shown on one
-    scale; heat below four tenths of its maximum is left transparent, as in Fig. 6.
+    scale; low heat is left transparent, as in Fig. 6.
     """
     images = pixels(split.test, slice(None))
     names = ["image", *(["mask"] if split.masks is not None else []), "map", "both"]

@@ -17,9 +17,8 @@ SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
 SMOOTHGRAD_SAMPLES = 50
 SMOOTHGRAD_SIGMA = 0.05  # the noise has the standard deviation (SMOOTHGRAD_SIGMA / (max − min of the image))²
-_PIXELS = (
-    2**18
-)  # of each channel in one backward pass: 16 images of 128 px, whose activations in S take half a gigabyte
+# Of each channel in one backward pass: 16 images of 128 px, whose activations in S take half a gigabyte.
+_PIXELS = 2**18
 
 
 def gradients(

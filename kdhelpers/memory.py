@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Makes glibc keep what is freed for the next request instead of handing it back to the system; a no-op elsewhere.
 
     A training step frees and takes the same large buffers again and again. By default each goes back to the system and
-    is cleared page by page when it comes again, which on a CPU takes as long as the step's arithmetic.
+    is cleared page by page when it comes again, which on a CPU can take as long as the step's arithmetic.
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return

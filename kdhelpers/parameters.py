@@ -121,19 +121,16 @@ class Run:
 
     def deviations(self) -> list[str]:
         """What differs from the article and its released code; [] when nothing does."""
-        setting = SETTINGS[self.dataset]
-        if self.dataset == "folder":
-            return ["images of one's own; the article has none"]
-        found = [
-            f"{name} {given} instead of {set_}"
-            for name, given, set_ in (
+        setting, own = SETTINGS[self.dataset], self.dataset == "folder"
+        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.source_folder, "imagenet")]
+        if not own:  # for one's own images the article sets neither
+            compared = [
                 ("epochs", self.epochs, setting.epochs),
                 ("image size", self.image_size, setting.image_size),
-                ("batch size", self.batch_size, BATCH_SIZE),
-                ("source", self.source_folder, "imagenet"),
-            )
-            if given != set_
-        ]
+                *compared,
+            ]
+        found = ["images of one's own; the article has none"] if own else []
+        found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
         if self.profile == "smoke":
             found.insert(0, "smoke: a small generated sample, an untrained source; no number means anything")
         if self.seed >= SEEDS:
@@ -186,16 +183,21 @@ def _injected(namespace: dict) -> set[str]:
     return {target.id for s in statements for target in s.targets if isinstance(target, ast.Name)}
 
 
+def dataset_of(notebook: str) -> str:
+    """The data set of a notebook: its name without the number; 00_quickstart's is one's own folder."""
+    name = notebook.split("_", 1)[1]
+    return "folder" if name == "quickstart" else name
+
+
 def resolve(notebook: str, **given) -> Run:
     """The `Run` of a notebook with all of its parameters given (their defaults stand in the notebook).
 
-    The data set is the notebook's name without its number; 00_quickstart's is one's own folder. Raises InputError.
+    Raises InputError for one that is missing or not allowed.
     """
     for name in COMMON:
         if name not in given and name not in OPTIONAL:
             raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(COMMON)}")
-    dataset = notebook.split("_", 1)[1]
-    dataset = "folder" if dataset == "quickstart" else dataset
+    dataset = dataset_of(notebook)
     setting = SETTINGS[dataset]
     profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
     smoke = profile == "smoke"

@@ -15,7 +15,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdhelpers import data, networks, parameters, paths
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import SETTINGS
+from kdhelpers.parameters import dataset_of
 
 NOTEBOOKS = Path(__file__).parent
 SETTINGS_HERE = {"profile", "notebooks", "seeds", "only", "run"}  # what is in config.yaml, and what run_all.sh adds
@@ -32,6 +32,8 @@ class Job:
     records: int
     pending: int  # records that are missing
     work: float  # what they cost, relative to other jobs
+    dataset: str
+    source: str
     download: bool  # its data set has to be downloaded first
 
     @property
@@ -91,14 +93,16 @@ def _seeds(notebook: str, config: dict) -> Iterable[int]:
     return range(count)
 
 
-def _data(notebook: str, parameters: dict) -> tuple[list[str] | None, str, str]:
+def _data(notebook: str, values: dict) -> tuple[list[str] | None, str, str]:
     """The classes to run (None: the notebook's own choice), what the table says, and how to get what is missing."""
-    dataset = notebook.split("_", 1)[1]
-    if parameters["PROFILE"] == "smoke" and parameters["DATA_DIR"] is None:
+    dataset = dataset_of(notebook)
+    if values["PROFILE"] == "smoke" and values["DATA_DIR"] is None:
         return None, "generated", ""
-    if dataset not in SETTINGS or parameters.get("CLASSES") is not None:
+    if dataset == "folder":
         return None, "as given", ""
-    status = data.status(dataset, parameters["DATA_DIR"] or paths.DATA_DIR)
+    status = data.status(dataset, values["DATA_DIR"] or paths.DATA_DIR)
+    if values.get("CLASSES") is not None:  # whether these are there, resolving will see
+        return None, DOWNLOAD if "download" in status.values() else "as given", ""
     missing = {cls: line for cls, line in status.items() if line not in ("", "download")}
     there = [cls for cls in status if cls not in missing]
     if missing:
@@ -118,7 +122,8 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
         run = replace(run, seed=seed)  # resolving lists the images, which takes seconds for tens of thousands of them
         records = len(run.classes) * len(run.arms)
         pending = len(run.pending())
-        jobs.append(Job(notebook, seed, changed | {"SEED": seed}, records, pending, run.work, download))
+        changed = changed | {"SEED": seed}
+        jobs.append(Job(notebook, seed, changed, records, pending, run.work, run.dataset, run.source, download))
     return jobs
 
 

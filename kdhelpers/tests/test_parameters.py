@@ -40,6 +40,13 @@ def test_every_deviation_is_named(given):
         assert part in said
 
 
+def test_one_s_own_images_deviate_in_their_source_and_in_smoke_too(given, sample_data):
+    own = given | {"DATA_DIR": str(sample_data / "own_images"), "EPOCHS": 3}
+    said = parameters.resolve("00_quickstart", **own).deviations()
+    assert said == ["images of one's own; the article has none", "source untrained instead of imagenet"]
+    assert "smoke" in parameters.resolve("00_quickstart", **own | {"PROFILE": "smoke"}).deviations()[0]
+
+
 @pytest.mark.parametrize("dataset", SETTINGS)
 def test_both_protocols_differ_as_the_article_and_its_code(dataset):
     from kdhelpers.protocols import protocol_for
