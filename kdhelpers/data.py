@@ -17,6 +17,7 @@ from kdhelpers import downloads
 from kdhelpers.errors import InputError
 from kdhelpers.images import Images, file_sha256, read_images, read_masks, resize_arrays
 from kdhelpers.layouts import GOOD, Files, list_files, subfolders
+from kdhelpers.protocols import NORMAL_TEST
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_ct", "brain_mri", "folder")
 NUMBERS = tuple("0123456789")
@@ -61,6 +62,14 @@ class Split:
             names=[self.names[i] for i in index],
         )
 
+    def spread(self, count: int = 8) -> np.ndarray:
+        """Indices of up to `count` test images to look at: one normal, then each anomalous kind in turn."""
+        normal, anomalous = (np.flatnonzero(self.labels == value) for value in (0, 1))
+        kinds = dict.fromkeys(self.kinds[i] for i in anomalous)
+        by_kind = [[i for i in anomalous if self.kinds[i] == kind] for kind in kinds]
+        turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
+        return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
+
 
 def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     """All classes of a data set, in the article's order; of image folders in place of CIFAR-10, their names sorted."""
@@ -92,13 +101,22 @@ def resolve_class(dataset: str, name: str | int, data_dir: Path | str) -> str:
     return known[_plain(name)]
 
 
-def load(dataset: str, cls: str, data_dir: Path | str, *, image_size: int, seed: int, progress: bool = True) -> Split:
+def load(
+    dataset: str,
+    cls: str,
+    data_dir: Path | str,
+    *,
+    image_size: int,
+    seed: int,
+    normal_test: int = NORMAL_TEST,
+    progress: bool = True,
+) -> Split:
     """The split of class `cls`, decoded and resized to `image_size` pixels; downloads what it can when it is absent.
 
     CIFAR-10: resized with Lanczos to image_size·256/224, the centre cropped, ImageNet's mean and standard deviation.
-    Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the ten normal test
-    images of the medical data sets; the other splits do not depend on it. Test images are kept for the next class or
-    seed of this process: do not change them in place. Raises InputError naming what is wrong and the way out.
+    Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the `normal_test`
+    normal test images of the medical data sets; the other splits depend on neither. Test images are kept for the next
+    class or seed of this process: do not change them in place. Raises InputError naming what is wrong and the way out.
     """
     data_dir = Path(data_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
@@ -108,7 +126,7 @@ def load(dataset: str, cls: str, data_dir: Path | str, *, image_size: int, seed:
     if _is_binary(dataset, data_dir):
         split = _load_arrays(dataset, cls, data_dir, image_size, title)
     else:
-        split = _load_files(dataset, cls, data_dir, image_size, seed, title)
+        split = _load_files(dataset, cls, data_dir, image_size, seed, normal_test, title)
     if len(split.train) < 2:
         raise InputError(f"{dataset} {cls} in {data_dir}: {len(split.train)} training image; at least 2 are needed")
     return split
@@ -165,8 +183,10 @@ def _resized_test(dataset: str, data_dir: Path, stamps: tuple, size: int, title:
     return resize_arrays(arrays.test, size, lanczos=dataset == "cifar10", progress=title)
 
 
-def _load_files(dataset: str, cls: str, data_dir: Path, size: int, seed: int, title: str | None) -> Split:
-    files = list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed)
+def _load_files(
+    dataset: str, cls: str, data_dir: Path, size: int, seed: int, normal_test: int, title: str | None
+) -> Split:
+    files = list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed, normal_test)
     is_cifar = dataset == "cifar10"
     train, train_sha = read_images(files.train, size, lanczos=is_cifar, progress=title and f"{title}: training images")
     test, test_sha = _read_test(_stamps(files.test), size, is_cifar, title and f"{dataset}: test images")

@@ -124,15 +124,6 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     return _titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
 
 
-def spread(split, count: int = 8) -> np.ndarray:
-    """Indices of up to `count` test images to look at: one normal, then each anomalous kind in turn."""
-    normal, anomalous = (np.flatnonzero(split.labels == value) for value in (0, 1))
-    kinds = dict.fromkeys(split.kinds[i] for i in anomalous)
-    by_kind = [[i for i in anomalous if split.kinds[i] == kind] for kind in kinds]
-    turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
-    return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
-
-
 def name_of(record: dict) -> str:
     """Class, and arm where there is one, for a legend."""
     return record["class"] + (f" {record['arm']}" if record["arm"] else "")

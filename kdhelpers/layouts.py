@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from kdhelpers.errors import InputError
+from kdhelpers.protocols import NORMAL_TEST
 
 GOOD = "good"
 SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm".split())
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave behind; hidden files aside
-_NORMAL_IN_TEST = 10  # Sec. 4.1, medical data sets
 
 _ADVICE = {
     "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>",
@@ -41,8 +41,10 @@ class Files:
     others: list[Path] = field(default_factory=list)
 
 
-def list_files(dataset: str, cls: str, data_dir: Path, seed: int) -> Files:
-    """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name. seed: draws the medical splits.
+def list_files(dataset: str, cls: str, data_dir: Path, seed: int, normal_test: int = NORMAL_TEST) -> Files:
+    """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
+
+    seed: draws `normal_test` images for test from the normal ones of a medical data set.
 
     Raises InputError saying what is missing, from where to get it and where to put it.
     """
@@ -56,7 +58,7 @@ def list_files(dataset: str, cls: str, data_dir: Path, seed: int) -> Files:
         return Files(train, *_by_kind(_folder(root, "test", advice=advice), cls))
     if dataset == "retinal_oct":
         return _oct2017(data_dir) if cls == "oct2017" else _resc(data_dir)
-    return (_head_ct if dataset == "head_ct" else _brain_mri)(data_dir, seed)
+    return (_head_ct if dataset == "head_ct" else _brain_mri)(data_dir, seed, normal_test)
 
 
 def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
@@ -101,7 +103,7 @@ def _resc(data_dir: Path) -> Files:
     return _test_of(train, {kind: _folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
 
 
-def _head_ct(data_dir: Path, seed: int) -> Files:
+def _head_ct(data_dir: Path, seed: int, normal_test: int) -> Files:
     advice = _ADVICE["head_ct"]
     root = _folder(data_dir, "head_ct", advice=advice)
     images: dict[int, Path] = {}
@@ -116,7 +118,7 @@ def _head_ct(data_dir: Path, seed: int) -> Files:
             raise InputError(f"{images[number]}: {table.name} has no label for id {number}; add it or remove the image")
         raise InputError(f"{table}: there is no image {number:03d}.png for id {number}; add it or remove the label")
     normal, anomalous = ([images[n] for n in sorted(images) if labels[n] == label] for label in (0, 1))
-    return _draw(root, normal, anomalous, "hemorrhage", seed, [table])
+    return _draw(root, normal, anomalous, "hemorrhage", seed, normal_test, [table])
 
 
 def _read_labels(table: Path, advice: str) -> dict[int, int]:
@@ -139,18 +141,26 @@ def _read_labels(table: Path, advice: str) -> dict[int, int]:
     return labels
 
 
-def _brain_mri(data_dir: Path, seed: int) -> Files:
+def _brain_mri(data_dir: Path, seed: int, normal_test: int) -> Files:
     root = _folder(data_dir, "brain_mri", advice=_ADVICE["brain_mri"])
     normal, anomalous = (pictures(_folder(root, name, advice=_ADVICE["brain_mri"])) for name in ("no", "yes"))
-    return _draw(root, normal, anomalous, "tumour", seed, [])
+    return _draw(root, normal, anomalous, "tumour", seed, normal_test, [])
 
 
-def _draw(root: Path, normal: list[Path], anomalous: list[Path], kind: str, seed: int, others: list[Path]) -> Files:
+def _draw(
+    root: Path,
+    normal: list[Path],
+    anomalous: list[Path],
+    kind: str,
+    seed: int,
+    normal_test: int,
+    others: list[Path],
+) -> Files:
     """Sec. 4.1: ten random normal images and all anomalous ones for test, the rest of the normal for training."""
-    if len(normal) <= _NORMAL_IN_TEST:
-        raise InputError(f"{root}: has {len(normal)} normal images, of which {_NORMAL_IN_TEST} go to test; add more")
+    if len(normal) <= normal_test:
+        raise InputError(f"{root}: has {len(normal)} normal images, of which {normal_test} go to test; add more")
     order = np.random.default_rng(seed).permutation(len(normal))
-    test, train = ([normal[i] for i in sorted(part)] for part in np.split(order, [_NORMAL_IN_TEST]))
+    test, train = ([normal[i] for i in sorted(part)] for part in np.split(order, [normal_test]))
     kinds = [GOOD] * len(test) + [kind] * len(anomalous)
     return Files(train, test + anomalous, kinds, others=others)
 

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from kdhelpers import data, memory, networks, paths, results, samples
+from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, METHODS, Arm, arms_of, main_notebook
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import BATCH_SIZE, PROTOCOLS, SEEDS, SETTINGS, SMOKE_EPOCHS, Protocol, protocol_for
+from kdhelpers.protocols import (
+    BATCH_SIZE,
+    NORMAL_TEST,
+    PROTOCOLS,
+    SEEDS,
+    SETTINGS,
+    SMOKE_EPOCHS,
+    Protocol,
+    protocol_for,
+)
 
 COMMON = (
     "PROFILE",
@@ -27,87 +36,96 @@ COMMON = (
     "DATA_DIR",
     "RESULTS_DIR",
 )
-OPTIONAL = ("CLASSES", "ARMS", "METHODS")
-"""Names that only some notebooks have: CLASSES not for one's own folder, ARMS and METHODS where there are several."""
-METHODS = ("gradients", "smoothgrad", "guided_backprop")
+OPTIONAL = ("CLASSES", "ARMS")
+"""Names that only some notebooks have: CLASSES not for one's own folder, ARMS where there are several."""
 PROFILES = ("smoke", "full")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything in force for one run of a notebook."""
+    """Everything in force for one arm of one data set: its classes, one after the other, with one seed."""
 
-    notebook: str
+    notebook: str  # whose records these are
     dataset: str
+    arm: str | None
+    label: str  # of the arm, in tables and figures
     profile: str
     protocol: Protocol
     seed: int
     source: str  # "imagenet", "untrained" or a path
-    source_folder: str  # the name records of this source are kept under
+    kept_under: str  # the name of the source whose records these lie among
     classes: tuple[str, ...]
-    arms: tuple[str | None, ...]
-    methods: tuple[str, ...]  # of localization
     epochs: int
     image_size: int
     batch_size: int
     device: torch.device
     data_dir: Path
     results_dir: Path
+    method: str = METHODS[0]  # of localization
+    augment: bool = False  # Sec. 4.2.3, HeadCT
+    normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
 
-    def record_path(self, cls: str, arm: str | None) -> Path:
-        return self._path("records", cls, arm, ".json")
+    def record_path(self, cls: str) -> Path:
+        return self._path("records", cls, ".json")
 
-    def cloner_path(self, cls: str, arm: str | None) -> Path:
-        return self._path("cloners", cls, arm, ".safetensors")
+    def cloner_path(self, cls: str) -> Path:
+        return self._path("cloners", cls, ".safetensors")
 
-    def _path(self, kind: str, cls: str, arm: str | None, suffix: str) -> Path:
-        folder = self.results_dir / kind / self.source_folder / self.profile / self.protocol.name / self.notebook
-        parts = [self.dataset, cls, *([arm] if arm else []), f"seed{self.seed}"]
+    def _path(self, kind: str, cls: str, suffix: str) -> Path:
+        folder = self.results_dir / kind / self.kept_under / self.profile / self.protocol.name / self.notebook
+        parts = [self.dataset, cls, *([self.arm] if self.arm else []), f"seed{self.seed}"]
         return folder / ("-".join(parts) + suffix)
 
-    def parameters(self, cls: str, arm: str | None) -> dict:
+    def parameters(self, cls: str) -> dict:
         """What decides the numbers of one record; a record made with other values is stale."""
         return {
             "class": cls,
-            "arm": arm,
+            "arm": self.arm,
             "seed": self.seed,
-            "source": self.source_folder,
+            "source": networks.source_folder(self.source),
+            "kept_under": self.kept_under,
             "epochs": self.epochs,
             "image_size": self.image_size,
             "batch_size": self.batch_size,
-            "methods": list(self.methods),
+            "method": self.method,
+            "augment": self.augment,
+            "normal_test": self.normal_test,
             "protocol": asdict(self.protocol),
         }
 
-    def load(self, cls: str) -> data.Split:
-        """Training and test images of a class, on the device."""
-        split = data.load(self.dataset, cls, self.data_dir, image_size=self.image_size, seed=self.seed)
+    def shares_cloner_with(self, main: "Run") -> bool:
+        """True for an arm that differs from the run `main` only in what is done with the trained cloner."""
+        settled = {name: getattr(main.protocol, name) for name in AFTER_TRAINING}
+        alike = replace(self, protocol=replace(self.protocol, **settled), method=main.method)
+        if self.dataset != main.dataset or self.arm == main.arm:
+            return False
+        return alike.parameters("") | {"arm": main.arm} == main.parameters("")
+
+    def load(self, cls: str, image_size: int | None = None, normal_test: int | None = None) -> data.Split:
+        """Training and test images of a class, on the device; of this run's size and split unless told otherwise."""
+        split = data.load(
+            self.dataset,
+            cls,
+            self.data_dir,
+            image_size=image_size or self.image_size,
+            seed=self.seed,
+            normal_test=normal_test or self.normal_test,
+        )
         return split.to(self.device)
 
+    def is_pending(self, cls: str, cloner: bool = False) -> bool:
+        """True without a record by this code and these parameters; cloner: or without its cloner on this machine."""
+        if not results.is_current(self.record_path(cls), self.parameters(cls)):
+            return True
+        return cloner and not self.cloner_path(cls).is_file()
+
     def records(self) -> list[dict]:
-        """The records of all classes and arms, in order."""
-        return [results.read(self.record_path(cls, arm)) for cls in self.classes for arm in self.arms]
+        """The records of all classes, in order."""
+        return [results.read(self.record_path(cls)) for cls in self.classes]
 
-    def cloner(self, cls: str, arm: str | None = None) -> tuple[torch.nn.Sequential, Protocol, np.ndarray]:
-        """The trained cloner in eval mode, its protocol with λ resolved, and the test scores of its last epoch."""
-        state, scores = results.load_cloner(self.cloner_path(cls, arm))
-        cloner = networks.make_cloner(self.protocol, self.seed)
-        cloner.load_state_dict(state)
-        lam = results.read(self.record_path(cls, arm))["training"]["lambda"]
-        return cloner.eval().to(self.device), replace(self.protocol, lam=lam), scores[-1]
-
-    def pending(self, cloners: bool = False) -> list[tuple[str, str | None]]:
-        """The (class, arm) pairs without a record by this code and these parameters.
-
-        cloners: those without a trained cloner on this machine, too; a notebook needs it for its pictures.
-        """
-        return [
-            (cls, arm)
-            for cls in self.classes
-            for arm in self.arms
-            if not results.is_current(self.record_path(cls, arm), self.parameters(cls, arm))
-            or (cloners and not self.cloner_path(cls, arm).is_file())
-        ]
+    def fit(self, cls: str) -> tuple:
+        """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
+        return results.load_fit(results.read(self.record_path(cls)), self.cloner_path(cls), self)
 
     @property
     def work(self) -> float:
@@ -115,14 +133,15 @@ class Run:
 
         In smoke every run takes about as long: what counts is starting it.
         """
+        pending = sum(self.is_pending(cls) for cls in self.classes)
         if self.profile == "smoke":
-            return float(len(self.pending()))
-        return len(self.pending()) * SETTINGS[self.dataset].images * self.epochs * self.image_size**2
+            return float(pending)
+        return pending * SETTINGS[self.dataset].images * self.epochs * self.image_size**2
 
     def deviations(self) -> list[str]:
         """What differs from the article and its released code; [] when nothing does."""
         setting, own = SETTINGS[self.dataset], self.dataset == "folder"
-        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.source_folder, "imagenet")]
+        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.kept_under, "imagenet")]
         if not own:  # for one's own images the article sets neither
             compared = [
                 ("epochs", self.epochs, setting.epochs),
@@ -137,43 +156,68 @@ class Run:
             found.append(f"seed {self.seed} instead of one of 0 to {SEEDS - 1}")
         return found
 
-    def summary(self) -> str:
-        """What will happen, in a few lines, for the reader of a notebook."""
-        pending = self.pending(cloners=True)
-        count = len(self.classes) * len(self.arms)
-        lines = [
-            f"{self.dataset}, classes {', '.join(self.classes)}; protocol {self.protocol.name}, seed {self.seed}",
-            f"source {self.source_folder}, {self.image_size} px, {self.epochs} epochs, on {self.device}",
-            f"to train: {len(pending)} of {count}" + ("; the others are recorded" if len(pending) < count else ""),
-            f"deviates from the article: {'; '.join(self.deviations()) or 'in nothing'}",
-            f"records: {self.record_path(self.classes[0], self.arms[0]).parent}",
-        ]
-        return "\n".join(lines)
-
-    @property
-    def training(self) -> dict[str, int]:
-        """The arguments of `training.train` that are parameters."""
-        return {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
-
     @property
     def title(self) -> str:
         """What every figure of a smoke run must say; empty otherwise."""
         return "smoke: proves the way, not a number" if self.profile == "smoke" else ""
 
 
+def summary(runs: Sequence[Run]) -> str:
+    """What will happen, in a few lines, for the reader of a notebook."""
+    first = runs[0]
+    pending = sum(run.is_pending(cls) for run in runs for cls in run.classes)
+    count = sum(len(run.classes) for run in runs)
+    lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.kept_under}, on {first.device}"]
+    for run in runs:
+        if run.dataset not in [before.dataset for before in runs[: runs.index(run)]]:
+            arms = [other.label for other in runs if other.dataset == run.dataset and other.label]
+            lines += [f"{run.dataset}, classes {', '.join(run.classes)}; {run.image_size} px, {run.epochs} epochs"]
+            lines += [f"  arms: {'; '.join(arms)}"] if arms else []
+    deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
+    lines += [
+        f"to do: {pending} of {count}" + ("; the others are recorded" if pending < count else ""),
+        f"deviates from the article: {'; '.join(deviations) or 'in nothing'}",
+        f"records: {runs[-1].record_path('').parent}",
+    ]
+    return "\n".join(lines)
+
+
 def check(notebook: str, namespace: dict) -> Run:
-    """The `Run` of a notebook from its globals, right after its parameters cell.
+    """The `Run` of a notebook that has a single one, from its globals, right after its parameters cell.
 
     Raises InputError for a name that papermill has injected or a user has typed and that is no parameter, and for a
     value that is not allowed.
     """
+    (run,) = check_arms(notebook, namespace)
+    return run
+
+
+def check_arms(notebook: str, namespace: dict) -> list[Run]:
+    """All `Run`s of a notebook from its globals: the arms of each data set, the main run first. Raises as `check`."""
     named = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
-    known = [name for name in (*COMMON, *OPTIONAL) if name in named]
+    known = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name in named]
     for name in sorted(named - set(known)):
         raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
     memory.keep_freed_memory()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
-    return resolve(notebook, **{name: namespace[name] for name in known})
+    runs = resolve(notebook, **{name: namespace[name] for name in known})
+    if notebook in ABLATIONS:
+        _refuse_to_replace(runs)
+    return runs
+
+
+def _refuse_to_replace(runs: list[Run]) -> None:
+    """An ablation makes the main runs that it lacks; it must not undo those that were made otherwise."""
+    for run in runs:
+        for cls in run.classes if run.arm is None else ():
+            path = run.record_path(cls)
+            there = results.read(path)["parameters"] if path.is_file() else run.parameters(cls)
+            for name, value in run.parameters(cls).items():
+                if there.get(name) != value:
+                    raise InputError(
+                        f"{path} has {name} {there.get(name)}, this run {value}, and they would not compare: give the "
+                        f"same parameters as to {run.notebook}, or another RESULTS_DIR"
+                    )
 
 
 def _injected(namespace: dict) -> set[str]:
@@ -183,21 +227,47 @@ def _injected(namespace: dict) -> set[str]:
     return {target.id for s in statements for target in s.targets if isinstance(target, ast.Name)}
 
 
-def dataset_of(notebook: str) -> str:
-    """The data set of a notebook: its name without the number; 00_quickstart's is one's own folder."""
-    name = notebook.split("_", 1)[1]
-    return "folder" if name == "quickstart" else name
+def resolve(notebook: str, **given) -> list[Run]:
+    """The `Run`s of a notebook with all of its parameters given (their defaults stand in the notebook).
 
-
-def resolve(notebook: str, **given) -> Run:
-    """The `Run` of a notebook with all of its parameters given (their defaults stand in the notebook).
-
-    Raises InputError for one that is missing or not allowed.
+    CLASSES, EPOCHS and IMAGE_SIZE may be a dict by data set in a notebook with several; a data set that is not in
+    CLASSES is left out then. Raises InputError for a parameter that is missing or not allowed.
     """
     for name in COMMON:
         if name not in given and name not in OPTIONAL:
             raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(COMMON)}")
-    dataset = dataset_of(notebook)
+    datasets = DATASETS[notebook]
+    by_dataset = {
+        name: _by_dataset(name, given.get(name), datasets, notebook) for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE")
+    }
+    chosen = given.get("CLASSES") if isinstance(given.get("CLASSES"), dict) else datasets
+    runs = []
+    for dataset in datasets:
+        if dataset in chosen:
+            runs += _arms(notebook, dataset, given | {name: values[dataset] for name, values in by_dataset.items()})
+    wanted = _some_of("ARMS", given.get("ARMS"), tuple(dict.fromkeys(run.arm or run.label for run in runs)))
+    # The main run of an ablation goes with every arm: it is what the arm is compared with.
+    return [run for run in runs if (run.arm or run.label) in wanted or (run.arm is None and notebook in ABLATIONS)]
+
+
+def _by_dataset(name: str, value, datasets: tuple[str, ...], notebook: str) -> dict:
+    if not isinstance(value, dict):
+        if name == "CLASSES" and value is not None and len(datasets) > 1:
+            raise InputError(
+                f"CLASSES is {value!r}; {notebook} has several data sets, so that it is None for all of everything, "
+                f"or a dict such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
+            )
+        return dict.fromkeys(datasets, value)
+    for dataset in value:
+        if dataset not in datasets:
+            raise InputError(f"{name} has {dataset!r}; {notebook} has {', '.join(datasets)}")
+    if not value:
+        raise InputError(f"{name} is empty; it is None, or names some of {', '.join(datasets)}")
+    return {dataset: value.get(dataset) for dataset in datasets}
+
+
+def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
+    """The main run of a data set as the parameters have it, and each arm made of it."""
     setting = SETTINGS[dataset]
     profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
     smoke = profile == "smoke"
@@ -206,17 +276,17 @@ def resolve(notebook: str, **given) -> Run:
         raise InputError(f"SOURCE is {source!r}; it is imagenet, untrained or the path of a weights file")
     source = "untrained" if smoke and source == "imagenet" else str(source)
     data_dir = _data_dir(given["DATA_DIR"], dataset, smoke)
-    return Run(
-        notebook=notebook,
+    main = Run(
+        notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
         dataset=dataset,
+        arm=None,
+        label="",
         profile=profile,
         protocol=protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), dataset),
         seed=_whole("SEED", given["SEED"], least=0),
         source=source,
-        source_folder=networks.source_folder(source),
+        kept_under=networks.source_folder(source),
         classes=_classes(given.get("CLASSES"), dataset, data_dir, smoke),
-        arms=_some_of("ARMS", given.get("ARMS"), setting.arms),
-        methods=_some_of("METHODS", given.get("METHODS", []), METHODS),
         epochs=_whole("EPOCHS", given["EPOCHS"], least=1, default=SMOKE_EPOCHS if smoke else setting.epochs),
         image_size=_whole(
             "IMAGE_SIZE",
@@ -229,6 +299,14 @@ def resolve(notebook: str, **given) -> Run:
         data_dir=data_dir,
         results_dir=Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute(),
     )
+    return [_changed(main, arm, notebook) for arm in arms_of(notebook, dataset, main.protocol)]
+
+
+def _changed(main: Run, arm: Arm, notebook: str) -> Run:
+    if arm.name is None:
+        return replace(main, label=arm.label)
+    protocol = replace(main.protocol, **arm.protocol)
+    return replace(main, notebook=notebook, arm=arm.name, label=arm.label, protocol=protocol, **arm.run)
 
 
 def _data_dir(given: str | None, dataset: str, smoke: bool) -> Path:

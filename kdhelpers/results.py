@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,17 +24,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kdhelpers import paths
+from kdhelpers import networks, paths
 from kdhelpers.errors import InputError
+from kdhelpers.training import Fit
 
 SCHEMA = 1
 _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
 # The modules that decide a number: a change in any of them makes a record stale, a change of a picture does not.
 _DECISIVE = (
+    "baselines",
     "data",
     "downloads",
     "drawing",
     "evaluation",
+    "experiment",
     "images",
     "layouts",
     "localization",
@@ -55,23 +59,25 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
-def save(run, cls, arm, source, split, fit, cloner, detection, localization=None, *, seconds) -> dict:
-    """Writes the cloner with its test scores, then the record, and returns the record.
+def save(run, cls, *, source, split, fit, cloner, detection, localization, trivial, seconds, shown) -> dict:
+    """Writes the cloner with its test scores and a few maps, then the record, and returns the record.
 
     run: `parameters.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
-    metrics}}. seconds: wall times by name. Raises ValueError when a number is not finite: such a thing is no result.
+    metrics}} or None. trivial: as `baselines.trivial` gives it. seconds: wall times by name. shown: a `data.Split` of
+    the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite: such a
+    thing is no result.
     """
     record = {
         "schema": SCHEMA,
         "notebook": run.notebook,
         "dataset": run.dataset,
         "class": cls,
-        "arm": arm,
+        "arm": run.arm,
         "seed": run.seed,
         "profile": run.profile,
         "protocol": run.protocol.name,
         "source": source,
-        "parameters": run.parameters(cls, arm),
+        "parameters": run.parameters(cls),
         "deviations": run.deviations() + list(split.deviations),
         "data": {
             "train": len(split.train),
@@ -88,15 +94,18 @@ def save(run, cls, arm, source, split, fit, cloner, detection, localization=None
         },
         "detection": detection,
         "localization": localization,
+        "trivial": trivial,
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | seconds).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
-        "environment": _environment(run.device),
+        "environment": _environment(run),
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
-    with _written_at_once(run.cloner_path(cls, arm)) as temporary:
-        save_file(tensors | {"scores": torch.from_numpy(fit.scores)}, temporary, metadata={"record": text})
-    with _written_at_once(run.record_path(cls, arm)) as temporary:
+    tensors |= {"scores": torch.from_numpy(fit.scores)} | _pictures(*shown)
+    metadata = {"record": text, "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
+    with _written_at_once(run.cloner_path(cls)) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+    with _written_at_once(run.record_path(cls)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
 
@@ -120,11 +129,50 @@ def is_current(path: Path, parameters: dict) -> bool:
     return record["environment"]["code_sha256"] == code_sha256() and record["parameters"] == parameters
 
 
-def load_cloner(path: Path) -> tuple[dict[str, torch.Tensor], np.ndarray]:
-    """The trained cloner's state dict, and the test scores (epochs, n) of its last epochs, as `save` left them."""
+def load_fit(record: dict, path: Path, run) -> tuple[torch.nn.Sequential, Fit]:
+    """The trained cloner of `record` in eval mode on the run's device, and its `Fit`, as `save` left them at `path`.
+
+    The fit has the run's protocol, with the λ of the training; `seconds` is empty, since nothing was trained.
+    """
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith("cloner.")]  # noqa: SIM118 - not a dict
-        return {n.removeprefix("cloner."): file.get_tensor(n) for n in names}, file.get_tensor("scores").numpy()
+        state = {name.removeprefix("cloner."): file.get_tensor(name) for name in names}
+        scores = file.get_tensor("scores").numpy()
+    cloner = networks.make_cloner(run.protocol, run.seed)
+    cloner.load_state_dict(state)
+    training = record["training"]
+    protocol = replace(run.protocol, lam=training["lambda"])
+    fit = Fit(protocol, training["loss"], training["loss_val"], training["loss_dir"], {}, scores)
+    return cloner.eval().to(run.device), fit
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A few test images with their localization maps, as `save` keeps them for the tables' and figures' sake."""
+
+    pixels: np.ndarray  # uint8 (n, h, w, 3)
+    masks: np.ndarray | None  # float32 (n, h, w) in [0, 1]
+    maps: np.ndarray  # float32 (n, h, w)
+    kinds: list[str]  # as `data.Split.kinds`
+
+
+def load_pictures(path: Path) -> Pictures:
+    """The pictures kept beside a cloner."""
+    with safe_open(path, framework="np") as file:
+        there = set(file.keys())
+        masks = file.get_tensor("shown.masks").astype(np.float32) / 255 if "shown.masks" in there else None
+        maps = file.get_tensor("shown.maps").astype(np.float32)
+        return Pictures(file.get_tensor("shown.pixels"), masks, maps, json.loads(file.metadata()["kinds"]))
+
+
+def _pictures(split, maps: np.ndarray) -> dict[str, torch.Tensor]:
+    tensors = {
+        "shown.pixels": split.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().contiguous(),
+        "shown.maps": torch.from_numpy(maps.astype(np.float16)),
+    }
+    if split.masks is not None:
+        tensors["shown.masks"] = torch.from_numpy(np.round(255 * split.masks).astype(np.uint8))
+    return tensors
 
 
 @contextmanager
@@ -156,7 +204,9 @@ def _peak_memory_mb(device: torch.device) -> dict:
     }
 
 
-def _environment(device: torch.device) -> dict:
+def _environment(run) -> dict:
+    device = run.device
+
     def git(*arguments: str) -> str | None:
         try:
             return subprocess.run(
@@ -170,6 +220,8 @@ def _environment(device: torch.device) -> dict:
         "commit": git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
         "code_sha256": code_sha256(),
+        "source": run.source,
+        "data_dir": str(run.data_dir),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,

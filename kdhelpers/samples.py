@@ -202,7 +202,7 @@ def _retinal_oct(root: Path, rng: np.random.Generator) -> None:
 
 def _head_ct(root: Path, rng: np.random.Generator) -> None:
     lines = ["id, hemorrhage"]  # with the space of the original
-    for i in range(24):
+    for i in range(32):
         label = int(i < 8)
         image = to_image(head(rng, bool(label), mri=False)).convert("RGBA" if i % 6 == 5 else "RGB")
         _save(image, root, "head_ct", "head_ct", f"{i:03d}.png")
@@ -212,7 +212,7 @@ def _head_ct(root: Path, rng: np.random.Generator) -> None:
 
 def _brain_mri(root: Path, rng: np.random.Generator) -> None:
     formats = (("RGB", "jpg"), ("L", "jpg"), ("RGB", "JPG"), ("RGBA", "png"), ("P", "png"), ("L", "jpeg"))
-    for i in range(24):
+    for i in range(32):
         mode, suffix = formats[i % len(formats)]
         name = f"Y{i + 1}" if i < 8 else f"{i - 7} no"
         image = to_image(head(rng, i < 8, mri=True)).convert(mode)

@@ -2,12 +2,7 @@
 
 import pandas as pd
 
-from kdhelpers import paths
-
-
-def published(table: int) -> pd.DataFrame:
-    """Table 1 to 6 of the article as typed from it: columns dataset, method, class, value, std (per cent)."""
-    return pd.read_csv(paths.PAPER_DIR / f"table_{table}.csv", dtype={"class": str})
+from kdhelpers.published import published
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:

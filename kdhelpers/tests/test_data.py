@@ -102,7 +102,7 @@ def test_labels_agree_with_folders_and_idx_files(sample_dir):
     )
 
 
-@pytest.mark.parametrize("dataset,normal_files", [("head_ct", 16), ("brain_mri", 16)])
+@pytest.mark.parametrize("dataset,normal_files", [("head_ct", 24), ("brain_mri", 24)])
 def test_medical_splits_depend_on_the_seed_only(sample_dir, dataset, normal_files):
     normal, digests = [], set()
     for seed in (0, 0, 1):
@@ -114,7 +114,7 @@ def test_medical_splits_depend_on_the_seed_only(sample_dir, dataset, normal_file
         digests.add(split.sha256)
     assert normal[0] == normal[1] != normal[2] and len(digests) == 1
     expected = np.random.default_rng(1).permutation(normal_files)[:10]
-    if dataset == "head_ct":  # its normal images are 008 to 023
+    if dataset == "head_ct":  # its normal images are 008 to 031
         assert normal[2] == [f"head_ct/head_ct/{i + 8:03d}.png" for i in sorted(expected)]
 
 

@@ -1,0 +1,112 @@
+"""Which notebook runs what: the data sets of each, and the arms of the ablations (Sec. 3.3), each one change.
+
+An arm changes fields of `protocols.Protocol` or of `parameters.Run` and nothing else. The arm named None changes
+nothing: it is the run of its data set's own notebook, and is read from there.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from kdhelpers.protocols import PROTOCOLS, Protocol, protocol_for
+
+DATASETS = {
+    "00_quickstart": ("folder",),
+    "01_mnist": ("mnist",),
+    "02_fashion_mnist": ("fashion_mnist",),
+    "03_cifar10": ("cifar10",),
+    "04_mvtec": ("mvtec",),
+    "05_retinal_oct": ("retinal_oct",),
+    "06_head_ct": ("head_ct",),
+    "07_brain_mri": ("brain_mri",),
+    "11_critical_layers": ("mvtec", "mnist"),
+    "12_cloner_size": ("mvtec",),
+    "13_loss_terms": ("mvtec", "mnist", "fashion_mnist", "cifar10"),
+    "14_interpretability": ("mvtec",),
+    "15_unstated_details": ("mvtec", "mnist", "head_ct", "brain_mri"),
+}
+"""The data sets of each notebook that trains."""
+ABLATIONS = tuple(name for name in DATASETS if name[0] == "1")
+METHODS = ("gradients", "smoothgrad", "guided_backprop")  # of localization (Sec. 3.3.4)
+# Fields of Protocol that the training and the scores of test images do not depend on: arms that differ in nothing else
+# share one cloner.
+AFTER_TRAINING = ("gradient", "renormalise", "soft_masks")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of an ablation."""
+
+    name: str | None  # in file names; None: the main run
+    label: str  # in tables and figures
+    protocol: dict = field(default_factory=dict)  # what it changes in the Protocol
+    run: dict = field(default_factory=dict)  # what it changes in the Run
+
+
+def main_notebook(dataset: str) -> str:
+    """The notebook that a data set has for itself; its records are the main runs."""
+    return next(name for name, datasets in DATASETS.items() if datasets == (dataset,) and name not in ABLATIONS)
+
+
+def arms_of(notebook: str, dataset: str, protocol: Protocol) -> list[Arm]:
+    """The arms of a notebook on a data set, the main run first; `protocol` is that of the main run."""
+    if notebook in _ARMS:
+        return _ARMS[notebook]
+    if notebook == "15_unstated_details":
+        return _unstated(dataset, protocol)
+    return [Arm(None, "")]
+
+
+_ARMS = {
+    "06_head_ct": [Arm(None, "plain"), Arm("augmented", "augmented", run={"augment": True})],
+    "11_critical_layers": [
+        Arm(None, "last four"),
+        Arm("last_two", "last two", {"points": 2}),
+        Arm("last", "last", {"points": 1}),
+    ],
+    "12_cloner_size": [Arm(None, "compact"), Arm("equal", "equal size", {"width": "equal"})],
+    "13_loss_terms": [
+        Arm(None, "L_total"),
+        Arm("dir", "L_dir", {"terms": "dir"}),
+        Arm("val", "L_val", {"terms": "val"}),
+    ],
+    "14_interpretability": [
+        Arm(None, "Gradients"),
+        Arm("smoothgrad", "SmoothGrad", run={"method": "smoothgrad"}),
+        Arm("guided_backprop", "GBP", run={"method": "guided_backprop"}),
+    ],
+}
+_IN_WORDS = {
+    "order": {"val + lambda * dir": "L_val + λ·L_dir", "dir + lambda * val": "L_dir + λ·L_val"},
+    "lam": {None: "λ calibrated", 0.01: "λ = 0.01", 0.5: "λ = 0.5"},
+    "score_points": {3: "three CPs in the score", 4: "four CPs in the score"},
+    "batch_norm": {True: "BatchNorm in the cloner", False: "no BatchNorm"},
+    "gradient": {"cloner": "gradient through C only", "both": "gradient through S and C"},
+    "soft_masks": {True: "soft masks", False: "binary masks"},
+    "stop": {"converged": "until converged", "epochs": "fixed epochs"},
+}
+
+
+def _unstated(dataset: str, protocol: Protocol) -> list[Arm]:
+    """What the article leaves out (Sec. 3.1, 3.2): from `protocol` towards the other one, one change at a time."""
+    other = next(protocol_for(name, dataset) for name in PROTOCOLS if name != protocol.name)
+    here, there = asdict(protocol), asdict(other)
+    measured = dataset == "mvtec"  # there are masks to measure maps against
+    differs = [name for name in _IN_WORDS if here[name] != there[name] and (measured or name not in AFTER_TRAINING)]
+    arms = [Arm(None, f"{protocol.name}, as it is")]
+    arms += [Arm(name, _IN_WORDS[name][there[name]], {name: there[name]}) for name in differs]
+    arms += [
+        Arm("order_lam", "order and λ", {"order": other.order, "lam": other.lam}),
+        Arm("bias", "bias", {"bias": True}),
+    ]
+    if protocol.batch_norm:  # whose shift is a bias all the same: Sec. 3.2 speaks of a cloner that has none
+        arms.append(Arm("bias_no_batch_norm", "bias, no BatchNorm", {"bias": True, "batch_norm": False}))
+    if protocol.lam is not None:
+        lam = 0.01 if protocol.lam == 0.5 else 0.5
+        arms.append(Arm("lam_other", _IN_WORDS["lam"][lam], {"lam": lam}))
+    changed = {name: there[name] for name in there if name != "name"}
+    arms.append(Arm("all", f"all of {other.name}", changed))
+    if dataset in ("head_ct", "brain_mri"):  # what those who tried to reproduce Table 6 varied
+        size = {"head_ct": 256, "brain_mri": 128}[dataset]
+        arms.append(Arm("normal_test_20", "20 normal test images", run={"normal_test": 20}))
+        arms.append(Arm(f"size_{size}", f"{size} px", run={"image_size": size}))
+    arms.append(Arm("untrained", "untrained source", run={"source": "untrained"}))
+    return arms
