@@ -113,15 +113,42 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
         if "mask" in cells:
             cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
         cells["map"].imshow(maps[i], cmap=_HEAT, vmin=0, vmax=top)
-        cells["both"].imshow(image)
-        heat = np.ma.masked_less(maps[i], _LOW * top)
-        cells["both"].imshow(heat, cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
+        show_heat(cells["both"], image, maps[i], top)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for line, name in zip(axes, names, strict=True):
         line[0].set_ylabel(name, fontsize=9)
     return _titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
+
+
+def show_methods(pictures: list, names: list[str], *, title: str = "") -> Figure:
+    """A column for each test image, a row for the image and one for the map over it by each method.
+
+    pictures: `results.Pictures` of the same images, one for each name; each map has its own scale.
+    """
+    count = len(pictures[0].pixels)
+    lines = len(names) + 1
+    figure, axes = plt.subplots(lines, count, figsize=(max(4, 1.3 * count), 1.3 * lines + 0.3), squeeze=False)
+    for axis, image, kind in zip(axes[0], pictures[0].pixels, pictures[0].kinds, strict=True):
+        axis.imshow(image)
+        axis.set_title(kind.replace("_", "\n"), fontsize=7, pad=3)
+    for line, of_method in zip(axes[1:], pictures, strict=True):
+        for axis, image, heat in zip(line, of_method.pixels, of_method.maps, strict=True):
+            show_heat(axis, image, heat)
+    for line, name in zip(axes, ["image", *names], strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return _titled(figure, "localization", title)
+
+
+def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = None) -> None:
+    """The image and its map over it, low heat left out; top: the map's value that is hottest, None for its maximum."""
+    top = top or float(heat.max()) or 1.0
+    axis.imshow(image)
+    axis.imshow(np.ma.masked_less(heat, _LOW * top), cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
 
 
 def name_of(record: dict) -> str:

@@ -4,24 +4,17 @@ import ast
 import difflib
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kdhelpers import data, memory, networks, paths, results, samples
-from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, METHODS, Arm, arms_of, main_notebook
+from kdhelpers.ablations import ABLATIONS, DATASETS, Arm, arms_of, main_notebook
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import (
-    BATCH_SIZE,
-    NORMAL_TEST,
-    PROTOCOLS,
-    SEEDS,
-    SETTINGS,
-    SMOKE_EPOCHS,
-    Protocol,
-    protocol_for,
-)
+from kdhelpers.kinds import Kind
+from kdhelpers.protocols import BATCH_SIZE, PROTOCOLS, SETTINGS, SMOKE_EPOCHS, protocol_for
+from kdhelpers.runs import Run
 
 COMMON = (
     "PROFILE",
@@ -41,147 +34,6 @@ OPTIONAL = ("CLASSES", "ARMS")
 PROFILES = ("smoke", "full")
 
 
-@dataclass(frozen=True)
-class Run:
-    """Everything in force for one arm of one data set: its classes, one after the other, with one seed."""
-
-    notebook: str  # whose records these are
-    dataset: str
-    arm: str | None
-    label: str  # of the arm, in tables and figures
-    profile: str
-    protocol: Protocol
-    seed: int
-    source: str  # "imagenet", "untrained" or a path
-    kept_under: str  # the name of the source whose records these lie among
-    classes: tuple[str, ...]
-    epochs: int
-    image_size: int
-    batch_size: int
-    device: torch.device
-    data_dir: Path
-    results_dir: Path
-    method: str = METHODS[0]  # of localization
-    augment: bool = False  # Sec. 4.2.3, HeadCT
-    normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
-
-    def record_path(self, cls: str) -> Path:
-        return self._path("records", cls, ".json")
-
-    def cloner_path(self, cls: str) -> Path:
-        return self._path("cloners", cls, ".safetensors")
-
-    def _path(self, kind: str, cls: str, suffix: str) -> Path:
-        folder = self.results_dir / kind / self.kept_under / self.profile / self.protocol.name / self.notebook
-        parts = [self.dataset, cls, *([self.arm] if self.arm else []), f"seed{self.seed}"]
-        return folder / ("-".join(parts) + suffix)
-
-    def parameters(self, cls: str) -> dict:
-        """What decides the numbers of one record; a record made with other values is stale."""
-        return {
-            "class": cls,
-            "arm": self.arm,
-            "seed": self.seed,
-            "source": networks.source_folder(self.source),
-            "kept_under": self.kept_under,
-            "epochs": self.epochs,
-            "image_size": self.image_size,
-            "batch_size": self.batch_size,
-            "method": self.method,
-            "augment": self.augment,
-            "normal_test": self.normal_test,
-            "protocol": asdict(self.protocol),
-        }
-
-    def shares_cloner_with(self, main: "Run") -> bool:
-        """True for an arm that differs from the run `main` only in what is done with the trained cloner."""
-        settled = {name: getattr(main.protocol, name) for name in AFTER_TRAINING}
-        alike = replace(self, protocol=replace(self.protocol, **settled), method=main.method)
-        if self.dataset != main.dataset or self.arm == main.arm:
-            return False
-        return alike.parameters("") | {"arm": main.arm} == main.parameters("")
-
-    def load(self, cls: str, image_size: int | None = None, normal_test: int | None = None) -> data.Split:
-        """Training and test images of a class, on the device; of this run's size and split unless told otherwise."""
-        split = data.load(
-            self.dataset,
-            cls,
-            self.data_dir,
-            image_size=image_size or self.image_size,
-            seed=self.seed,
-            normal_test=normal_test or self.normal_test,
-        )
-        return split.to(self.device)
-
-    def is_pending(self, cls: str, cloner: bool = False) -> bool:
-        """True without a record by this code and these parameters; cloner: or without its cloner on this machine."""
-        if not results.is_current(self.record_path(cls), self.parameters(cls)):
-            return True
-        return cloner and not self.cloner_path(cls).is_file()
-
-    def records(self) -> list[dict]:
-        """The records of all classes, in order."""
-        return [results.read(self.record_path(cls)) for cls in self.classes]
-
-    def fit(self, cls: str) -> tuple:
-        """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
-        return results.load_fit(results.read(self.record_path(cls)), self.cloner_path(cls), self)
-
-    @property
-    def work(self) -> float:
-        """The cost of what is pending, relative to other runs: pixels that pass through the cloner in training.
-
-        In smoke every run takes about as long: what counts is starting it.
-        """
-        pending = sum(self.is_pending(cls) for cls in self.classes)
-        if self.profile == "smoke":
-            return float(pending)
-        return pending * SETTINGS[self.dataset].images * self.epochs * self.image_size**2
-
-    def deviations(self) -> list[str]:
-        """What differs from the article and its released code; [] when nothing does."""
-        setting, own = SETTINGS[self.dataset], self.dataset == "folder"
-        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.kept_under, "imagenet")]
-        if not own:  # for one's own images the article sets neither
-            compared = [
-                ("epochs", self.epochs, setting.epochs),
-                ("image size", self.image_size, setting.image_size),
-                *compared,
-            ]
-        found = ["images of one's own; the article has none"] if own else []
-        found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
-        if self.profile == "smoke":
-            found.insert(0, "smoke: a small generated sample, an untrained source; no number means anything")
-        if self.seed >= SEEDS:
-            found.append(f"seed {self.seed} instead of one of 0 to {SEEDS - 1}")
-        return found
-
-    @property
-    def title(self) -> str:
-        """What every figure of a smoke run must say; empty otherwise."""
-        return "smoke: proves the way, not a number" if self.profile == "smoke" else ""
-
-
-def summary(runs: Sequence[Run]) -> str:
-    """What will happen, in a few lines, for the reader of a notebook."""
-    first = runs[0]
-    pending = sum(run.is_pending(cls) for run in runs for cls in run.classes)
-    count = sum(len(run.classes) for run in runs)
-    lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.kept_under}, on {first.device}"]
-    for run in runs:
-        if run.dataset not in [before.dataset for before in runs[: runs.index(run)]]:
-            arms = [other.label for other in runs if other.dataset == run.dataset and other.label]
-            lines += [f"{run.dataset}, classes {', '.join(run.classes)}; {run.image_size} px, {run.epochs} epochs"]
-            lines += [f"  arms: {'; '.join(arms)}"] if arms else []
-    deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
-    lines += [
-        f"to do: {pending} of {count}" + ("; the others are recorded" if pending < count else ""),
-        f"deviates from the article: {'; '.join(deviations) or 'in nothing'}",
-        f"records: {runs[-1].record_path('').parent}",
-    ]
-    return "\n".join(lines)
-
-
 def check(notebook: str, namespace: dict) -> Run:
     """The `Run` of a notebook that has a single one, from its globals, right after its parameters cell.
 
@@ -194,16 +46,28 @@ def check(notebook: str, namespace: dict) -> Run:
 
 def check_arms(notebook: str, namespace: dict) -> list[Run]:
     """All `Run`s of a notebook from its globals: the arms of each data set, the main run first. Raises as `check`."""
-    named = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
-    known = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name in named]
-    for name in sorted(named - set(known)):
-        raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
+    runs = resolve(notebook, **_given(notebook, namespace, tuple(dict.fromkeys((*COMMON, *OPTIONAL)))))
     memory.keep_freed_memory()
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
-    runs = resolve(notebook, **{name: namespace[name] for name in known})
     if notebook in ABLATIONS:
         _refuse_to_replace(runs)
     return runs
+
+
+def check_tables(notebook: str, namespace: dict) -> tuple[Kind, Path]:
+    """The kind of records that the tables are about, and RESULTS_DIR, from a notebook's globals. Raises as `check`."""
+    given = _given(notebook, namespace, ("PROFILE", "PROTOCOL", "SOURCE", "RESULTS_DIR"))
+    profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
+    source = networks.source_folder(_source(given["SOURCE"], profile))
+    return Kind(source, profile, _one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), _results_dir(given)
+
+
+def _given(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
+    named = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
+    known = [name for name in allowed if name in named]
+    for name in sorted(named - set(known)):
+        raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
+    return {name: namespace[name] for name in known}
 
 
 def _refuse_to_replace(runs: list[Run]) -> None:
@@ -271,10 +135,7 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
     setting = SETTINGS[dataset]
     profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
     smoke = profile == "smoke"
-    source = given["SOURCE"]
-    if not isinstance(source, (str, Path)) or not str(source):
-        raise InputError(f"SOURCE is {source!r}; it is imagenet, untrained or the path of a weights file")
-    source = "untrained" if smoke and source == "imagenet" else str(source)
+    source = _source(given["SOURCE"], profile)
     data_dir = _data_dir(given["DATA_DIR"], dataset, smoke)
     main = Run(
         notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
@@ -297,7 +158,7 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
         batch_size=_whole("BATCH_SIZE", given["BATCH_SIZE"], least=1, default=BATCH_SIZE),
         device=_device(given["DEVICE"]),
         data_dir=data_dir,
-        results_dir=Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute(),
+        results_dir=_results_dir(given),
     )
     return [_changed(main, arm, notebook) for arm in arms_of(notebook, dataset, main.protocol)]
 
@@ -307,6 +168,16 @@ def _changed(main: Run, arm: Arm, notebook: str) -> Run:
         return replace(main, label=arm.label)
     protocol = replace(main.protocol, **arm.protocol)
     return replace(main, notebook=notebook, arm=arm.name, label=arm.label, protocol=protocol, **arm.run)
+
+
+def _source(given: str, profile: str) -> str:
+    if not isinstance(given, (str, Path)) or not str(given):
+        raise InputError(f"SOURCE is {given!r}; it is imagenet, untrained or the path of a weights file")
+    return "untrained" if profile == "smoke" and given == "imagenet" else str(given)
+
+
+def _results_dir(given: dict) -> Path:
+    return Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute()
 
 
 def _data_dir(given: str | None, dataset: str, smoke: bool) -> Path:

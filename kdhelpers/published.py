@@ -1,17 +1,41 @@
 """The article's Tables 1 to 6 as typed from it in data/paper, and which of its printed means do not follow."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import pandas as pd
 
 from kdhelpers import paths
 
 TABLES = (1, 2, 3, 4, 5, 6)
+NAMES = {  # of data sets, in the article's order, and of what else stands in its tables
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "mvtec": "MVTecAD",
+    "retinal_oct": "Retinal-OCT",
+    "head_ct": "HeadCT",
+    "brain_mri": "BrainMRI",
+    "folder": "own images",
+    "resc": "RESC",
+    "dataset": "data set",
+    "method": "filter",
+    "without_gaussian": "without the Gaussian",
+    "with_gaussian": "with the Gaussian",
+    "guided_backprop": "GBP",
+    "smoothgrad": "SmoothGrad",
+    "gradients": "Gradients",
+}
 
 
 def published(table: int) -> pd.DataFrame:
     """Table 1 to 6 of the article as typed from it: columns dataset, method, class, value, std (per cent)."""
     return pd.read_csv(_path(table), dtype={"class": str})
+
+
+def as_printed(table: int) -> pd.DataFrame:
+    """The same as text, with the digits that the article prints; NaN where it gives no std."""
+    return pd.read_csv(_path(table), dtype=str)
 
 
 def doubtful_means() -> pd.DataFrame:
@@ -23,8 +47,7 @@ def doubtful_means() -> pd.DataFrame:
     """
     found = []
     for table in TABLES:
-        as_printed = pd.read_csv(_path(table), dtype=str)
-        for (dataset, method), row in as_printed.groupby(["dataset", "method"]):
+        for (dataset, method), row in as_printed(table).groupby(["dataset", "method"]):
             is_mean = row["class"] == "mean"
             if not is_mean.any():
                 continue
@@ -38,10 +61,10 @@ def doubtful_means() -> pd.DataFrame:
     return pd.DataFrame(sorted(found), columns=["table", "dataset", "method", "printed", "computed", "allowed"])
 
 
-def _path(table):
+def _path(table: int) -> Path:
     return paths.PAPER_DIR / f"table_{table}.csv"
 
 
-def _half_unit(number):
+def _half_unit(number: Decimal) -> Decimal:
     """Half a unit of the last printed decimal: 0.05 for 61.2 and for 99.0, 0.5 for 99."""
     return Decimal(5).scaleb(number.as_tuple().exponent - 1)

@@ -103,11 +103,21 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
     tensors |= {"scores": torch.from_numpy(fit.scores)} | _pictures(*shown)
     metadata = {"record": text, "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
-    with _written_at_once(run.cloner_path(cls)) as temporary:
+    with written_at_once(run.cloner_path(cls)) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-    with _written_at_once(run.record_path(cls)) as temporary:
+    with written_at_once(run.record_path(cls)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
+
+
+def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
+    """Where the record, or in the folder "cloners" the cloner, of one (notebook, data set, class, arm, seed) lies.
+
+    record: as `save` makes it, or only its names: kept_under, profile, protocol, notebook, dataset, class, arm, seed.
+    """
+    parts = [record["dataset"], record["class"], *([record["arm"]] if record["arm"] else []), f"seed{record['seed']}"]
+    place = [record[name] for name in ("kept_under", "profile", "protocol", "notebook")]
+    return Path(results_dir, folder, *place, "-".join(parts) + suffix)
 
 
 def read(path: Path) -> dict:
@@ -176,7 +186,7 @@ def _pictures(split, maps: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _written_at_once(path: Path) -> Iterator[Path]:
+def written_at_once(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place, whole and on disk, when the block ends well."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +231,7 @@ def _environment(run) -> dict:
         "dirty": None if changes is None else bool(changes),
         "code_sha256": code_sha256(),
         "source": run.source,
-        "data_dir": str(run.data_dir),
+        "data_dir": paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,

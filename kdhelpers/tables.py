@@ -1,28 +1,42 @@
-"""Ours beside the article's: records on one side, the published numbers of data/paper on the other."""
+"""Ours beside the article's: records on one side, the published numbers of data/paper on the other.
 
+Every table is a DataFrame; `write` makes the three files of it. Numbers are per cent unless a column says otherwise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from kdhelpers.published import published
+from kdhelpers import results
+from kdhelpers.ablations import ABLATIONS, arms_of, main_notebook
+from kdhelpers.cells import MEAN, cells, value_of
+from kdhelpers.comparisons import METRICS, arms_frame, by_seed, paired
+from kdhelpers.data import MVTEC
+from kdhelpers.kinds import only_one
+from kdhelpers.protocols import protocol_for
+from kdhelpers.published import NAMES, TABLES, as_printed, published
+
+TRIVIAL = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
+NOTHING = "–"
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:
-    """A row for each record: its AUROC, the article's, the difference, and in what the run deviates from the article.
+    """A row for each record: its number, the article's, the difference, and in what the run deviates from the article.
 
-    Numbers are per cent; "article ±" is the article's standard deviation over ten seeds. A difference of one seed is
-    not yet a comparison.
+    "article ±" is the article's standard deviation over ten seeds. A difference of one seed is not yet a comparison.
     """
+    only_one(records)
+    paper = published(table)
     rows = []
-    paper = published(table).query("method.str.startswith('ours')")
     for record in records:
         method = "ours+aug" if record["arm"] == "augmented" else "ours"
-        cell = paper[
-            (paper["dataset"] == record["dataset"]) & (paper["class"] == record["class"]) & (paper["method"] == method)
-        ]
+        same = (paper["dataset"] == record["dataset"]) & (paper["class"] == record["class"])
+        cell = paper[same & (paper["method"] == method)]
         value, std = cell[["value", "std"]].iloc[0] if len(cell) else (None, None)
-        if table == 4:
-            ours = record["localization"]["gradients"]["gaussian"]["pixel_auroc"]
-        else:
-            ours = record["detection"]["auroc"]
+        ours = value_of(record, table)
         rows.append(
             {
                 "class": record["class"],
@@ -32,8 +46,332 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
                 "article": value,
                 "article ±": std,
                 "difference": None if ours is None or value is None else ours - value,
-                "deviates": "; ".join(record["deviations"]) or "in nothing",
             }
+            | ({TRIVIAL[name]: _folded(record["trivial"][name]) for name in TRIVIAL} if table not in (1, 4) else {})
+            | {"deviates": "; ".join(record["deviations"]) or "in nothing"}
         )
     frame = pd.DataFrame(rows)
     return frame.drop(columns="arm") if (frame["arm"] == "").all() else frame
+
+
+def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
+    """Table 1 to 6 of the article in full, all competing methods, with our rows under the article's own; text.
+
+    The numbers of the article stand as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–"
+    where records are missing; below them how many seeds, the difference, and the verdict of `cells.verdict`. Tables of
+    detection end with the trivial rows, AUROC on the same split: whichever of brighter and darker separates better.
+    """
+    ours = cells(records)
+    ours = ours[ours["table"] == table]
+    by = {1: "method", 2: "dataset"}.get(table)  # what stands in the first column; the other tables have one block
+    column = "dataset" if table == 6 else "class"
+    blocks = []
+    for group, part in as_printed(table).groupby(by, sort=False) if by else [("", as_printed(table))]:
+        lines: dict[str, dict[str, str]] = {}
+        for method, row in part.groupby("method", sort=False):
+            name, own_name = _row_names(method)
+            lines[name] = {cell[column]: _with_std(cell) for _, cell in row.iterrows()}
+            if own_name:
+                own = ours[(ours["method"] == method) & ours["dataset"].isin(part["dataset"])]
+                lines |= _our_lines(own, column, own_name)
+        if table in (2, 3, 5, 6):
+            lines |= _trivial_lines(part, column, records)
+        block = pd.DataFrame.from_dict(lines, orient="index", columns=list(dict.fromkeys(part[column])))
+        block = block.rename(columns=_title).rename_axis("row").reset_index()
+        if by:
+            block.insert(0, _title(by), [_title(group), *[""] * (len(block) - 1)])
+        blocks.append(block)
+    return pd.concat(blocks).fillna("").reset_index(drop=True)
+
+
+def _row_names(method: str) -> tuple[str, str]:
+    """What a published row is called, and the one below it with ours; "" where it is not the article's own method."""
+    if method == "ours+aug":
+        return "article, augmented", "this reproduction, augmented"
+    own = method == "ours" or method in ("with_gaussian", "without_gaussian")
+    return ("article", "this reproduction") if own else (method, "")
+
+
+def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
+    """The same table as numbers, a row for each: columns dataset, class, method, value, std, and for our rows seeds,
+    difference, verdict, deviates, missing and command."""
+    paper = published(table)
+    ours = cells(records)
+    ours = ours[ours["table"] == table].rename(columns={"ours": "value", "±": "std"})
+    for frame, which in ((paper, 0), (ours, 1)):
+        names = [_row_names(method)[which] for method in frame["method"]]
+        if table == 1:
+            names = [f"{name}, {method.replace('_', ' ')}" for name, method in zip(names, frame["method"], strict=True)]
+        frame["method"] = names
+    names = ["dataset", "class", "method", "value", "std", "seeds", "difference"]
+    names += ["verdict", "deviates", "missing", "command"]
+    trivial = [] if table in (1, 4) else [_trivial_numbers(paper, records)]
+    return pd.concat([paper, ours, *trivial]).reindex(columns=names).astype({"seeds": "Int64"})
+
+
+def metrics(records: Sequence[dict]) -> pd.DataFrame:
+    """What the article leaves out of its main runs: AUROC, AP and F1-max, a row for each data set, class and arm.
+
+    "best of the last ten" is what choosing the epoch on the test set would have reported, among the ten that there are.
+    """
+    rows = []
+    for (dataset, cls, arm), group in _groups(_main(records)):
+        best = [max(r["detection"]["auroc_per_epoch"] or [np.nan]) for r in group]
+        rows.append(
+            {"data set": _title(dataset), "class": _title(cls), "arm": arm or "", "seeds": len(group)}
+            | {name: _mean_std([r["detection"][key] for r in group]) for key, name in _DETECTION.items()}
+            | {"last epoch": _mean_std([r["detection"]["auroc_last"] for r in group])}
+            | {"best of the last ten": _mean_std(best)}
+        )
+    return _without_empty(pd.DataFrame(rows), "arm")
+
+
+_DETECTION = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max"}
+
+
+def localization(records: Sequence[dict]) -> pd.DataFrame:
+    """Every measure of the maps, a row for each data set, class and method, without and with the Gaussian.
+
+    Pixel AUROC over the anomalous images, as in the article, and over all test images, as elsewhere; AUPRO.
+    """
+    only_one(records)
+    rows = []
+    for (dataset, cls, _), group in _groups([r for r in records if r["localization"] and _is_main_or_14(r)]):
+        for method in group[0]["localization"]:
+            for filtered, words in (("raw", "without"), ("gaussian", "with")):
+                found = [r["localization"][method][filtered] for r in group]
+                row = {
+                    "data set": _title(dataset),
+                    "class": _title(cls),
+                    "method": method.replace("_", " "),
+                    "Gaussian": words,
+                }
+                row |= {name: _mean_std([f[key] for f in found]) for key, name in _LOCALIZATION.items()}
+                rows.append(row | {"seeds": len(group)})
+    return pd.DataFrame(rows)
+
+
+_LOCALIZATION = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all images", "aupro": "AUPRO"}
+
+
+def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
+    """An ablation class by class: a column for each arm, mean ± standard deviation over seeds; text.
+
+    metric: one of `comparisons.METRICS`. In brackets how many seeds where there are fewer than of the main run.
+    """
+    frame, _ = arms_frame(notebook, records)
+    frame = frame.dropna(subset=metric)
+    rows = []
+    groups = frame.groupby(["dataset", "class"], sort=False)
+    for (dataset, cls), part in sorted(groups, key=lambda group: (list(NAMES).index(group[0][0]), in_order(*group[0]))):
+        most = part.groupby("arm").size().max()
+        row = {"data set": _title(dataset), "class": _title(cls), "seeds": most}
+        for arm, values in part.groupby("arm", sort=False)[metric]:
+            row[arm] = _mean_std(values) + (f" ({len(values)})" if len(values) < most else "")
+        rows.append(row)
+    return pd.DataFrame(rows).fillna(NOTHING)
+
+
+def arms_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
+    """The arms of an ablation below each other, a row for each data set and arm, against its main run; text.
+
+    Columns: the mean over classes ± the standard deviation over seeds, and what `comparisons.paired` says.
+    """
+    frame, _ = arms_frame(notebook, records)
+    means, pairs = by_seed(frame, metric), paired(frame, metric)
+    rows = []
+    for (dataset, arm), part in means.groupby(["dataset", "arm"], sort=False):
+        pair = pairs[(pairs["dataset"] == dataset) & (pairs["arm"] == arm)]
+        row = {"data set": _title(dataset), "arm": arm, "classes": part["classes"].iloc[0], "seeds": len(part)}
+        row |= {METRICS[metric]: _mean_std(part["value"]), "difference": "", "95 % interval": "", "p (Wilcoxon)": ""}
+        if len(pair):
+            one = pair.iloc[0]
+            row["difference"] = f"{one['difference']:+z.2f}"
+            if one["seeds"] > 1:
+                row["95 % interval"] = f"{one['low']:+z.2f} to {one['high']:+z.2f}"
+                row["p (Wilcoxon)"] = f"{one['p']:.3g} (n = {one['seeds']})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def changes(runs: Sequence) -> pd.DataFrame:
+    """What each arm of `parameters.check_arms` changes in its data set's main run, a row each."""
+    mains = {run.dataset: run for run in reversed(runs)}
+    rows = []
+    for run in runs:
+        main = mains[run.dataset]
+        changed = [
+            f"{name}: {getattr(of, name)} → {getattr(to, name)}"
+            for of, to in ((main.protocol, run.protocol), (main, run))
+            for name in (*type(of).__dataclass_fields__,)
+            if getattr(of, name) != getattr(to, name) and name not in ("protocol", "arm", "label", "notebook")
+        ]
+        nothing = f"nothing: the run of {main.notebook}" if run.arm is None else "nothing: so it is already"
+        words = "; ".join(changed) or nothing
+        rows.append({"data set": _title(run.dataset), "arm": run.label, "changes": words})
+    return pd.DataFrame(rows)
+
+
+def running_time(records: Sequence[dict]) -> pd.DataFrame:
+    """Seconds for one class and seed, the mean over all of an arm, and its peak memory in MB."""
+    only_one(records)
+    rows = []
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        px = record["parameters"]["image_size"]
+        key = record["notebook"], list(NAMES).index(record["dataset"]), record["arm"] or "", px
+        groups.setdefault(key, []).append(record)
+    for (notebook, _, _, px), group in sorted(groups.items()):
+        first = group[0]
+        arms = arms_of(notebook, first["dataset"], protocol_for(first["protocol"], first["dataset"]))
+        label = next((arm.label for arm in arms if arm.name == first["arm"]), first["arm"])
+        row = {"notebook": notebook, "data set": _title(first["dataset"]), "arm": label, "records": len(group)}
+        row |= {"px": px, "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}
+        for name in ("data", "source", "train", "detect", "localize"):
+            row[f"{name} (s)"] = f"{np.mean([r['seconds'].get(name, 0) for r in group]):.1f}"
+        row["host (MB)"] = max(r["peak_memory_mb"]["host"] for r in group)
+        devices = [r["peak_memory_mb"]["device"] for r in group if r["peak_memory_mb"]["device"] is not None]
+        row["GPU (MB)"] = max(devices) if devices else NOTHING
+        rows.append(row | {"device": ", ".join(sorted({r["environment"]["device"] for r in group}))})
+    return pd.DataFrame(rows)
+
+
+def styled(frame: pd.DataFrame, caption: str = "") -> Styler:
+    """The table as a notebook shows it: no index, text on the left, each row on one line."""
+    styler = frame.style.hide(axis="index").format(precision=2, na_rep=NOTHING)
+    if caption:
+        styler = styler.set_caption(caption)
+    text = frame.select_dtypes(exclude="number").columns
+    styler = styler.set_properties(**{"white-space": "nowrap"}).set_properties(text, **{"text-align": "left"})
+    return styler.set_table_styles([{"selector": "th", "props": "text-align: left"}])
+
+
+def write_all(records: Sequence[dict], folder: Path) -> None:
+    """Writes Tables 1 to 6 and what the article leaves out to `folder`, as csv, md and tex each.
+
+    table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and by arm.
+    """
+    for table in TABLES:
+        write(article_table(table, records), f"table_{table}", folder, article_numbers(table, records))
+    write(cells(records), "cells", folder)
+    for name, make in (("metrics", metrics), ("localization", localization), ("running_time", running_time)):
+        write(make(records), name, folder)
+    for notebook in ABLATIONS:
+        for metric in METRICS:
+            by_class = ablation(notebook, records, metric)
+            if len(by_class):
+                write(by_class, f"{notebook}_{metric}", folder / "ablations")
+                write(arms_beside(notebook, records, metric), f"{notebook}_{metric}_arms", folder / "ablations")
+
+
+def write(wide: pd.DataFrame, stem: str, folder: Path, numbers: pd.DataFrame | None = None) -> None:
+    """Writes STEM.csv (of `numbers` where they are given), STEM.md and STEM.tex to `folder`, each at once or not."""
+    files = {
+        "csv": (wide if numbers is None else numbers).to_csv(index=False, lineterminator="\n"),
+        "md": wide.to_markdown(index=False, disable_numparse=True) + "\n",
+        "tex": _latex(wide),
+    }
+    for suffix, text in files.items():
+        with results.written_at_once(folder / f"{stem}.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _latex(wide: pd.DataFrame) -> str:
+    styled = wide.astype(str).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    text = styled.to_latex(hrules=True, column_format="l" * len(wide.columns))
+    for sign, command in (("±", r"$\pm$"), ("–", "--"), ("λ", r"$\lambda$"), ("·", r"$\cdot$"), ("−", "$-$")):
+        text = text.replace(sign, command)
+    return text
+
+
+def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str, str]]:
+    lines: dict[str, dict[str, str]] = {name: {}, "  seeds": {}, "  difference": {}, "  verdict": {}}
+    for _, cell in ours.iterrows():
+        there = cell["seeds"] > 0
+        texts = _number(cell["ours"], cell["±"]), str(cell["seeds"]), f"{cell['difference']:+z.2f}"
+        for line, text in zip(lines, [*(texts if there else [NOTHING] * 3), cell["verdict"]], strict=True):
+            lines[line][cell[column]] = text
+    if name != "this reproduction":  # the second block of Table 6
+        lines = {line if line == name else f"{line}, augmented": row for line, row in lines.items()}
+    return lines
+
+
+def _trivial_numbers(paper: pd.DataFrame, records: Sequence[dict]) -> pd.DataFrame:
+    rows = []
+    for name, title in TRIVIAL.items():
+        for dataset, part in paper.groupby("dataset", sort=False):
+            values = {cls: _trivial_value(records, dataset, cls, name) for cls in dict.fromkeys(part["class"])}
+            if MEAN in values:
+                values[MEAN] = _mean_of([value for cls, value in values.items() if cls != MEAN])
+            rows += [
+                {"dataset": dataset, "class": cls, "method": title, "value": value} for cls, value in values.items()
+            ]
+    return pd.DataFrame(rows).astype({"value": float})
+
+
+def _trivial_lines(part: pd.DataFrame, column: str, records: Sequence[dict]) -> dict[str, dict[str, str]]:
+    lines: dict[str, dict[str, str]] = {}
+    for _, cell in _trivial_numbers(part, records).iterrows():
+        text = NOTHING if pd.isna(cell["value"]) else f"{cell['value']:.2f}"
+        lines.setdefault(cell["method"], {})[cell[column]] = text
+    return lines
+
+
+def _trivial_value(records: Sequence[dict], dataset: str, cls: str, name: str) -> float | None:
+    """The mean over seeds, then the sign that separates better: one sign for a class, not one for each seed."""
+    main = [r for r in records if (r["notebook"], r["class"], r["arm"]) == (main_notebook(dataset), cls, None)]
+    mean = _mean_of([r["trivial"][name] for r in main])
+    return _folded(mean) if name == "mean_brightness" else mean
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    return float(np.mean(values)) if len(values) and all(value is not None for value in values) else None
+
+
+def _folded(value: float | None) -> float | None:
+    return None if value is None else max(value, 100 - value)
+
+
+def _main(records: Sequence[dict]) -> list[dict]:
+    return [r for r in records if r["notebook"] == main_notebook(r["dataset"])]
+
+
+def _is_main_or_14(record: dict) -> bool:
+    return record["notebook"] in (main_notebook(record["dataset"]), "14_interpretability")
+
+
+def _groups(records: Sequence[dict]) -> list[tuple[tuple, list[dict]]]:
+    """Records by (data set, class, arm), in the order of the article's tables."""
+    only_one(records)
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        groups.setdefault((record["dataset"], record["class"], record["arm"]), []).append(record)
+    order = {dataset: i for i, dataset in enumerate(NAMES)}
+    return sorted(groups.items(), key=lambda item: (order[item[0][0]], *in_order(*item[0][:2]), str(item[0][2] or "")))
+
+
+def in_order(dataset: str, cls: str) -> tuple[int, str]:
+    """The key that sorts classes as the article's tables have them."""
+    return (MVTEC.index(cls) if dataset == "mvtec" and cls in MVTEC else 0, cls)
+
+
+def _mean_std(values) -> str:
+    known = [float(value) for value in values if value is not None and not np.isnan(value)]
+    return _number(np.mean(known), np.std(known, ddof=1) if len(known) > 1 else None) if known else NOTHING
+
+
+def _number(value: float, std: float | None) -> str:
+    return f"{value:.2f}" + ("" if std is None or np.isnan(std) else f" ± {std:.2f}")
+
+
+def _with_std(row: pd.Series) -> str:
+    return row["value"] + (f" ± {row['std']}" if isinstance(row["std"], str) else "")
+
+
+def _title(name: str) -> str:
+    """A data set, class, method or column in words."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def _without_empty(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    return frame.drop(columns=column) if len(frame) and (frame[column] == "").all() else frame

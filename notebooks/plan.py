@@ -14,12 +14,14 @@ import pandas as pd
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdhelpers import data, networks, parameters, paths
+from kdhelpers.ablations import ABLATIONS, DATASETS
 from kdhelpers.errors import InputError
-from kdhelpers.parameters import dataset_of
 
 NOTEBOOKS = Path(__file__).parent
 SETTINGS_HERE = {"profile", "notebooks", "seeds", "only", "run"}  # what is in config.yaml, and what run_all.sh adds
 DOWNLOAD = "comes by itself"
+NO_CLASSES: list[str] = []
+STAGES = ("seed{}", "ablations_seed{}", "tables")
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,25 @@ class Job:
     """One run of a notebook."""
 
     notebook: str
-    seed: int
+    seed: int | None  # None for the tables, which have all seeds in them
     changed: dict  # the parameters that differ from the notebook's defaults
-    records: int
-    pending: int  # records that are missing
-    work: float  # what they cost, relative to other jobs
-    dataset: str
-    source: str
-    download: bool  # its data set has to be downloaded first
+    records: int = 0  # that the notebook has of its own
+    recorded: int = 0
+    pending: bool = True
+    work: float = 1.0  # what it costs, relative to other jobs
+    source: str = ""
+    downloads: tuple[str, ...] = ()  # data sets that have to be downloaded first
 
     @property
     def name(self) -> str:
-        return f"{self.notebook}-seed{self.seed}"
+        return self.notebook if self.seed is None else f"{self.notebook}-seed{self.seed}"
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """Lower goes first: the main runs seed by seed, then the ablations, which take theirs from them, the tables."""
+        if self.seed is None:
+            return 2, 0
+        return int(self.notebook in ABLATIONS), self.seed
 
 
 def make(config: dict) -> tuple[list[Job], str]:
@@ -57,29 +66,40 @@ def make(config: dict) -> tuple[list[Job], str]:
             )
     if profile not in config["notebooks"]:
         raise InputError(f"profile {profile!r} is unknown; it is one of {', '.join(config['notebooks'])}")
-    given = {name: value for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
+    given = {name: _typed(value) for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
+    wanted = config.get("only") or config["notebooks"][profile]
     jobs, rows, notes = [], [], []
-    for notebook in config.get("only") or config["notebooks"][profile]:
+    for notebook in wanted:
         path = NOTEBOOKS / f"{notebook}.ipynb"
         defaults = execute.parameters_of(path)
+        if notebook not in DATASETS:  # the tables: what is meant for the trainings is not for them
+            mine = {name: value for name, value in given.items() if name in defaults or len(wanted) == 1}
+            execute.check_names(path, mine)
+            jobs.append(Job(notebook, None, mine))
+            continue
         execute.check_names(path, given)
-        there, state, help_ = _data(notebook, defaults | given)
-        if help_ and not there and "only" in config:
+        classes, state, help_, downloads = _data(notebook, defaults | given)
+        if help_ and classes == NO_CLASSES and "only" in config:
             raise InputError(f"{notebook} has no data: {help_}")
-        changed = given | ({"CLASSES": there} if there else {})
-        mine = (
-            _jobs(notebook, defaults, changed, _seeds(notebook, config), state == DOWNLOAD)
-            if there or not help_
-            else []
-        )
+        changed = given | ({"CLASSES": classes} if classes else {})
+        mine = [] if classes == NO_CLASSES else _jobs(notebook, defaults, changed, _seeds(notebook, config), downloads)
         jobs += mine
         notes += [f"{notebook}, {state}: {help_}"] if help_ else []
         rows.append({"notebook": notebook, "data": state} | _sums(mine))
-    if given.get("SOURCE") == "imagenet" and profile == "full" and not networks.imagenet_path().is_file():
+    if given.get("SOURCE") == "imagenet" and profile == "full" and rows and not networks.imagenet_path().is_file():
         notes.append(f"source imagenet: VGG-16's weights come by themselves (528 MB) to {networks.imagenet_path()}")
+    if not rows:
+        return jobs, "tables and figures, of what is recorded"
     table = pd.DataFrame(rows)
     table["share of the work"] = (100 * table["share of the work"] / max(table["share of the work"].sum(), 1)).round()
     return jobs, "\n".join([table.to_string(index=False, float_format="{:.0f} %".format), *notes])
+
+
+def _typed(value):
+    """Numbers within a dict, which Snakemake's command line leaves as text."""
+    if isinstance(value, dict):
+        return {name: int(one) if isinstance(one, str) and one.isdecimal() else one for name, one in value.items()}
+    return value
 
 
 def _seeds(notebook: str, config: dict) -> Iterable[int]:
@@ -87,27 +107,41 @@ def _seeds(notebook: str, config: dict) -> Iterable[int]:
         return [config["SEED"]]
     count = config["seeds"]
     if isinstance(count, dict):
-        count = count.get(notebook, count[config["profile"]])
+        most = count[config["profile"]]
+        count = min(most, count.get(notebook, most))
     if not isinstance(count, int) or count < 1:
         raise InputError(f"seeds is {count!r}; it is how many seeds to run, a whole number of at least 1")
     return range(count)
 
 
-def _data(notebook: str, values: dict) -> tuple[list[str] | None, str, str]:
-    """The classes to run (None: the notebook's own choice), what the table says, and how to get what is missing."""
-    dataset = dataset_of(notebook)
+def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, str, tuple[str, ...]]:
+    """The classes to run (None: as the notebook has them, NO_CLASSES: none is there), what the table says, how to get
+    what is missing, and which data sets will be downloaded."""
+    datasets = DATASETS[notebook]
     if values["PROFILE"] == "smoke" and values["DATA_DIR"] is None:
-        return None, "generated", ""
-    if dataset == "folder":
-        return None, "as given", ""
-    status = data.status(dataset, values["DATA_DIR"] or paths.DATA_DIR)
-    if values.get("CLASSES") is not None:  # whether these are there, resolving will see
-        return None, DOWNLOAD if "download" in status.values() else "as given", ""
-    missing = {cls: line for cls, line in status.items() if line not in ("", "download")}
-    there = [cls for cls in status if cls not in missing]
-    if missing:
-        return there, f"{len(there)} of {len(status)} classes" if there else "missing", _help(missing.values())
-    return None, DOWNLOAD if "download" in status.values() else "there", ""
+        return None, "generated", "", ()
+    if datasets == ("folder",):
+        return None, "as given", "", ()
+    given = values.get("CLASSES")
+    there: dict[str, list[str]] = {}
+    states, missing, downloads = [], [], []
+    for dataset in given if isinstance(given, dict) else datasets:
+        status = data.status(dataset, values["DATA_DIR"] or paths.DATA_DIR) if dataset in datasets else {}
+        downloads += [dataset] if "download" in status.values() else []
+        lacks = {cls: line for cls, line in status.items() if line not in ("", "download")}
+        if given is not None:  # whether these are there, resolving will see
+            states.append(DOWNLOAD if dataset in downloads else "as given")
+            continue
+        there |= {dataset: found} if (found := [cls for cls in status if cls not in lacks]) else {}
+        missing += lacks.values()
+        state = f"{len(found)} of {len(status)} classes" if found and lacks else "missing" if lacks else "there"
+        states.append(DOWNLOAD if dataset in downloads else state)
+    alike = len(set(states)) == 1
+    state = states[0] if alike else ", ".join(f"{d} {s}" for d, s in zip(datasets, states, strict=False))
+    if not missing:
+        return None, state, "", tuple(downloads)
+    classes = there if len(datasets) > 1 else there.get(datasets[0], NO_CLASSES)
+    return classes or NO_CLASSES, state, _help(missing), tuple(downloads)
 
 
 def _help(lines: Iterable[str]) -> str:
@@ -115,23 +149,34 @@ def _help(lines: Iterable[str]) -> str:
     return "; or ".join({line.rpartition("; ")[2]: line for line in reversed(list(lines))}.values())
 
 
-def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], download: bool) -> list[Job]:
-    run = parameters.resolve(notebook, **(defaults | {"SEED": 0} | changed))
+def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], downloads: tuple[str, ...]) -> list[Job]:
+    runs = parameters.resolve(notebook, **(defaults | {"SEED": 0} | changed))
     jobs = []
     for seed in seeds:
-        run = replace(run, seed=seed)  # resolving lists the images, which takes seconds for tens of thousands of them
-        records = len(run.classes) * len(run.arms)
-        pending = len(run.pending())
-        changed = changed | {"SEED": seed}
-        jobs.append(Job(notebook, seed, changed, records, pending, run.work, run.dataset, run.source, download))
+        runs = [replace(run, seed=seed) for run in runs]  # resolving lists the images, which takes seconds
+        own = [run for run in runs if run.notebook == notebook]  # the main runs of an ablation are another notebook's
+        pending = [run.is_pending(cls) for run in runs for cls in run.classes]
+        jobs.append(
+            Job(
+                notebook,
+                seed,
+                changed | {"SEED": seed},
+                records=sum(len(run.classes) for run in own),
+                recorded=sum(not run.is_pending(cls) for run in own for cls in run.classes),
+                pending=any(pending),
+                work=sum(run.work for run in own) or float(any(pending)),
+                source=runs[0].source,
+                downloads=downloads,
+            )
+        )
     return jobs
 
 
 def _sums(jobs: list[Job]) -> dict:
-    records, pending = sum(job.records for job in jobs), sum(job.pending for job in jobs)
+    records, recorded = sum(job.records for job in jobs), sum(job.recorded for job in jobs)
     return {
-        "recorded": f"{records - pending} of {records}" if records else "–",
-        "runs to do": sum(job.pending > 0 for job in jobs),
+        "recorded": f"{recorded} of {records}" if records else "–",
+        "runs to do": sum(job.pending for job in jobs),
         "share of the work": sum(job.work for job in jobs),
     }
 

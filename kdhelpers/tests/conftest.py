@@ -1,12 +1,14 @@
 """Small networks and images that the tests share."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
 
-from kdhelpers import networks, samples
+from kdhelpers import networks, paths, results, samples
 from kdhelpers.images import Images
-from kdhelpers.protocols import PROTOCOLS
+from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +19,6 @@ def source():
 @pytest.fixture(params=["official", "text"])
 def protocol(request):
     """Both protocols, λ set where it would be calibrated."""
-    from dataclasses import replace
-
     found = PROTOCOLS[request.param]
     return replace(found, lam=0.5 if found.lam is None else found.lam)
 
@@ -27,6 +27,72 @@ def protocol(request):
 def images():
     rng = np.random.default_rng(0)
     return Images(torch.from_numpy(rng.integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)))
+
+
+def make_record(notebook="01_mnist", dataset="mnist", cls="0", arm=None, seed=0, auroc=90.0, **changed):
+    """A record as `results.save` writes it, with one number in all its places; changed: any of its fields."""
+    folder = changed.pop("kept_under", "imagenet")
+    profile, protocol = changed.pop("profile", "full"), changed.pop("protocol", "official")
+    method = changed.pop("method", "gradients")
+    setting = SETTINGS[dataset]
+    maps = dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro"), auroc)
+    parameters = {
+        "class": cls,
+        "arm": arm,
+        "seed": seed,
+        "source": folder,
+        "kept_under": folder,
+        "epochs": setting.epochs,
+        "image_size": setting.image_size,
+        "batch_size": 64,
+        "method": method,
+        "augment": arm == "augmented",
+        "normal_test": 10,
+        "protocol": asdict(protocol_for(protocol, dataset)),
+    }
+    return {
+        "schema": 1,
+        "notebook": notebook,
+        "dataset": dataset,
+        "class": cls,
+        "arm": arm,
+        "seed": seed,
+        "profile": profile,
+        "protocol": protocol,
+        "source": {"name": folder, "sha256": "5" * 64},
+        "parameters": parameters | changed.pop("parameters", {}),
+        "deviations": [],
+        "data": {"train": 3, "test_normal": 2, "test_anomalous": 2, "sha256": "d" * 64},
+        "training": {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1},
+        "detection": {
+            "auroc": auroc,
+            "auroc_last": auroc,
+            "auroc_per_epoch": [auroc - 1, auroc + 1],
+            "ap": auroc,
+            "f1_max": auroc,
+        },
+        "localization": {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None,
+        "trivial": {"mean_brightness": 40.0, "pca": 70.0},
+        "seconds": {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0},
+        "peak_memory_mb": {"host": 1000, "device": None},
+        "environment": {
+            "commit": "c" * 40,
+            "dirty": False,
+            "code_sha256": results.code_sha256(),
+            "source": folder,
+            "data_dir": paths.DATA_DIR.name,
+            "python": "3.11.2",
+            "platform": "Linux",
+            "device": "cpu",
+            "threads": 2,
+            "packages": {"torch": "2.14.1"},
+        },
+    } | changed
+
+
+@pytest.fixture(scope="session")
+def record():
+    return make_record
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,8 @@ ALL = (  # data set, class, and of train, normal test and anomalous test images:
     ("mvtec", "carpet", 12, 4, 8),
     ("retinal_oct", "oct2017", 12, 4, 12),
     ("retinal_oct", "resc", 12, 4, 4),
-    ("head_ct", "normal", 6, 10, 8),
-    ("brain_mri", "normal", 6, 10, 8),
+    ("head_ct", "normal", 14, 10, 8),
+    ("brain_mri", "normal", 14, 10, 8),
     ("folder", "own_images", 10, 4, 6),
 )
 
@@ -391,8 +391,8 @@ def test_image_folders_in_place_of_cifar10(tmp_path):
 def test_head_ct_labels(copy):
     table, lines = copy / "head_ct/labels.csv", (copy / "head_ct/labels.csv").read_text().splitlines()
     cases = (
-        (lines[:-1], ("023.png", "no label for id 23")),
-        ([*lines, "24,1"], ("labels.csv", "024.png", "id 24")),
+        (lines[:-1], ("031.png", "no label for id 31")),
+        ([*lines, "32,1"], ("labels.csv", "032.png", "id 32")),
         ([*lines, "3,0"], ("labels.csv", "id 3 is there twice")),
         ([*lines[:-1], "23,2"], ("labels.csv", "neither 0 nor 1")),
         ([*lines[:-1], "x,1"], ("labels.csv", "'x'")),

@@ -1,11 +1,15 @@
 """A name or value that is not allowed is refused, in one line that says what is."""
 
+import json
+from dataclasses import asdict, replace
+
 import pytest
 import torch
 
 from kdhelpers import parameters
+from kdhelpers.ablations import arms_of
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import SETTINGS
+from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
 
 
 @pytest.fixture
@@ -26,15 +30,15 @@ def given(sample_data, tmp_path):
 
 
 def test_none_stands_for_the_article_s_value(given):
-    run = parameters.resolve("01_mnist", **given)
+    (run,) = parameters.resolve("01_mnist", **given)
     assert run.classes == tuple("0123456789")
     assert (run.epochs, run.image_size, run.batch_size) == (51, 32, 64)
     assert run.deviations() == ["source untrained instead of imagenet"]
-    assert parameters.resolve("06_head_ct", **given).arms == (None, "augmented")
+    assert [run.arm for run in parameters.resolve("06_head_ct", **given)] == [None, "augmented"]
 
 
 def test_every_deviation_is_named(given):
-    run = parameters.resolve("01_mnist", **given | {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": 8, "SEED": 10})
+    (run,) = parameters.resolve("01_mnist", **given | {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": 8, "SEED": 10})
     said = "; ".join(run.deviations())
     for part in ("epochs 2 instead of 51", "image size 64 instead of 32", "batch size 8 instead of 64", "seed 10"):
         assert part in said
@@ -42,15 +46,13 @@ def test_every_deviation_is_named(given):
 
 def test_one_s_own_images_deviate_in_their_source_and_in_smoke_too(given, sample_data):
     own = given | {"DATA_DIR": str(sample_data / "own_images"), "EPOCHS": 3}
-    said = parameters.resolve("00_quickstart", **own).deviations()
+    said = parameters.resolve("00_quickstart", **own)[0].deviations()
     assert said == ["images of one's own; the article has none", "source untrained instead of imagenet"]
-    assert "smoke" in parameters.resolve("00_quickstart", **own | {"PROFILE": "smoke"}).deviations()[0]
+    assert "smoke" in parameters.resolve("00_quickstart", **own | {"PROFILE": "smoke"})[0].deviations()[0]
 
 
 @pytest.mark.parametrize("dataset", SETTINGS)
 def test_both_protocols_differ_as_the_article_and_its_code(dataset):
-    from kdhelpers.protocols import protocol_for
-
     text, official = protocol_for("text", dataset), protocol_for("official", dataset)
     assert (text.lam, text.score_points, text.batch_norm, text.gradient) == (None, 4, False, "cloner")
     assert (official.score_points, official.batch_norm, official.gradient) == (3, True, "both")
@@ -93,7 +95,7 @@ def test_a_gpu_that_is_not_there_is_refused(given):
 
 def test_missing_data_names_what_to_fetch(given, tmp_path):
     with pytest.raises(InputError, match="mvtec bottle: .*download MVTec AD from .*name others in CLASSES"):
-        parameters.resolve("04_mvtec", **given | {"DATA_DIR": str(tmp_path), "METHODS": ["gradients"]})
+        parameters.resolve("04_mvtec", **given | {"DATA_DIR": str(tmp_path)})
     with pytest.raises(InputError, match="brain_mri normal: .*kaggle"):
         parameters.resolve("07_brain_mri", **given | {"DATA_DIR": str(tmp_path)})
 
@@ -103,11 +105,71 @@ def test_one_s_own_folder_must_be_named(given):
         parameters.resolve("00_quickstart", **given | {"DATA_DIR": None})
 
 
-def test_a_wrong_arm_or_method_is_refused(given):
-    with pytest.raises(InputError, match="ARMS is ..plain..; it is None for all, or a list of some of"):
-        parameters.resolve("06_head_ct", **given | {"ARMS": ["plain"]})
-    with pytest.raises(InputError, match="METHODS is ..gradient..; .*guided_backprop"):
-        parameters.resolve("04_mvtec", **given | {"METHODS": ["gradient"], "CLASSES": ["bottle"]})
+def test_a_wrong_arm_is_refused(given):
+    with pytest.raises(InputError, match="ARMS is ..augment..; .* some of .'plain', 'augmented'"):
+        parameters.resolve("06_head_ct", **given | {"ARMS": ["augment"]})
+    (augmented,) = parameters.resolve("06_head_ct", **given | {"ARMS": ["augmented"]})
+    assert augmented.augment
+
+
+def test_an_ablation_has_its_main_run_and_one_change_in_each_arm(given):
+    classes = {"mnist": ["3"], "mvtec": ["bottle"]}
+    runs = parameters.resolve("11_critical_layers", **given | {"CLASSES": classes, "EPOCHS": {"mnist": 5}})
+    assert [(r.dataset, r.notebook, r.arm, r.protocol.points) for r in runs] == [
+        ("mvtec", "04_mvtec", None, 4),
+        ("mvtec", "11_critical_layers", "last_two", 2),
+        ("mvtec", "11_critical_layers", "last", 1),
+        ("mnist", "01_mnist", None, 4),
+        ("mnist", "11_critical_layers", "last_two", 2),
+        ("mnist", "11_critical_layers", "last", 1),
+    ]
+    assert {r.dataset: (r.classes, r.epochs) for r in runs} == {"mvtec": (("bottle",), 601), "mnist": (("3",), 5)}
+    chosen = parameters.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "ARMS": ["last"]})
+    assert [r.arm for r in chosen] == [None, "last"]  # the main run goes along: it is what the arm is compared with
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("dataset", ["mnist", "mvtec", "head_ct", "brain_mri"])
+def test_unstated_details_change_one_thing_at_a_time(protocol, dataset):
+    main = protocol_for(protocol, dataset)
+    fields = {f for f in asdict(main) if f != "name"}
+    other = protocol_for("text" if protocol == "official" else "official", dataset)
+    differing = {f for f in fields if getattr(main, f) != getattr(other, f)}
+    arms = {arm.name: arm for arm in arms_of("15_unstated_details", dataset, main)}
+    for arm in arms.values():
+        assert replace(main, **arm.protocol) != main or arm.run or arm.name is None
+    single = {name for name, arm in arms.items() if list(arm.protocol) == [name]}
+    measured = differing if dataset == "mvtec" else differing - {"gradient", "soft_masks"}
+    assert single == (measured - {"renormalise"}) | {"bias"}  # plain gradients are not renormalised by either
+    assert replace(replace(main, **arms["all"].protocol), name=other.name) == other
+
+
+def test_by_data_set_only_what_a_notebook_has(given):
+    with pytest.raises(InputError, match="CLASSES is ..3..; 11_critical_layers has several data sets.*mvtec, mnist"):
+        parameters.resolve("11_critical_layers", **given | {"CLASSES": ["3"]})
+    with pytest.raises(InputError, match="CLASSES has 'cifar10'; 11_critical_layers has mvtec, mnist"):
+        parameters.resolve("11_critical_layers", **given | {"CLASSES": {"cifar10": ["3"]}})
+    with pytest.raises(InputError, match="EPOCHS has 'mnits'"):
+        parameters.resolve("11_critical_layers", **given | {"EPOCHS": {"mnits": 3}})
+
+
+def test_an_ablation_does_not_undo_a_main_run_made_otherwise(given, record, tmp_path):
+    wanted = given | {"CLASSES": {"mnist": ["3"]}, "SOURCE": "untrained", "EPOCHS": 5}
+    (main, *_) = parameters.resolve("11_critical_layers", **wanted)
+    path = main.record_path("3")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record(cls="3", kept_under="untrained", parameters=main.parameters("3"))))
+    assert parameters.check_arms("11_critical_layers", wanted)[0].epochs == 5
+    with pytest.raises(InputError, match="mnist-3-seed0.json has epochs 5, this run 6.*another RESULTS_DIR"):
+        parameters.check_arms("11_critical_layers", wanted | {"EPOCHS": 6})
+
+
+def test_the_tables_have_few_parameters_and_check_them(tmp_path):
+    given = {"PROFILE": "smoke", "PROTOCOL": "text", "SOURCE": "imagenet", "RESULTS_DIR": str(tmp_path)}
+    kind, folder = parameters.check_tables("90_tables_and_figures", given)
+    assert kind == ("untrained", "smoke", "text") and folder == tmp_path
+    with pytest.raises(InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, PROTOCOL"):
+        parameters.check_tables("90_tables_and_figures", given | {"SEED": 0})
 
 
 def test_a_mistyped_name_is_refused_with_the_one_that_was_meant(given):
@@ -125,7 +187,7 @@ def test_smoke_takes_the_sample_and_says_so(given, tmp_path, monkeypatch):
     from kdhelpers import samples
 
     monkeypatch.setattr(samples, "make", lambda: tmp_path)
-    run = parameters.resolve("01_mnist", **given | {"PROFILE": "smoke", "DATA_DIR": None, "SOURCE": "imagenet"})
+    (run,) = parameters.resolve("01_mnist", **given | {"PROFILE": "smoke", "DATA_DIR": None, "SOURCE": "imagenet"})
     assert run.data_dir == tmp_path and run.source == "untrained" and run.classes == ("0",)
     assert "smoke" in run.title and "smoke" in run.deviations()[0]
-    assert "/untrained/smoke/" in str(run.record_path("0", None))
+    assert "/untrained/smoke/" in str(run.record_path("0"))

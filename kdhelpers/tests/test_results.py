@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers import evaluation, networks, parameters, results, training
+from kdhelpers import baselines, evaluation, networks, parameters, results, training
 from kdhelpers.errors import InputError
 
 
 @pytest.fixture
 def run(sample_data, tmp_path):
-    return parameters.resolve(
+    plain, _ = parameters.resolve(
         "06_head_ct",
         PROFILE="full",
         PROTOCOL="official",
@@ -26,6 +26,7 @@ def run(sample_data, tmp_path):
         DATA_DIR=str(sample_data),
         RESULTS_DIR=str(tmp_path / "results"),
     )
+    return plain
 
 
 @pytest.fixture
@@ -34,18 +35,20 @@ def finished(run, source):
     split = run.load("normal")
     cloner = networks.make_cloner(run.protocol, run.seed)
     train, test = (networks.SourceActivations(source, images) for images in (split.train, split.test))
-    fit = training.train(train, cloner, run.protocol, test=test, **run.training)
-    detection = evaluation.detection(fit.scores, split.labels)
+    fit = training.train(train, cloner, run.protocol, epochs=1, batch_size=64, seed=run.seed, test=test)
+    shown = split.spread(3)
     return {
         "run": run,
         "cls": "normal",
-        "arm": None,
         "source": {"name": "untrained", "sha256": "0" * 64},
         "split": split,
         "fit": fit,
         "cloner": cloner,
-        "detection": detection,
+        "detection": evaluation.detection(fit.scores, split.labels),
+        "localization": None,
+        "trivial": baselines.trivial(split),
         "seconds": {"data": 0.5},
+        "shown": (split.subset(shown), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)),
     }
 
 
@@ -57,38 +60,41 @@ def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finish
     assert text == json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     assert set(record) == set(
         "schema notebook dataset class arm seed profile protocol source parameters deviations data training detection "
-        "localization seconds peak_memory_mb environment".split()
+        "localization trivial seconds peak_memory_mb environment".split()
     )
     assert record["data"]["test_normal"] == 10 and len(record["data"]["sha256"]) == 64
     assert record["training"]["stopped_at"] == 1 and record["training"]["lambda"] == 0.01
     assert 0 <= record["detection"]["auroc"] <= 100
     assert "epochs 1 instead of 601" in record["deviations"]
     assert record["peak_memory_mb"]["host"] > 50
-    assert {"commit", "dirty", "code_sha256", "python", "platform", "device", "threads", "packages"} == set(
-        record["environment"]
+    assert set(record["environment"]) == set(
+        "commit dirty code_sha256 source data_dir python platform device threads packages".split()
     )
 
 
 def test_pending_until_recorded_and_again_when_anything_changes(run, finished, monkeypatch):
-    assert run.pending() == [("normal", None), ("normal", "augmented")]
+    assert run.is_pending("normal")
     results.save(**finished)
-    assert run.pending() == [("normal", "augmented")]
-    assert replace(run, epochs=2).pending() == [("normal", None), ("normal", "augmented")]
-    run.cloner_path("normal", None).unlink()
-    assert run.pending() == [("normal", "augmented")]
-    assert run.pending(cloners=True) == [("normal", None), ("normal", "augmented")]
+    assert not run.is_pending("normal") and not run.is_pending("normal", cloner=True)
+    assert replace(run, epochs=2).is_pending("normal")
+    run.cloner_path("normal").unlink()
+    assert not run.is_pending("normal") and run.is_pending("normal", cloner=True)
     monkeypatch.setattr(results, "code_sha256", lambda: "other code")
-    assert run.pending() == [("normal", None), ("normal", "augmented")]
+    assert run.is_pending("normal")
 
 
-def test_the_cloner_comes_back_as_it_was(run, finished, source):
+def test_the_cloner_and_its_pictures_come_back_as_they_were(run, finished):
     results.save(**finished)
-    cloner, protocol, scores = run.cloner("normal")
-    assert protocol.lam == 0.01
-    assert np.array_equal(scores, finished["fit"].scores[-1])
+    cloner, fit = run.fit("normal")
+    assert fit.protocol.lam == 0.01
+    assert np.array_equal(fit.scores, finished["fit"].scores) and fit.loss == finished["fit"].loss
     x = finished["split"].test[:]
     with torch.no_grad():
         assert torch.equal(cloner(x), finished["cloner"].eval()(x))
+    shown, maps = finished["shown"]
+    pictures = run.pictures("normal")
+    assert np.array_equal(pictures.pixels, shown.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
+    assert np.abs(pictures.maps - maps).max() < 1e-3 and pictures.kinds == shown.kinds and pictures.masks is None
 
 
 def test_a_number_that_is_none_leaves_no_record(run, finished):
@@ -117,4 +123,6 @@ def test_every_decisive_module_counts_for_the_code_s_checksum():
 
     there = {path.stem for path in Path(kdhelpers.paths.__file__).parent.glob("*.py")}
     of_no_number = {"__init__", "errors", "figures", "memory", "parameters", "paths", "results", "tables"}
+    of_no_number |= {"ablations", "article_figures", "cells", "commands", "comparisons", "framework", "kinds"}
+    of_no_number |= {"published", "report", "runs"}
     assert there - of_no_number == set(results._DECISIVE)

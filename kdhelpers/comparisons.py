@@ -1,0 +1,117 @@
+"""Ablations over their arms: the numbers of each, and how much an arm differs from the main run, seed by seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_1samp, wilcoxon
+
+from kdhelpers.ablations import DATASETS, Arm, arms_of, main_notebook
+from kdhelpers.kinds import only_one
+from kdhelpers.protocols import protocol_for
+from kdhelpers.published import NAMES
+
+METRICS = {
+    "auroc": "AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_auroc_raw": "pixel AUROC without the Gaussian",
+    "aupro": "AUPRO",
+}
+CONFIDENCE = 0.95
+_ALIKE = ("epochs", "batch_size", "image_size")  # what the arms of a comparison must have in common
+
+
+def arms_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, list[str]]:
+    """A row for each class, seed and arm of an ablation, and in words what was left out because it does not compare.
+
+    records: of one kind. Columns: dataset, class, arm (its label), main (whether it is the main run), seed, and METRICS
+    in per cent. An arm whose main run was made with other epochs, batch or image size is left out.
+    """
+    kind = only_one(records)
+    by_key = {tuple(r[name] for name in ("notebook", "dataset", "class", "arm", "seed")): r for r in records}
+    rows, left_out = [], []
+    for dataset in DATASETS[notebook] if kind else ():
+        main = main_notebook(dataset)
+        keys = sorted({(cls, seed) for n, d, cls, _, seed in by_key if n in (main, notebook) and d == dataset})
+        for arm in arms_of(notebook, dataset, protocol_for(kind.protocol, dataset)):
+            for cls, seed in keys:
+                record = by_key.get((notebook if arm.name else main, dataset, cls, arm.name, seed))
+                reference = by_key.get((main, dataset, cls, None, seed))
+                if record is None:
+                    continue
+                differs = _difference(arm, record, reference)
+                if differs:
+                    left_out.append(f"{NAMES[dataset]} {cls}, {arm.label}, seed {seed}: {differs}")
+                else:
+                    row = {"dataset": dataset, "class": cls, "arm": arm.label, "main": arm.name is None, "seed": seed}
+                    rows.append(row | _metrics(record))
+    return pd.DataFrame(rows, columns=["dataset", "class", "arm", "main", "seed", *METRICS]), left_out
+
+
+def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The mean over classes for each data set, arm and seed, over the classes that all arms of the data set have.
+
+    frame: of `arms_frame`. Columns: dataset, arm, main, seed, classes (how many), value. A seed counts for an arm that
+    has all of these classes with it.
+    """
+    rows = []
+    frame = frame.dropna(subset=metric)
+    for dataset, part in frame.groupby("dataset", sort=False):
+        shared = set.intersection(*(set(arm["class"]) for _, arm in part.groupby("arm")))
+        for (arm, main, seed), values in part[part["class"].isin(shared)].groupby(["arm", "main", "seed"], sort=False):
+            if len(values) == len(shared):
+                row = {"dataset": dataset, "arm": arm, "main": main, "seed": seed}
+                rows.append(row | {"classes": len(shared), "value": values[metric].mean()})
+    return pd.DataFrame(rows, columns=["dataset", "arm", "main", "seed", "classes", "value"])
+
+
+def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Each arm against the main run, paired over seeds: the mean difference, its interval, and Wilcoxon's test.
+
+    frame: of `arms_frame`. Columns: dataset, arm, metric, classes, seeds (pairs), difference (arm minus main, points),
+    low and high (the 95 % interval of the mean difference by Student's t; NaN for fewer than two pairs), p (two-sided,
+    exact signed-rank; NaN for fewer than two pairs; with n pairs it cannot be below 2 / 2ⁿ).
+    """
+    means = by_seed(frame, metric)
+    rows = []
+    for (dataset, arm), part in means[~means["main"].astype(bool)].groupby(["dataset", "arm"], sort=False):
+        main = means[means["main"].astype(bool) & (means["dataset"] == dataset)].set_index("seed")["value"]
+        both = part.set_index("seed").join(main.rename("main run"), how="inner")
+        difference = (both["value"] - both["main run"]).to_numpy()
+        if not len(difference):
+            continue
+        low = high = p = np.nan
+        if len(difference) > 1:
+            low, high = _interval(difference)
+            p = 1.0 if not difference.any() else float(wilcoxon(difference, method="auto").pvalue)
+        rows.append((dataset, arm, metric, part["classes"].iloc[0], len(difference), difference.mean(), low, high, p))
+    names = ["dataset", "arm", "metric", "classes", "seeds", "difference", "low", "high", "p"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _interval(difference: np.ndarray) -> tuple[float, float]:
+    if np.ptp(difference) == 0:  # Student's t has nothing to divide by
+        return float(difference[0]), float(difference[0])
+    interval = ttest_1samp(difference, 0).confidence_interval(CONFIDENCE)
+    return float(interval.low), float(interval.high)
+
+
+def _difference(arm: Arm, record: dict, reference: dict | None) -> str:
+    if arm.name is None or reference is None:
+        return ""
+    for name in _ALIKE:
+        ours, main = record["parameters"][name], reference["parameters"][name]
+        if name not in arm.run and ours != main:
+            return f"{name.replace('_', ' ')} {ours}, the main run's {main}"
+    return ""
+
+
+def _metrics(record: dict) -> dict[str, float | None]:
+    maps = (record["localization"] or {}).get(record["parameters"]["method"], {})
+    gaussian, raw = maps.get("gaussian", {}), maps.get("raw", {})
+    return {
+        "auroc": record["detection"]["auroc"],
+        "pixel_auroc": gaussian.get("pixel_auroc"),
+        "pixel_auroc_raw": raw.get("pixel_auroc"),
+        "aupro": gaussian.get("aupro"),
+    }

@@ -1,0 +1,267 @@
+"""The report: one page with the verdict, every table and figure, and for each number the command that makes it.
+
+It is made of records and nothing else, and needs no network: the style is inside, figures are data URIs.
+"""
+
+import base64
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from kdhelpers import cells, comparisons, results, runs, tables
+from kdhelpers.ablations import ABLATIONS
+from kdhelpers.evaluation import AUPRO_LIMIT
+from kdhelpers.kinds import Kind, only_one
+from kdhelpers.protocols import LAST_EPOCHS, SEEDS
+from kdhelpers.published import TABLES, doubtful_means
+
+TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
+FIGURES = {
+    "figure_1": "Heat maps: test images, and where the gradient of the loss finds the anomaly.",
+    "figure_2": "The framework: the source, the cloner, and the critical points at which they are compared.",
+    "figure_3": "Critical layers: what comparing only the last, or the last two, of the critical points gives.",
+    "figure_4": "Size of the cloner: the compact one beside one as wide as the source.",
+    "figure_5": "Loss terms: the two terms of the loss, each alone and both together.",
+    "figure_6": "Heat maps by defect: an image of each kind, its mask and its map.",
+}
+VERDICTS = {"inside": "inside", "near": "near", "off": "off", "deviates": "deviates", tables.NOTHING: "no records"}
+_ARTICLE = {  # what Tables 1 to 6 show
+    1: "Localization on MVTecAD by three methods, without and with the Gaussian filter: pixel AUROC.",
+    2: "Detection on MNIST, Fashion-MNIST and CIFAR-10, each class in turn the normal one: AUROC.",
+    3: "Detection on MVTecAD by category: AUROC.",
+    4: "Localization on MVTecAD by category: pixel AUROC.",
+    5: "Detection on retinal OCT: AUROC.",
+    6: "Detection on BrainMRI and HeadCT, the latter without and with augmented training images: AUROC.",
+}
+_ABLATIONS = {
+    "11_critical_layers": "How many of the critical points, counted from the last, make the loss (Sec. 3.3.1).",
+    "12_cloner_size": "The compact cloner against one of the source's own size (Sec. 3.3.2).",
+    "13_loss_terms": "Value and direction, together and each alone (Sec. 3.3.3).",
+    "14_interpretability": "Three ways from the loss to a map of the input (Sec. 3.3.4); all share one score.",
+    "15_unstated_details": "What the article leaves open: from one protocol towards the other, one change at a time.",
+}
+_GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of these becomes rows of their own
+_TEXT = {  # columns that are not numbers; those of long texts may break
+    **dict.fromkeys(("row", "class", "method", "arm", "Gaussian", "dataset", "data set"), "text"),
+    **dict.fromkeys(("device", "made by", "working tree", "source", "python"), "text"),
+    **dict.fromkeys(("deviates in", "notebook", "platform", "packages"), "text long"),
+    **dict.fromkeys(("data sha256", "code sha256", "commit", "sha256"), "text code"),
+    "command": "text code long",
+}
+
+
+def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes]) -> str:
+    """The page as HTML: `main` in full, then each other kind of its profile in a section with what it has.
+
+    found: as `kinds.find` gives it; of `main` it may hold nothing. figures: PNG files by the names of FIGURES, those
+    that there are. The same arguments give the same text. Raises InputError for a list with records of several kinds.
+    """
+    others = [kind for kind in sorted(found) if kind.profile == main.profile and kind != main]
+    records = found.get(main, [])
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        title=TITLE,
+        remark=runs.remark(main.profile),
+        main=_section(main, records, everything=True) | {"begin": _begin(main)},
+        others=[_section(kind, found[kind], everything=False) for kind in others],
+        article=[(n, _ARTICLE[n], _table(tables.article_table(n, records))) for n in TABLES],
+        figures=[
+            (name, FIGURES[name], base64.b64encode(figures[name]).decode()) for name in FIGURES if name in figures
+        ],
+        not_drawn=[_words(name) for name in FIGURES if name not in figures],
+        doubtful=_table(doubtful_means().replace({"dataset": tables.NAMES}).rename(columns={"dataset": "data set"})),
+        rule={"slack": cells.SLACK, "near": cells.NEAR, "seeds": SEEDS, "last": LAST_EPOCHS, "aupro": AUPRO_LIMIT},
+        confidence=comparisons.CONFIDENCE,
+        code_sha256=results.code_sha256(),
+    )
+
+
+def folder(results_dir: Path, kind: Kind, found: dict[Kind, list[dict]]) -> Path:
+    """Where tables, figures and report go: RESULTS_DIR, but for smoke RESULTS_DIR/smoke once there are real records."""
+    real = any(other.profile == "full" for other in found)
+    return results_dir / "smoke" if kind.profile == "smoke" and real else results_dir
+
+
+def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
+    """Writes report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
+    there = {name: out / "figures" / f"{name}.png" for name in FIGURES}
+    page = render(found, main, {name: path.read_bytes() for name, path in there.items() if path.is_file()})
+    with results.written_at_once(out / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return out / "report.html"
+
+
+def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
+    """What the page says of one kind; everything: with the published numbers that have no records."""
+    only_one(records)
+    of_article = cells.cells(records)
+    listed = of_article if everything else of_article[of_article["verdict"] != tables.NOTHING]
+    extras = (("metrics", tables.metrics), ("localization", tables.localization), ("time", tables.running_time))
+    return {
+        "kind": kind,
+        "records": len(records),
+        "counts": {word: int((of_article["verdict"] == word).sum()) for word in VERDICTS} | {"all": len(of_article)},
+        "by_table": _table(_counts(of_article)),
+        "cells": _table(_commands(listed)),
+        "ablations": list(_ablations(records)),
+        "extras": {name: _table(make(records)) for name, make in extras},
+        "other_code": _other_code(records),
+        "provenance": _provenance(records),
+    }
+
+
+def _begin(kind: Kind) -> str:
+    """The command that makes the first records of a kind."""
+    settings = [f"PROTOCOL={kind.protocol}"] if kind.protocol != "official" else []
+    if kind.source != ("untrained" if kind.profile == "smoke" else "imagenet"):
+        settings.append(f"SOURCE={kind.source if kind.source in ('imagenet', 'untrained') else 'PATH'}")
+    return shlex.join(["./run_all.sh", kind.profile, *(["--config", *settings] if settings else [])])
+
+
+def _counts(of_article: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of each table and of all: how many of its published numbers got which."""
+    parts = [(f"Table {table}", part) for table, part in of_article.groupby("table")] + [("all", of_article)]
+    return pd.DataFrame(
+        {"row": name, "published": len(part)}
+        | {words: (part["verdict"] == word).sum() for word, words in VERDICTS.items()}
+        for name, part in parts
+    )
+
+
+def _commands(of_article: pd.DataFrame) -> pd.DataFrame:
+    """A row for each published number as text; its table, data set and method in the first column."""
+    rows = []
+    for _, cell in of_article.iterrows():
+        method = "" if cell["method"] == "ours" else ", " + _words(cells.OURS.get(cell["method"], cell["method"]))
+        there = cell["seeds"] > 0
+        rows.append(
+            {
+                "number": f"Table {cell['table']}, {tables.NAMES[cell['dataset']]}{method}",
+                "class": _words(cell["class"]),
+                "article": _number(cell["article"], cell["article ±"], "g"),
+                "ours": _number(cell["ours"], cell["±"]) if there else tables.NOTHING,
+                "seeds": cell["seeds"] if there else tables.NOTHING,
+                "difference": f"{cell['difference']:+z.2f}" if there else tables.NOTHING,
+                "verdict": cell["verdict"],
+                "deviates in": cell["deviates"] or (f"recorded: {cell['missing']}" if cell["missing"] else ""),
+                "command": cell["command"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _ablations(records: Sequence[dict]) -> Iterator[dict]:
+    """Each ablation with its tables by metric, for the classes that have an arm beside the main run."""
+    for notebook in ABLATIONS:
+        frame, left_out = comparisons.arms_frame(notebook, records)
+        of_metrics = []
+        for metric, title in comparisons.METRICS.items():
+            there = frame.dropna(subset=metric)
+            arms = there[~there["main"].astype(bool)]
+            wanted = set(zip(arms["dataset"], arms["class"], strict=True))
+            compared = [record for record in records if (record["dataset"], record["class"]) in wanted]
+            if compared:
+                beside = tables.arms_beside(notebook, compared, metric)
+                by_class = tables.ablation(notebook, compared, metric)
+                of_metrics.append((title, _table(beside), _table(by_class)))
+        words = {"title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS.get(notebook, "")}
+        yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words
+
+
+def _other_code(records: Sequence[dict]) -> dict:
+    """How many records were not made by the code that makes the page, and by notebook."""
+    other = [r["notebook"] for r in records if r["environment"]["code_sha256"] != results.code_sha256()]
+    return {"count": len(other), "notebooks": {name: other.count(name) for name in sorted(set(other))}}
+
+
+def _provenance(records: Sequence[dict]) -> list[tuple[str, dict]]:
+    """Where the numbers come from, four tables with their titles: source, data, code, environment."""
+
+    def source(record: dict) -> dict:
+        return {"source": record["source"]["name"], "sha256": record["source"]["sha256"]}
+
+    def data(record: dict) -> dict:
+        name = tables.NAMES.get(record["dataset"], record["dataset"])
+        return {"dataset": name, "data sha256": record["data"]["sha256"]}
+
+    def code(record: dict) -> dict:
+        made = record["environment"]
+        by = "this code" if made["code_sha256"] == results.code_sha256() else "other code"
+        tree = {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]]
+        found = {"made by": by, "code sha256": made["code_sha256"], "commit": made["commit"] or "unknown"}
+        return found | {"working tree": tree}
+
+    def environment(record: dict) -> dict:
+        made = record["environment"]
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
+        return {name: made[name] for name in ("python", "platform", "device", "threads")} | {"packages": packages}
+
+    return [
+        ("Source network", _grouped(records, source, "notebook")),
+        ("Data: SHA-256 over the names and contents of all files used", _grouped(records, data, "class")),
+        ("Code: SHA-256 over the modules that decide a number", _grouped(records, code, "notebook")),
+        ("Environment", _grouped(records, environment)),
+    ]
+
+
+def _grouped(records: Sequence[dict], of: Callable[[dict], dict], also: str = "") -> dict:
+    """The table of what `of` says of the records, each thing once, with how many say it and which values of `also`."""
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        groups.setdefault(tuple(of(record).items()), []).append(record)
+    rows = []
+    for key, group in sorted(groups.items(), key=lambda item: str(item[0])):
+        said = {also: ", ".join(sorted({record[also] for record in group}))} if also else {}
+        first, *rest = key
+        rows.append(dict([first]) | said | dict(rest) | {"records": len(group)})
+    return _table(pd.DataFrame(rows))
+
+
+def _table(frame: pd.DataFrame) -> dict:
+    """A frame as the template takes it: head, and rows, of cells with their style; a group's title is a row too.
+
+    A first column of _GROUPS is left out: its values, where they change, become titles over the columns.
+    """
+    names = list(frame.columns)
+    group = names.pop(0) if names and names[0] in _GROUPS else None
+    rows, last = [], ""
+    for line in frame.to_dict("records"):
+        if group and line[group] not in ("", last):
+            last = line[group]
+            rows.append({"style": "group", "cells": [{"text": last}]})
+        of_line = [{"text": _text(line[name]), "style": _style(name, line)} for name in names]
+        starts = {"  ": "sub", "article": "article", "this reproduction": "ours"}
+        style = next((style for start, style in starts.items() if str(line.get("row")).startswith(start)), "")
+        rows.append({"style": style, "cells": of_line})
+    titles = {"row": "", "dataset": "data set"}
+    return {
+        "head": [{"text": titles.get(name, name), "style": _TEXT.get(name, "number")} for name in names],
+        "rows": rows,
+    }
+
+
+def _style(column: str, line: dict) -> str:
+    value = line[column]
+    if column == "verdict" or (str(line.get("row", "")).strip().startswith("verdict") and value in VERDICTS):
+        return "number verdict " + ("none" if value == tables.NOTHING else str(value))
+    if column == "made by":
+        return "text verdict " + ("off" if value == "other code" else "inside")
+    return _TEXT.get(column, "number")
+
+
+def _text(value) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float, std: float, digits: str = ".2f") -> str:
+    return f"{value:{digits}}" + ("" if pd.isna(std) else f" ± {std:{digits}}")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,133 @@
+"""The 75 published cells: every one has its place, its verdict, and a command that fills it."""
+
+import shlex
+
+import numpy as np
+import pytest
+import yaml
+
+from kdhelpers import parameters
+from kdhelpers.cells import cells, notebook_of, verdict
+from kdhelpers.data import MVTEC
+from kdhelpers.published import published
+
+DEFAULTS = {
+    "PROTOCOL": "official",
+    "SEED": 0,
+    "SOURCE": "untrained",
+    "CLASSES": None,
+    "EPOCHS": None,
+    "IMAGE_SIZE": None,
+    "BATCH_SIZE": None,
+    "DEVICE": "cpu",
+}
+
+
+def test_without_records_every_cell_has_its_place():
+    found = cells([])
+    assert len(found) == 75
+    assert found.groupby("table").size().to_dict() == {1: 6, 2: 33, 3: 16, 4: 16, 5: 1, 6: 3}
+    assert set(found["verdict"]) == {"–"} and found["ours"].isna().all() and (found["seeds"] == 0).all()
+
+
+def test_each_command_makes_the_records_that_fill_its_cell(record, sample_data, tmp_path):
+    for _, cell in cells([]).iterrows():
+        words = shlex.split(cell["command"])
+        assert words[:2] == ["./run_all.sh", "full"]
+        given = dict(word.split("=", 1) for word in words[4:])
+        given = {name: yaml.safe_load(value) for name, value in given.items()}
+        folders = {"PROFILE": "full", "DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path)}
+        if cell["dataset"] == "mvtec":  # the sample has three of the fifteen
+            monkey = {"CLASSES": ["bottle"]} if cell["class"] in published(3)["class"].tolist() else {}
+            given = given | (monkey if given.get("CLASSES", ["bottle"]) != ["bottle"] else {})
+        try:
+            runs = parameters.resolve(words[2], **DEFAULTS | folders | given)
+        except parameters.InputError as error:
+            assert "download MVTec AD" in str(error), error  # all fifteen were asked for
+            continue
+        of_notebook = [run for run in runs if run.notebook == notebook_of(cell["table"], cell)]
+        filled = [
+            record(run.notebook, run.dataset, cls, run.arm, seed, 50.0, method=run.method)
+            for run in of_notebook
+            for cls in (MVTEC if run.dataset == "mvtec" else run.classes)
+            for seed in range(10)
+        ]
+        again = cells(filled).loc[cell.name]
+        assert again["seeds"] == 10 and again["ours"] == 50, cell["command"]
+
+
+def test_a_cell_is_the_mean_over_seeds_and_a_mean_needs_all_classes(record):
+    aurocs = {(cls, seed): 90 + int(cls) + seed for cls in "0123456789" for seed in range(10)}
+    records = [record(cls=cls, seed=seed, auroc=value) for (cls, seed), value in aurocs.items()]
+    found = cells(records).query("table == 2 and dataset == 'mnist'").set_index("class")
+    assert found.loc["3", "ours"] == np.mean([93 + seed for seed in range(10)])
+    assert found.loc["3", "±"] == pytest.approx(np.std(range(10), ddof=1))
+    assert found.loc["mean", "ours"] == pytest.approx(np.mean(list(aurocs.values())))
+    assert found.loc["mean", "±"] == pytest.approx(np.std(range(10), ddof=1))
+
+    without_one = [r for r in records if (r["class"], r["seed"]) != ("7", 4)]
+    found = cells(without_one).query("table == 2 and dataset == 'mnist'").set_index("class")
+    assert found.loc["mean", "seeds"] == 9  # seed 4 has no mean
+    assert "9 seeds instead of 10" in found.loc["mean", "deviates"] and found.loc["3", "deviates"] == ""
+    found = cells([r for r in records if r["class"] != "7"]).query("table == 2 and dataset == 'mnist'")
+    found = found.set_index("class")
+    assert found.loc["mean", "verdict"] == "–" and found.loc["mean", "missing"] == "9 of 10 classes"
+
+
+def test_table_1_reads_gradients_from_the_main_run_and_the_others_from_theirs(record):
+    records = [record("04_mvtec", "mvtec", cls, auroc=80.0) for cls in MVTEC]
+    records += [
+        record("14_interpretability", "mvtec", cls, "smoothgrad", auroc=81.0, method="smoothgrad") for cls in MVTEC
+    ]
+    found = cells(records).query("table == 1").set_index(["method", "class"])["ours"]
+    assert found["with_gaussian", "gradients"] == 80 and found["without_gaussian", "smoothgrad"] == 81
+    assert found.xs("guided_backprop", level="class").isna().all()
+
+
+@pytest.mark.parametrize(
+    "ours, spread, value, std, deviates, word",
+    [
+        (None, None, 90, 1, "", "–"),
+        (90.3, None, 90, None, "", "inside"),
+        (90.31, None, 90, None, "", "near"),
+        (91.0, 0.3, 90, 0.4, "", "inside"),  # 2 · √(0.3² + 0.4²) + 0.3 = 1.3
+        (91.3, 0.3, 90, 0.4, "", "inside"),
+        (91.31, 0.3, 90, 0.4, "", "near"),
+        (88.0, 0.0, 90, 0.0, "", "near"),
+        (87.99, 0.0, 90, 0.0, "", "off"),
+        (90.0, 0.0, 90, 0.0, "epochs 2 instead of 51", "deviates"),
+    ],
+)
+def test_verdict(ours, spread, value, std, deviates, word):
+    assert verdict(ours, spread, value, std, deviates) == word
+
+
+def test_only_the_article_s_own_runs_get_a_verdict(record):
+    ten = [record(seed=seed, auroc=99.8) for seed in range(10)]
+    assert cells(ten).query("table == 2").iloc[0]["verdict"] == "inside"
+    odd = ten[:9] + [record(seed=9, auroc=99.8, deviations=["epochs 5 instead of 51"])]
+    cell = cells(odd).query("table == 2").iloc[0]
+    assert cell["verdict"] == "deviates" and cell["deviates"] == "epochs 5 instead of 51"
+
+
+def test_the_command_of_a_number_repeats_what_was_changed(record):
+    made = {"epochs": 5, "image_size": 32, "batch_size": 64, "kept_under": "w-12345678"}
+    environment = record()["environment"] | {"source": "/a b/w.pt", "data_dir": "/data"}
+    records = [
+        record(seed=seed, kept_under="w-12345678", parameters=made, environment=environment) for seed in range(3)
+    ]
+    command = cells(records).query("table == 2").iloc[0]["command"]
+    assert shlex.split(command) == [
+        "./run_all.sh",
+        "full",
+        "01_mnist",
+        "--config",
+        'CLASSES=["0"]',
+        "EPOCHS=5",
+        "DATA_DIR=/data",
+        "seeds=3",
+        "SOURCE=/a b/w.pt",
+    ]
+    # What is not recorded yet is of the same kind.
+    command = cells(records).query("table == 2").iloc[1]["command"]
+    assert shlex.split(command)[4:] == ['CLASSES=["1"]', "SOURCE=/a b/w.pt"]

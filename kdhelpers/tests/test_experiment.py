@@ -1,0 +1,84 @@
+"""From data to record: what arms share, and what an ablation takes from the main run."""
+
+import json
+
+import pytest
+
+from kdhelpers import experiment, parameters, training
+
+MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")
+
+
+@pytest.fixture
+def given(sample_data, tmp_path):
+    return {
+        "PROFILE": "full",
+        "PROTOCOL": "official",
+        "SEED": 1,
+        "SOURCE": "untrained",
+        "CLASSES": ["bottle"],
+        "EPOCHS": 2,
+        "IMAGE_SIZE": 32,
+        "BATCH_SIZE": None,
+        "DEVICE": "cpu",
+        "DATA_DIR": str(sample_data),
+        "RESULTS_DIR": str(tmp_path / "a"),
+    }
+
+
+def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice(given, tmp_path, monkeypatch):
+    (by_itself,) = experiment.carry_out(parameters.resolve("04_mvtec", **given))
+    runs = parameters.resolve("12_cloner_size", **given | {"RESULTS_DIR": str(tmp_path / "b")})
+    by_ablation, equal = experiment.carry_out(runs)
+    texts = [
+        json.dumps({name: value for name, value in one.items() if name not in MAY_DIFFER})
+        for one in (by_itself, by_ablation)
+    ]
+    assert texts[0] == texts[1]
+    assert equal["arm"] == "equal" and equal["parameters"]["protocol"]["width"] == "equal"
+
+    def no_more(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training, "train", no_more)
+    assert experiment.carry_out(runs) == [by_ablation, equal]
+
+
+def test_arms_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
+    trainings = []
+    train = training.train
+    monkeypatch.setattr(training, "train", lambda *a, **k: trainings.append(k["title"]) or train(*a, **k))
+    monkeypatch.setattr("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 2)
+    runs = parameters.resolve("14_interpretability", **given)
+    records = experiment.carry_out(runs)
+    assert trainings == ["mvtec bottle (1 of 3)"]
+    assert [list(r["localization"]) for r in records] == [["gradients"], ["smoothgrad"], ["guided_backprop"]]
+    for record in records[1:]:
+        assert record["training"] == records[0]["training"] and record["detection"] == records[0]["detection"]
+        assert record["seconds"].get("train", 0) == 0
+
+    # Without the cloner on this machine an arm that is missing has it trained again; else nothing needs it.
+    runs[0].cloner_path("bottle").unlink()
+    assert experiment.carry_out(runs) == records and len(trainings) == 1
+    runs[2].record_path("bottle").unlink()
+    again = experiment.carry_out(runs)
+    assert len(trainings) == 2 and again[2]["localization"] == records[2]["localization"]
+
+
+def test_every_detail_that_the_article_leaves_out_can_be_changed(given):
+    classes = {"mvtec": ["bottle"], "brain_mri": ["normal"]}
+    runs = parameters.resolve("15_unstated_details", **given | {"CLASSES": classes, "EPOCHS": 1})
+    records = experiment.carry_out(runs)
+    main = {r["dataset"]: r for r in records if r["arm"] is None}
+    by_arm = {(r["dataset"], r["arm"]): r for r in records}
+    assert len(by_arm) == len(runs) == len(records)
+    # What is only judged differently has the training of the main run, what is trained differently has its own.
+    assert by_arm["mvtec", "soft_masks"]["training"] == main["mvtec"]["training"]
+    assert by_arm["mvtec", "soft_masks"]["localization"] != main["mvtec"]["localization"]
+    assert by_arm["mvtec", "score_points"]["detection"]["auroc_per_epoch"] is not None
+    for name in ("bias", "batch_norm", "order", "lam", "all", "untrained"):
+        differs = by_arm["mvtec", name]["training"]["loss"] != main["mvtec"]["training"]["loss"]
+        assert differs or name == "untrained"  # here the main run's source is untrained as well
+    assert by_arm["brain_mri", "normal_test_20"]["data"]["test_normal"] == 20
+    assert by_arm["brain_mri", "size_128"]["parameters"]["image_size"] == 128
+    assert by_arm["brain_mri", None]["data"]["test_normal"] == 10

@@ -1,0 +1,185 @@
+"""The report, from records made up here: what it says, what it keeps apart, and that it needs nothing but itself."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from kdhelpers import report, results
+from kdhelpers.errors import InputError
+from kdhelpers.kinds import Kind
+from kdhelpers.protocols import SEEDS
+
+FULL = Kind("imagenet", "full", "official")
+STAND_IN = Kind("vgg16_other-01234567", "full", "official")
+SMOKE = Kind("untrained", "smoke", "official")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def record(kind=FULL, notebook="01_mnist", dataset="mnist", cls="0", arm=None, seed=0, auroc=99.8, **changes) -> dict:
+    """A record as `results.save` writes it, its AUROC that of all epochs."""
+    maps = {name: {"pixel_auroc": 90.5, "pixel_auroc_all": 91.5, "aupro": 80.5} for name in ("raw", "gaussian")}
+    parameters = {"class": cls, "arm": arm, "seed": seed, "source": kind.source, "kept_under": kind.source}
+    parameters |= {"epochs": 51, "image_size": 32, "batch_size": 64, "method": "gradients"}
+    return {
+        "schema": 1,
+        "notebook": notebook,
+        "dataset": dataset,
+        "class": cls,
+        "arm": arm,
+        "seed": seed,
+        "profile": kind.profile,
+        "protocol": kind.protocol,
+        "source": {"name": kind.source, "sha256": "a" * 64},
+        "parameters": parameters,
+        "deviations": [],
+        "data": {"train": 6, "test_normal": 3, "test_anomalous": 3, "sha256": "d" * 64},
+        "training": {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1},
+        "detection": {"auroc": auroc, "auroc_last": auroc, "auroc_per_epoch": [auroc], "ap": 97.5, "f1_max": 96.5},
+        "localization": {"gradients": maps} if dataset == "mvtec" else None,
+        "trivial": {"mean_brightness": 40.0, "pca": 70.0},
+        "seconds": {"data": 0.1, "source": 0.2, "train": 0.3, "detect": 0.4, "localize": 0.5},
+        "peak_memory_mb": {"host": 100, "device": None},
+        "environment": {
+            "commit": "c" * 40,
+            "dirty": False,
+            "code_sha256": results.code_sha256(),
+            "source": kind.source,
+            "data_dir": "/data",
+            "python": "3.12.0",
+            "platform": "Linux",
+            "device": "cpu",
+            "threads": 1,
+            "packages": {"torch": "2.6.0"},
+        },
+    } | changes
+
+
+def between(page: str, start: str, end: str) -> str:
+    """What stands between two anchors of the page."""
+    return page.split(f'id="{start}"')[1].split(f'id="{end}"')[0]
+
+
+class Loads(HTMLParser):
+    """Everything in a page that could make a browser fetch something."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.links, self.sources, self.tags = [], [], set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.links += [value for name, value in attributes if name in ("href", "action")]
+        self.sources += [
+            value for name, value in attributes if name in ("src", "srcset", "data", "poster", "background")
+        ]
+
+
+def test_smoke_is_said_in_the_title_the_heading_and_a_banner():
+    page = report.render({SMOKE: [record(SMOKE)]}, SMOKE, {})
+    assert re.search(r"<title>[^<]+smoke: proves the way", page)
+    assert re.search(r"<h1>[^<]+smoke: proves the way", page)
+    assert "No number on this page means anything" in page
+    assert "smoke" not in report.render({FULL: [record()]}, FULL, {})
+
+
+@pytest.mark.parametrize("records", [[], [record()]])
+def test_each_of_the_75_numbers_has_its_command(records):
+    page = report.render({FULL: records} if records else {}, FULL, {})
+    commands = re.findall(r"<code>(\./run_all\.sh [^<]+)</code>", between(page, "numbers", "doubtful"))
+    assert len(commands) == 75
+    assert any(command.startswith("./run_all.sh full 04_mvtec") for command in commands)
+
+
+def test_without_records_it_says_how_to_begin_and_keeps_every_place():
+    page = report.render({}, Kind("imagenet", "full", "text"), {})
+    assert "Nothing is recorded of source imagenet, profile full, protocol text" in page
+    assert "<code>./run_all.sh full --config PROTOCOL=text</code>" in page
+    assert "<strong>0 of the 75</strong>" in page
+    for table in range(1, 7):
+        assert f'id="table_{table}"' in page
+
+
+def test_a_number_made_as_the_articles_is_counted_and_one_that_deviates_is_not():
+    as_article = [record(seed=seed, auroc=99.8 + seed / 1000) for seed in range(SEEDS)]
+    deviating = [record(cls="1", deviations=["epochs 5 instead of 51"])]
+    page = report.render({FULL: as_article + deviating}, FULL, {})
+    assert "<strong>1 of the 75</strong>" in page
+    assert '<li class="inside"><b>1</b> inside</li>' in page
+    assert '<li class="deviates"><b>1</b> deviates</li>' in page
+    assert '<li class="none"><b>73</b> no records</li>' in page
+    numbers = between(page, "numbers", "doubtful")
+    assert "99.80 ± 0.00" in numbers
+    assert "epochs 5 instead of 51; 1 seed instead of 10" in numbers
+
+
+def test_nothing_is_loaded_from_anywhere():
+    page = report.render({FULL: [record()]}, FULL, {"figure_1": PNG})
+    loads = Loads(page)
+    assert loads.sources == ["data:image/png;base64,iVBORw0KGgo="]
+    assert {link for link in loads.links if not link.startswith("#")} == {"https://arxiv.org/abs/2011.11108"}
+    assert not loads.tags & {"link", "script", "iframe", "object", "embed", "base"}
+    assert "url(" not in page and "@import" not in page
+
+
+def test_every_anchor_of_the_contents_is_there_once():
+    page = report.render({FULL: [record()], STAND_IN: [record(STAND_IN)]}, FULL, {"figure_1": PNG})
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in Loads(page).links if link.startswith("#")} <= set(ids)
+
+
+def test_kinds_have_sections_of_their_own():
+    found = {
+        FULL: [record(auroc=98.76)],
+        STAND_IN: [record(STAND_IN, auroc=12.34)],
+        SMOKE: [record(SMOKE, auroc=55.55)],
+    }
+    main, other = report.render(found, FULL, {}).split('<h2 id="kind_1"')
+    assert "98.76" in main and "12.34" not in main
+    assert "12.34" in other and "98.76" not in other
+    assert "Other records: source vgg16_other-01234567, protocol official</h2>" in other
+    assert "55.55" not in main + other  # of another profile
+    assert len(re.findall(r"<code>\./run_all\.sh", other)) == 1  # only what has records
+    with pytest.raises(InputError, match="different kinds"):
+        report.render({FULL: [record(), record(STAND_IN)]}, FULL, {})
+
+
+def test_the_same_records_give_the_same_bytes():
+    found = {FULL: [record(), record(cls="1")], STAND_IN: [record(STAND_IN)]}
+    figures = {"figure_2": PNG, "figure_1": PNG}
+    again = dict(reversed(found.items())), FULL, dict(reversed(figures.items()))
+    assert report.render(found, FULL, figures).encode() == report.render(*again).encode()
+
+
+def test_records_by_other_code_are_counted_and_marked():
+    old = record(cls="1")
+    old["environment"] |= {"code_sha256": "0" * 64}
+    page = report.render({FULL: [record(), old]}, FULL, {})
+    assert "1 of 2 records were made by other code" in page
+    assert "<code>01_mnist</code> (1)" in page
+    provenance = page.split('id="provenance"')[1]
+    assert "<b>other code</b>" in provenance and "<b>this code</b>" in provenance
+    assert "0" * 64 in provenance and "d" * 64 in provenance and "a" * 64 in provenance and "c" * 40 in provenance
+    assert "made by other code" not in report.render({FULL: [record()]}, FULL, {})
+
+
+def test_an_ablation_has_its_arms_and_what_was_left_out():
+    def ablation(arm, **changes):
+        return record(notebook="11_critical_layers", dataset="mvtec", cls="screw", arm=arm, **changes)
+
+    main = [record(notebook="04_mvtec", dataset="mvtec", cls="screw", seed=seed, auroc=80.0) for seed in (0, 1)]
+    arms = [ablation("last", seed=0, auroc=71.0), ablation("last", seed=1, auroc=73.0), ablation("last_two")]
+    arms[2]["parameters"] |= {"epochs": 5}
+    page = between(report.render({FULL: main + arms}, FULL, {}), "11_critical_layers", "12_cloner_size")
+    assert "-8.00" in page and "p (Wilcoxon)" in page and "AUPRO" in page
+    assert "MVTecAD screw, last two, seed 0: epochs 5, the main run&#39;s 51" in page
+
+
+def test_names_are_escaped():
+    own = record(notebook="00_quickstart", dataset="folder", cls="<script>alert(1)</script>")
+    odd = record(deviations=["<b>bold</b> instead of plain"])
+    page = report.render({FULL: [own, odd]}, FULL, {})
+    assert "<script" not in page and "<b>bold" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

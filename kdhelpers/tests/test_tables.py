@@ -1,0 +1,74 @@
+"""The article's tables in full, with ours below the article's own: from records, and the same from the same."""
+
+import pandas as pd
+import pytest
+
+from kdhelpers import tables
+from kdhelpers.published import published
+
+
+@pytest.fixture
+def records(record):
+    return [record(cls=cls, seed=seed, auroc=90 + seed) for cls in "03" for seed in range(3)] + [
+        record("04_mvtec", "mvtec", "screw", seed=seed, auroc=80.0, trivial={"mean_brightness": 2.0, "pca": None})
+        for seed in range(3)
+    ]
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4, 5, 6])
+def test_every_published_number_stands_in_its_table(table):
+    wide = tables.article_table(table, [])
+    numbers = wide.drop(columns=["row", "data set", "filter"], errors="ignore")
+    shown = [float(text.split(" ± ")[0]) for text in numbers.to_numpy().ravel() if text not in ("", "–")]
+    assert sorted(shown) == sorted(published(table)["value"])
+    assert not wide.isna().any().any()
+
+
+def test_ours_stands_below_the_article_s_and_what_is_missing_is_a_dash(records):
+    wide = tables.article_table(2, records)
+    mnist = wide.iloc[: wide["data set"].tolist().index("Fashion-MNIST")].set_index("row")
+    assert mnist.index.tolist()[-7:] == [
+        "article",
+        "this reproduction",
+        "  seeds",
+        "  difference",
+        "  verdict",
+        "mean brightness alone",
+        "PCA of the pixels",
+    ]
+    assert mnist["0"].tolist()[-6:] == ["91.00 ± 1.00", "3", "-8.82", "deviates", "60.00", "70.00"]
+    assert mnist["1"].tolist()[-6:] == ["–"] * 6 and mnist["mean"].tolist()[-6:] == ["–"] * 6
+
+
+def test_brightness_separates_either_way_round(records):
+    numbers = tables.article_numbers(3, records)
+    screw = numbers[numbers["class"] == "screw"].set_index("method")["value"]
+    assert screw["mean brightness alone"] == 98 and pd.isna(screw["PCA of the pixels"])
+
+
+def test_files_are_the_same_bytes_from_the_same_records(records, tmp_path):
+    for name in ("a", "b"):
+        tables.write_all(list(reversed(records)) if name == "b" else records, tmp_path / name)
+    first, second = ([p for p in sorted((tmp_path / name).rglob("*")) if p.is_file()] for name in ("a", "b"))
+    assert [path.name for path in first] == [path.name for path in second]
+    assert {f"table_{n}.{suffix}" for n in range(1, 7) for suffix in ("csv", "md", "tex")} <= {p.name for p in first}
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_the_csv_has_the_numbers_and_the_commands(records, tmp_path):
+    tables.write_all(records, tmp_path)
+    written = pd.read_csv(tmp_path / "table_2.csv", dtype={"class": str})
+    ours = written[(written["method"] == "this reproduction") & (written["dataset"] == "mnist")].set_index("class")
+    assert ours.loc["3", "value"] == 91 and ours.loc["3", "std"] == 1 and ours.loc["3", "seeds"] == 3
+    assert "seeds=3" in ours.loc["3", "command"] and ours.loc["1", "command"].startswith("./run_all.sh full 01_mnist")
+    article = written[written["method"] == "article"]
+    assert len(article) == 33 and len(written) == 319 + 33 + 2 * 33
+
+
+def test_latex_has_no_sign_that_latex_lacks(records, tmp_path):
+    tables.write_all(records, tmp_path)
+    for path in tmp_path.rglob("*.tex"):
+        text = path.read_text()
+        assert text.isascii(), (path.name, [c for c in text if not c.isascii()])
+        assert text.count(r"\begin{tabular}") == 1
