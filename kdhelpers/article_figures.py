@@ -37,6 +37,7 @@ _STYLE = {
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "image.composite_image": False,  # or a PDF has the heat's alpha twice
     "pdf.fonttype": 42,
 }
 _in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
@@ -112,8 +113,9 @@ def _by_dataset(notebook: str, records: Sequence[dict], name: str, arms, title: 
     means = by_seed(frame, "auroc")
     groups = {dataset: NAMES[dataset] for dataset in DATASETS[notebook]}
     for dataset, count in means.groupby("dataset")["classes"].first().items():
-        of_all = f"{count} of {len(data.MVTEC if dataset == 'mvtec' else data.NUMBERS)} classes"
-        groups[dataset] += "\n" + ("mean of " if count > 1 else "") + of_all
+        every = len(data.MVTEC if dataset == "mvtec" else data.NUMBERS)
+        some = "" if count == every else f" of {every}"
+        groups[dataset] += "\n" + ("mean of " if count > 1 else "") + f"{count}{some} classes"
     means = means.assign(group=means["dataset"].map(groups))
     lines = [*_left_out(left_out), *_origin(records, [notebook, *map(main_notebook, DATASETS[notebook])])]
     return show_arms(means, name, arms=arms, groups=list(groups.values()), lines=lines, title=title, width=width)
@@ -151,8 +153,6 @@ def show_arms(
         axes.text(0.5, 0.5, NO_RECORD, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=_GREY)
         axes.set(xticks=[], yticks=[])
     figure.suptitle(_heading(name, title, lines, width), x=0.07 / width, ha="left", fontsize=7)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # so that drawing it again, in whatever format, moves nothing
     plt.close(figure)  # a notebook shows the figure that the cell returns, once
     return figure
 
@@ -189,7 +189,7 @@ def _say_no_record(axes: Axes, x: float, rotation: int = 0) -> None:
 
 
 def _set_limits(axes: Axes, values: pd.DataFrame) -> None:
-    """The axis begins below the shortest bar and says where; ten points at least, and chance if anything is below it."""
+    """The axis begins below the shortest bar and says where; at least ten points, and chance if anything is below."""
     spread = values.groupby(["group", "arm"])["value"].agg(["mean", "std"]).fillna({"std": 0})
     low = min(values["value"].min(), (spread["mean"] - spread["std"]).min())
     high = max(values["value"].max(), (spread["mean"] + spread["std"]).max(), 52 if low < 50 else 0)
@@ -290,7 +290,7 @@ def _left_out(found: list[str]) -> list[str]:
 def _heading(name: str, title: str, lines: Iterable[str], width: float = _WIDTH) -> str:
     letters = int(18.5 * width)  # that fit in a line
     first = [f"{name} — {title}"] if title and len(name) + len(title) + 3 <= letters else [name, title]
-    return "\n".join(fill(line, letters) for line in (*first, *lines) if line)
+    return "\n".join(fill(line, letters, break_on_hyphens=False) for line in (*first, *lines) if line)
 
 
 def _sheet(name: str, title: str, note: str, shown: Sequence[dict]) -> tuple[Axes, float]:
@@ -299,7 +299,7 @@ def _sheet(name: str, title: str, note: str, shown: Sequence[dict]) -> tuple[Axe
     shown: the records whose pictures will be on it.
     """
     seeds = ", ".join(map(str, sorted({record["seed"] for record in shown})))
-    heat = f"heat from {100 * figures._LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
+    heat = f"heat from {100 * figures.LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
     lines = [f"{note}; {heat}; lowest recorded seed: {seeds}"] if shown else []
     heading = _heading(name, title, [*lines, *_origin(shown, {record["notebook"] for record in shown})])
     sheet = plt.figure(figsize=(_WIDTH, _WIDTH)).add_axes((0, 0, 1, 1))

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 NORMAL, ANOMALOUS = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
 _HEAT = "inferno"
-_LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
+LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 
 
 def use_style() -> None:
@@ -148,7 +148,7 @@ def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = Non
     """The image and its map over it, low heat left out; top: the map's value that is hottest, None for its maximum."""
     top = top or float(heat.max()) or 1.0
     axis.imshow(image)
-    axis.imshow(np.ma.masked_less(heat, _LOW * top), cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
+    axis.imshow(np.ma.masked_less(heat, LOW * top), cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
 
 
 def name_of(record: dict) -> str:

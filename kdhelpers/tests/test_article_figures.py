@@ -1,0 +1,193 @@
+"""The article's figures against numbers computed by hand, and what they say where there is nothing to show."""
+
+import json
+from io import BytesIO
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.text import Text
+from safetensors.numpy import save_file
+
+from kdhelpers import article_figures, figures, results
+from kdhelpers.data import MVTEC, NUMBERS
+
+SMOKE = "smoke: proves the way, not a number"
+LAYERS = {"last": "last", "last_two": "last two", None: "last four"}
+
+
+def texts_of(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+def heading_of(figure):
+    return next(text for text in texts_of(figure) if text.startswith("Figure "))
+
+
+def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind")):
+    """A side file of random pictures as `results.save` writes it; returns the record."""
+    rng = np.random.default_rng([record["seed"], len(record["class"])])
+    tensors = {
+        "shown.pixels": rng.integers(0, 256, (len(kinds), 8, 8, 3), dtype=np.uint8),
+        "shown.maps": rng.random((len(kinds), 8, 8)).astype(np.float16),
+    }
+    if record["dataset"] == "mvtec":
+        tensors["shown.masks"] = rng.integers(0, 2, (len(kinds), 8, 8), dtype=np.uint8) * np.uint8(255)
+    place = record | {"kept_under": record["parameters"]["kept_under"]}
+    path = results.path_of(folder, "cloners", place, ".safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"kinds": json.dumps(kinds)})
+    return record
+
+
+def digits(record, values):
+    """Records of Figure 3 on MNIST; values: {(arm, class, seed): AUROC}."""
+    return [
+        record("11_critical_layers" if arm else "01_mnist", cls=cls, arm=arm, seed=seed, auroc=value)
+        for (arm, cls, seed), value in values.items()
+    ]
+
+
+@pytest.fixture
+def three_seeds(record):
+    rng = np.random.default_rng(3)
+    values = {key: rng.normal(80, 4) for key in product(LAYERS, "03", range(3))}
+    return digits(record, values), values
+
+
+def test_bars_are_means_over_seeds_of_means_over_classes(three_seeds):
+    records, values = three_seeds
+    axes = article_figures.figure_3(records).axes[0]
+    by_hand = [[np.mean([values[arm, cls, seed] for cls in "03"]) for seed in range(3)] for arm in LAYERS]
+    bars = axes.patches
+    assert [bar.get_height() for bar in bars] == pytest.approx([np.mean(seeds) for seeds in by_hand])
+    assert [bar.get_x() for bar in bars] == sorted(bar.get_x() for bar in bars)
+    errors = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    segments = [container.lines[2][0].get_segments()[0] for container in errors]
+    assert [(high[1] - low[1]) / 2 for low, high in segments] == pytest.approx([np.std(s, ddof=1) for s in by_hand])
+    for dots, seeds in zip(axes.collections[-1::-2], by_hand[::-1], strict=True):
+        assert dots.get_offsets()[:, 1].tolist() == pytest.approx(seeds)
+
+
+def test_arms_stand_in_the_article_s_order(three_seeds, record):
+    records, _ = three_seeds
+    figure = article_figures.figure_3(list(reversed(records)))
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(LAYERS.values())
+    colours = [handle.get_facecolor() for handle in axes.get_legend().legend_handles]
+    assert [bar.get_facecolor() for bar in axes.patches] == colours
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["MVTecAD", "MNIST\nmean of 2 of 10 classes"]
+    assert "over 3 seeds" in heading_of(figure) and texts_of(figure).count("no record") == 1
+    legend = article_figures.figure_5([record()]).axes[0].get_legend()
+    formulas = [rf"$\mathcal{{L}}_{{{name}}}$" for name in ("dir", "val", "total")]
+    assert [text.get_text() for text in legend.get_texts()] == formulas
+
+
+def test_one_seed_has_no_error_bar_and_an_arm_without_record_says_so(record):
+    values = {(None, "3", 0): 99.0, ("last", "3", 0): 90.0}
+    figure = article_figures.figure_3(digits(record, values))
+    axes = figure.axes[0]
+    assert not any(isinstance(container, ErrorbarContainer) for container in axes.containers)
+    assert [bar.get_height() for bar in axes.patches] == [90, 99]
+    assert "one seed" in heading_of(figure) and texts_of(figure).count("no record") == 2  # last two; MVTecAD
+
+
+def test_figure_4_has_the_categories_in_order_and_their_mean(record):
+    values = {(arm, cls, seed): 60.0 + i for i, (arm, cls, seed) in enumerate(product((None, "equal"), MVTEC, (0, 1)))}
+    records = [
+        record("12_cloner_size" if arm else "04_mvtec", "mvtec", cls, arm, seed, value)
+        for (arm, cls, seed), value in reversed(values.items())
+    ]
+    axes = article_figures.figure_4(records).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == [cls.replace("_", " ") for cls in MVTEC] + ["mean of 15"]
+    heights = [bar.get_height() for bar in axes.patches]
+    by_hand = [np.mean([values[arm, cls, seed] for seed in (0, 1)]) for cls in MVTEC for arm in (None, "equal")]
+    assert heights[:-2] == pytest.approx(by_hand)
+    assert heights[-2:] == pytest.approx([np.mean(by_hand[::2]), np.mean(by_hand[1::2])])
+    alone = article_figures.figure_4([record("04_mvtec", "mvtec", "screw")]).axes[0]
+    assert [label.get_text() for label in alone.get_xticklabels()] == ["screw"]
+
+
+def test_an_axis_that_does_not_begin_at_zero_says_so_and_chance_is_drawn_where_it_is_in_view(record):
+    for value, low, chance in ((99.0, 90, False), (52.0, 45, True), (20.0, 15, True), (1.0, 0, True)):
+        axes = article_figures.figure_3(digits(record, {(None, "3", 0): value})).axes[0]
+        assert axes.get_ylim()[0] == low and axes.get_ylim()[1] > value
+        assert axes.get_ylabel() == "AUROC (%)" + (f", axis from {low}" if low else "")
+        assert ("chance" in [text.get_text() for text in axes.texts]) == chance
+
+
+def test_arms_made_otherwise_are_said_to_be_left_out(three_seeds, record):
+    records, _ = three_seeds
+    odd = record("11_critical_layers", cls="0", arm="last", seed=0, auroc=1.0, parameters={"epochs": 5})
+    figure = article_figures.figure_3([*(r for r in records if (r["class"], r["arm"]) != ("0", "last")), odd])
+    assert "left out, made otherwise than the main run: 1" in heading_of(figure)
+
+
+def test_any_groups_and_arms_can_be_shown():
+    frame = pd.DataFrame({"group": ["a", "b"], "arm": ["x", "y"], "seed": 0, "value": [70.0, 80.0]})
+    figure = article_figures.show_arms(frame, "Figure of two")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b"]
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [70, 80]
+
+
+def test_without_records_every_figure_says_so_and_what_it_is(tmp_path):
+    made = article_figures.write_all([], tmp_path, tmp_path / "figures", title=SMOKE)
+    for name, count in {"figure_1": 3, "figure_3": 1, "figure_4": 1, "figure_5": 1, "figure_6": 1}.items():
+        texts = texts_of(made[name])
+        assert texts.count("no record") == count
+        assert SMOKE in heading_of(made[name]) and heading_of(made[name]).startswith(f"Figure {name[-1]}")
+    assert len(list((tmp_path / "figures").iterdir())) == 12
+
+
+def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
+    lowest = keep(tmp_path, record(cls="3", seed=2, deviations=["epochs 5 instead of 51"]), ("good", "7", "0"))
+    records = [keep(tmp_path, record(cls="3", seed=5), ("good", "1")), lowest]
+    records += [record(cls="4", seed=0), keep(tmp_path, record(cls="4", seed=1))]  # the lowest has no side file
+    records += [keep(tmp_path, record("11_critical_layers", cls="5", arm="last"))]
+    figure = article_figures.figure_1(records, tmp_path)
+    texts = texts_of(figure)
+    assert texts.count("no record") == 2  # MVTecAD and CIFAR-10
+    assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3"]
+    assert "lowest recorded seed: 2" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
+    path = results.path_of(tmp_path, "cloners", lowest | {"kept_under": "imagenet"}, ".safetensors")
+    pictures = results.load_pictures(path)
+    image, heat = figure.axes[0].child_axes[1:3]  # after MVTecAD's empty frame
+    assert np.array_equal(image.images[0].get_array(), pictures.pixels[0])
+    hidden = heat.images[1].get_array().mask
+    assert np.array_equal(hidden, pictures.maps[0] < figures._LOW * pictures.maps.max())
+
+
+def test_figure_6_has_image_mask_and_map_by_category(record, tmp_path):
+    records = [keep(tmp_path, record("04_mvtec", "mvtec", cls)) for cls in ("zipper", "metal_nut")]
+    figure = article_figures.figure_6(records, tmp_path, title=SMOKE)
+    captions = [text for text in texts_of(figure) if text.split("\n")[0] in ("zipper", "metal nut")]
+    kinds = ["one kind", "another kind", "one kind"]
+    assert captions == [f"{cls}\n{kind}" for cls in ("metal nut", "zipper") for kind in kinds]
+    assert len(figure.axes[0].child_axes) == 3 * len(captions) and SMOKE in heading_of(figure)
+
+
+def test_fifteen_categories_and_all_digits_fit_and_no_text_is_small(record, tmp_path):
+    records = [keep(tmp_path, record("04_mvtec", "mvtec", cls)) for cls in MVTEC]
+    records += [keep(tmp_path, record(cls=cls), ["good", *NUMBERS]) for cls in NUMBERS]
+    for make, pictures in ((article_figures.figure_1, 8 + 6), (article_figures.figure_6, 15)):
+        figure = make(records, tmp_path)
+        assert len([text for text in texts_of(figure)[1:] if "\n" in text]) == pictures
+        assert figure.get_size_inches()[0] == 7
+        assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 6
+
+
+def test_the_same_figure_twice_is_the_same_file(three_seeds, record, tmp_path):
+    records, _ = three_seeds
+    records += [keep(tmp_path, record("04_mvtec", "mvtec", "screw"))]
+    made = {"a": article_figures.write_all(records, tmp_path, tmp_path / "a")}
+    figures.use_style()  # what a session has set changes nothing
+    article_figures.write_all(list(reversed(records)), tmp_path, tmp_path / "b")
+    for stem in ("figure_1", "figure_3"):  # saved again, after a notebook has shown it
+        made["a"][stem].savefig(BytesIO(), dpi=50, bbox_inches="tight")
+        article_figures.save(made["a"][stem], stem, tmp_path / "c")
+    for path in [*(tmp_path / "b").iterdir(), *(tmp_path / "c").iterdir()]:
+        if "figure_2" not in path.name:
+            assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes(), path
