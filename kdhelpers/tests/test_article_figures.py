@@ -157,7 +157,7 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     image, heat = figure.axes[0].child_axes[1:3]  # after MVTecAD's empty frame
     assert np.array_equal(image.images[0].get_array(), pictures.pixels[0])
     hidden = heat.images[1].get_array().mask
-    assert np.array_equal(hidden, pictures.maps[0] < figures._LOW * pictures.maps.max())
+    assert np.array_equal(hidden, pictures.maps[0] < figures.LOW * pictures.maps.max())
 
 
 def test_figure_6_has_image_mask_and_map_by_category(record, tmp_path):
