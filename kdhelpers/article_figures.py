@@ -40,11 +40,11 @@ _STYLE = {
     "image.composite_image": False,  # or a PDF has the heat's alpha twice
     "pdf.fonttype": 42,
 }
-_in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
+in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
 Kept = dict[str, tuple[dict, results.Pictures]]  # by class: its record, and the pictures beside it
 
 
-@_in_style
+@in_style
 def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
     """Heat maps over test images (Fig. 1): two rows of MVTecAD, then MNIST and CIFAR-10.
 
@@ -64,7 +64,7 @@ def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
     return _cut(sheet, y)
 
 
-@_in_style
+@in_style
 def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
     """Image, mask and heat map of up to fifteen defects of MVTecAD (Fig. 6), by category and kind.
 
@@ -121,7 +121,7 @@ def _by_dataset(notebook: str, records: Sequence[dict], name: str, arms, title: 
     return show_arms(means, name, arms=arms, groups=list(groups.values()), lines=lines, title=title, width=width)
 
 
-@_in_style
+@in_style
 def show_arms(
     values: pd.DataFrame,
     name: str,

@@ -37,14 +37,21 @@ def carry_out(runs: Sequence, *, cloners: bool = False) -> list[dict]:
         split = main.load(cls, image_size, normal_test)
         return split, baselines.trivial(split)
 
+    # Of training and test images apart: the classes of a data set may have the same test images.
     @lru_cache(maxsize=1)
-    def activations_of(source: str, keep: bool, *which) -> list:
-        network, _ = source_of(source, runs[0].device)
+    def on_train(source: str, cache: str, *which) -> networks.SourceActivations:
+        return networks.SourceActivations(source_of(source, runs[0].device)[0], split_of(*which)[0].train, cache=cache)
+
+    tests: dict[tuple, networks.SourceActivations] = {}  # the last one only
+
+    def on_test(source: str, cache: str, *which) -> networks.SourceActivations:
         split, _ = split_of(*which)
-        return [
-            networks.SourceActivations(network, split.train, keep=keep),
-            networks.SourceActivations(network, split.test),
-        ]
+        key = source, cache, split.dataset, split.test.pixels.shape, *split.names
+        if key not in tests:
+            tests.clear()
+            network, _ = source_of(source, runs[0].device)
+            tests[key] = networks.SourceActivations(network, split.test, cache=cache)
+        return tests[key]
 
     for number, (cls, run) in enumerate(todo, start=1):
         seconds: dict[str, float] = {}
@@ -57,7 +64,8 @@ def carry_out(runs: Sequence, *, cloners: bool = False) -> list[dict]:
             cloner, fit = results.load_fit(results.read(main.record_path(cls)), main.cloner_path(cls), run)
         else:
             with timed(seconds, "source"):
-                train, test = activations_of(run.source, not run.augment, *which)
+                train = on_train(run.source, "none" if run.augment else run.cache, *which)
+                test = on_test(run.source, run.cache, *which)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
             fit = training.train(
                 train,

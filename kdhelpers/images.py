@@ -38,8 +38,7 @@ class Images:
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """The batch at `index` (long tensor or slice): float32 (k, 3, h, w), grey repeated to three channels."""
         x = self.pixels[index].float() / 255
-        if x.shape[1] == 1:
-            x = x.repeat(1, 3, 1, 1)
+        x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         if self.normalise:
             mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
             x = (x - mean) / std

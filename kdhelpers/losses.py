@@ -5,21 +5,33 @@ Activations a_s and a_c are the lists that `networks.critical_points` returns fo
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.linalg import vecdot, vector_norm
+from torch.nn.functional import mse_loss
 
 from kdhelpers.networks import SourceActivations, critical_points
 from kdhelpers.protocols import Protocol
 
+_EPS = 1e-8  # as in torch's cosine similarity: a vector of zeros has no direction
+
 
 def value_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
     """L_val, Eq. 1: the squared distance at each critical point over its N_i activations, summed; float (n,)."""
-    return sum((s - c).square().flatten(1).mean(1) for s, c in zip(a_s, a_c, strict=True))
+    return sum(mse_loss(vec(c), vec(s), reduction="none").mean(1) for s, c in zip(a_s, a_c, strict=True))
 
 
 def direction_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
     """L_dir, Eq. 3: one minus the cosine between the vectorised activations, summed over critical points; (n,)."""
-    return sum(1 - F.cosine_similarity(s.flatten(1), c.flatten(1)) for s, c in zip(a_s, a_c, strict=True))
+    return sum(1 - _cosine(vec(s), vec(c)) for s, c in zip(a_s, a_c, strict=True))
+
+
+def vec(a: Tensor) -> Tensor:
+    """The activations of each image as one vector (n, N_i), in the order they lie in memory: nothing is copied."""
+    return a.movedim(1, -1).flatten(1)
+
+
+def _cosine(s: Tensor, c: Tensor) -> Tensor:
+    return vecdot(s, c) / (vector_norm(s, dim=1) * vector_norm(c, dim=1)).clamp(min=_EPS)
 
 
 def total_loss(l_val: Tensor, l_dir: Tensor, protocol: Protocol) -> Tensor:

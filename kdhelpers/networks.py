@@ -4,9 +4,11 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
@@ -23,7 +25,7 @@ WIDTHS = {
 }
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
 _IMAGENET_SHA256 = "397923af"  # the first digits, which torchvision puts into the file's name
-CACHE_BYTES = 2 * 2**30  # activations of S are kept in memory up to this size
+CACHES = ("auto", "device", "host", "none")  # where S's activations are kept
 
 
 def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
@@ -38,7 +40,8 @@ def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
         torch.manual_seed(seed)
         for this, following in zip(widths, [*widths[1:], None], strict=True):
             if this == "M":
-                layers.append(nn.MaxPool2d(2))
+                # The maximum and the ReLU commute: after the pool the ReLU has a quarter of the values to look at.
+                layers.insert(-1, nn.MaxPool2d(2))
                 continue
             conv = nn.Conv2d(channels, this, kernel_size=3, padding=1, bias=protocol.bias)
             nn.init.xavier_uniform_(conv.weight)
@@ -47,7 +50,7 @@ def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
                 layers.append(nn.BatchNorm2d(this))
             layers.append(nn.ReLU(inplace=True))
             channels = this
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def critical_points(
@@ -58,11 +61,13 @@ def critical_points(
     x: float (n, 3, h, w), h and w at least 32. Returns tensors (n, channels, h', w'), shallowest first.
     `relu` stands in for the network's ReLUs; guided backprop passes its own.
     """
-    pooled = []
-    for layer in network:
+    pooled: list[Tensor] = []
+    for before, layer in pairwise([None, *network]):
         x = relu(x) if relu is not None and isinstance(layer, nn.ReLU) else layer(x)
         if isinstance(layer, nn.MaxPool2d):
             pooled.append(x)
+        elif isinstance(layer, nn.ReLU) and isinstance(before, nn.MaxPool2d):  # in the cloner it follows the pool
+            pooled[-1] = x
     return pooled[-points:]
 
 
@@ -81,27 +86,39 @@ def describe(source: nn.Sequential, cloner: nn.Sequential, image_size: int) -> l
 
 
 class SourceActivations:
-    """a_S of every image of a set: computed once and kept if `keep` and they fit CACHE_BYTES, else at each call.
+    """a_S of every image of a set: computed once and kept, or at each call; the same numbers either way.
 
-    `activations[index]` is the list of `critical_points` of those `images`, without gradient.
+    `activations[index]` is the list of `critical_points` of those `images`, without gradient, on their device.
+    cache: where they are kept: "device", where the images are; "host", in main memory; "none"; or "auto", the first of
+    these that leaves half of the free memory free.
     """
 
-    def __init__(self, source: nn.Sequential, images, *, keep: bool = True):
+    def __init__(self, source: nn.Sequential, images, *, cache: str = "auto"):
         self.source, self.images, self.kept = source, images, None
         one = self._compute(slice(0, 1))
-        if keep and len(images) * sum(a.nbytes for a in one) <= CACHE_BYTES:
-            kept = [a.new_empty(len(images), *a.shape[1:]) for a in one]
+        self.cache = _room_for(len(images) * sum(a.nbytes for a in one), one[0].device) if cache == "auto" else cache
+        if self.cache != "none":
+            place = "cpu" if self.cache == "host" else one[0].device
+            pinned = self.cache == "host" and one[0].is_cuda  # so that copies to the GPU need not wait for each other
+            # Channels last, as the networks compute: an image's activations lie in one piece.
+            self.kept = [
+                torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, device=place, pin_memory=pinned)
+                for a in one
+            ]
             for index in self.chunks():
-                for whole, part in zip(kept, self._compute(index), strict=True):
-                    whole[index] = part
-            self.kept = kept
+                for whole, part in zip(self.kept, self._compute(index), strict=True):
+                    whole[index] = part.permute(0, 2, 3, 1)
 
     @torch.no_grad()
     def _compute(self, index) -> list[Tensor]:
         return critical_points(self.source, self.images[index])
 
     def __getitem__(self, index) -> list[Tensor]:
-        return self._compute(index) if self.kept is None else [a[index] for a in self.kept]
+        if self.kept is None:
+            return self._compute(index)
+        device = self.images.pixels.device
+        there = index.to(self.kept[0].device) if isinstance(index, Tensor) else index
+        return [a[there].to(device, non_blocking=True).permute(0, 3, 1, 2) for a in self.kept]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -110,6 +127,15 @@ class SourceActivations:
         """Slices that walk through the set with about `pixels` pixels of each channel in each."""
         step = max(1, pixels // self.images.pixels[0, 0].numel())
         return [slice(start, start + step) for start in range(0, len(self), step)]
+
+
+def _room_for(size: int, device: torch.device) -> str:
+    """The cache for `size` bytes that leaves half of what is free: on the device, in main memory, or none."""
+    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2:
+        return "device"
+    if size <= psutil.virtual_memory().available / 2:
+        return "host" if device.type == "cuda" else "device"
+    return "none"
 
 
 def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Sequential, dict[str, str]]:
@@ -134,7 +160,7 @@ def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Seq
         path = _imagenet_file() if source == "imagenet" else Path(source)
         identity = identify_source(str(path))
         _load_weights(features, path)
-    return features.eval().requires_grad_(False).to(device), identity
+    return features.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), identity
 
 
 def identify_source(source: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import data, memory, networks, paths, results, samples
+from kdhelpers import benchmark, data, memory, networks, paths, results, samples
 from kdhelpers.ablations import ABLATIONS, DATASETS, Arm, arms_of, main_notebook
 from kdhelpers.errors import InputError
 from kdhelpers.kinds import Kind
@@ -26,6 +27,7 @@ COMMON = (
     "IMAGE_SIZE",
     "BATCH_SIZE",
     "DEVICE",
+    "CACHE",
     "DATA_DIR",
     "RESULTS_DIR",
 )
@@ -59,6 +61,40 @@ def check_tables(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
     source = networks.source_folder(_source(given["SOURCE"], profile))
     return Kind(source, profile, _one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), _results_dir(given)
+
+
+def check_benchmark(notebook: str, namespace: dict) -> tuple[list[benchmark.Case], Path]:
+    """What the running time is measured with, a case for each of SIZES, and the file for it. Raises as `check`."""
+    names = ("PROFILE", "PROTOCOL", "SEED", "SOURCE", "SIZES", "DEVICE", "RESULTS_DIR")
+    return resolve_benchmark(**_given(notebook, namespace, names))
+
+
+def resolve_benchmark(**given) -> tuple[list[benchmark.Case], Path]:
+    """The same with all of its parameters given."""
+    profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
+    smoke = profile == "smoke"
+    sizes = ((32, 64) if smoke else (32, 128, 224)) if given["SIZES"] is None else given["SIZES"]
+    if not isinstance(sizes, (list, tuple)) or not sizes:
+        raise InputError(f"SIZES is {sizes!r}; it is None, or a list of image sizes in pixels such as [128]")
+    protocol = protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), "mvtec")
+    device = _device(given["DEVICE"])
+    cases = [
+        benchmark.Case(
+            source=_source(given["SOURCE"], profile),
+            protocol=replace(protocol, lam=protocol.lam or 1.0),  # not calibrated: no time depends on it
+            image_size=_whole("SIZES", size, least=32),
+            images=16 if smoke else max(2 * BATCH_SIZE, min(1024, 2**22 // size**2)),
+            masked=4 if smoke else 84,  # the mean over MVTecAD's categories
+            batch_size=8 if smoke else BATCH_SIZE,
+            batch_sizes=(1, 4) if smoke else (1, 8, BATCH_SIZE),
+            few=1 if smoke else 4,
+            device=device,
+            seed=_whole("SEED", given["SEED"], least=0),
+        )
+        for size in dict.fromkeys(sizes)
+    ]
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", benchmark.device_name(device)).strip("-")
+    return cases, _results_dir(given) / "running_time" / f"{name}-{profile}.json"
 
 
 def _given(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
@@ -157,6 +193,7 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
         ),
         batch_size=_whole("BATCH_SIZE", given["BATCH_SIZE"], least=1, default=BATCH_SIZE),
         device=_device(given["DEVICE"]),
+        cache=_one_of("CACHE", given["CACHE"], networks.CACHES),
         data_dir=data_dir,
         results_dir=_results_dir(given),
     )

@@ -97,7 +97,11 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
         "trivial": trivial,
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | seconds).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
-        "environment": _environment(run),
+        "environment": environment(run.device)
+        | {
+            "source": run.source,
+            "data_dir": paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir),
+        },
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
@@ -214,8 +218,8 @@ def _peak_memory_mb(device: torch.device) -> dict:
     }
 
 
-def _environment(run) -> dict:
-    device = run.device
+def environment(device: torch.device) -> dict:
+    """What a number may depend on that is no parameter: the code, the versions, the machine."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -230,8 +234,6 @@ def _environment(run) -> dict:
         "commit": git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
         "code_sha256": code_sha256(),
-        "source": run.source,
-        "data_dir": paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,

@@ -31,6 +31,7 @@ class Run:
     device: torch.device
     data_dir: Path
     results_dir: Path
+    cache: str = "auto"  # where S's activations are kept; no number depends on it
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set

@@ -84,7 +84,7 @@ def train(
     seed_everything(seed)
     if protocol.lam is None:
         protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
-    optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate)
+    optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
     curves: list[list[float]] = []
     test_scores: list[np.ndarray] = []

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import gpus
 import nbformat
 import papermill
 import yaml
@@ -144,6 +145,9 @@ def main() -> int:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--prepare-only", action="store_true", help="write the notebook with these parameters, no more")
+    parser.add_argument("--places", type=Path, metavar="FOLDER", help="take a place on one of the GPUs, kept in FOLDER")
+    parser.add_argument("--gpus", type=int, default=0, help="how many GPUs there are to take a place on")
+    parser.add_argument("--jobs-per-gpu", type=int, default=1, help="how many places each of them has")
     parser.add_argument("--debug", action="store_true", help="show the traceback of what went wrong")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -155,7 +159,15 @@ def main() -> int:
             if not equals:
                 raise InputError(f"{pair!r} is not NAME=VALUE")
             parameters[name] = yaml.safe_load(value)
-        (prepare if arguments.prepare_only else execute)(arguments.notebook, arguments.out, parameters)
+        if arguments.prepare_only:
+            prepare(arguments.notebook, arguments.out, parameters)
+        elif arguments.gpus:
+            with gpus.place(arguments.places, arguments.gpus, arguments.jobs_per_gpu) as gpu:
+                print(f"{arguments.out.stem} · on GPU {gpu} of {arguments.gpus}", flush=True)
+                os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)  # the kernel inherits it
+                execute(arguments.notebook, arguments.out, parameters)
+        else:
+            execute(arguments.notebook, arguments.out, parameters)
         return 0
     except InputError as error:
         message, where, traceback = str(error), None, []

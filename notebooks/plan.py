@@ -11,17 +11,31 @@ from pathlib import Path
 
 import execute
 import pandas as pd
+import torch
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from kdhelpers import data, networks, parameters, paths
+from kdhelpers import data, networks, parameters, paths, running_time
 from kdhelpers.ablations import ABLATIONS, DATASETS
 from kdhelpers.errors import InputError
 
 NOTEBOOKS = Path(__file__).parent
-SETTINGS_HERE = {"profile", "notebooks", "seeds", "only", "run"}  # what is in config.yaml, and what run_all.sh adds
+SETTINGS_HERE = {
+    "profile",
+    "notebooks",
+    "seeds",
+    "gpus",
+    "jobs_per_gpu",
+    "only",
+    "run",
+}  # what is in config.yaml, and what run_all.sh adds
 DOWNLOAD = "comes by itself"
 NO_CLASSES: list[str] = []
-STAGES = ("seed{}", "ablations_seed{}", "tables")
+STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
+RUNNING_TIME = "21_running_time"
+WITHOUT_DATA = {
+    RUNNING_TIME: "running time, of this machine",
+    "90_tables_and_figures": "tables and figures, of what is recorded",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Job:
     """One run of a notebook."""
 
     notebook: str
-    seed: int | None  # None for the tables, which have all seeds in them
+    seed: int | None  # None for the running time, which is the same, and the tables, which have all seeds in them
     changed: dict  # the parameters that differ from the notebook's defaults
     records: int = 0  # that the notebook has of its own
     recorded: int = 0
@@ -44,9 +58,9 @@ class Job:
 
     @property
     def stage(self) -> tuple[int, int]:
-        """Lower goes first: the main runs seed by seed, then the ablations, which take theirs from them, the tables."""
+        """Lower goes first: the main runs by seed, the ablations, which need them, the running time, the tables."""
         if self.seed is None:
-            return 2, 0
+            return 2 if self.notebook == RUNNING_TIME else 3, 0
         return int(self.notebook in ABLATIONS), self.seed
 
 
@@ -72,10 +86,13 @@ def make(config: dict) -> tuple[list[Job], str]:
     for notebook in wanted:
         path = NOTEBOOKS / f"{notebook}.ipynb"
         defaults = execute.parameters_of(path)
-        if notebook not in DATASETS:  # the tables: what is meant for the trainings is not for them
+        if notebook not in DATASETS:  # the tables, the running time: what is meant for the trainings is not for them
             mine = {name: value for name, value in given.items() if name in defaults or len(wanted) == 1}
+            if notebook == RUNNING_TIME and mine.get("SOURCE") == "imagenet" and not networks.imagenet_path().is_file():
+                del mine["SOURCE"]  # untrained weights are as fast, and need no download
             execute.check_names(path, mine)
-            jobs.append(Job(notebook, None, mine))
+            done = "only" not in config and notebook == RUNNING_TIME and _is_measured(defaults | mine)
+            jobs.append(Job(notebook, None, mine, pending=not done))
             continue
         execute.check_names(path, given)
         classes, state, help_, downloads = _data(notebook, defaults | given)
@@ -89,10 +106,33 @@ def make(config: dict) -> tuple[list[Job], str]:
     if given.get("SOURCE") == "imagenet" and profile == "full" and rows and not networks.imagenet_path().is_file():
         notes.append(f"source imagenet: VGG-16's weights come by themselves (528 MB) to {networks.imagenet_path()}")
     if not rows:
-        return jobs, "tables and figures, of what is recorded"
+        names = [WITHOUT_DATA[job.notebook] for job in jobs]
+        return jobs, "; ".join(names)
     table = pd.DataFrame(rows)
     table["share of the work"] = (100 * table["share of the work"] / max(table["share of the work"].sum(), 1)).round()
     return jobs, "\n".join([table.to_string(index=False, float_format="{:.0f} %".format), *notes])
+
+
+def gpus(config: dict) -> int:
+    """How many GPUs the jobs are spread over; 0 when they run on the CPU, or on the one that DEVICE names."""
+    count, device = config["gpus"], config.get("DEVICE", "auto")
+    if count == "auto":
+        return torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if not isinstance(count, int) or count < 0:
+        raise InputError(f"gpus is {count!r}; it is auto, or how many GPUs to use")
+    return count
+
+
+def threads(stage: tuple[int, int], profile: str, cores: int, places: int) -> int:
+    """The cores of a job of this stage."""
+    if profile == "smoke":
+        return 1
+    return cores if stage == (2, 0) else max(1, cores // max(1, places))
+
+
+def _is_measured(values: dict) -> bool:
+    cases, path = parameters.resolve_benchmark(**values)
+    return running_time.is_current(path, cases)
 
 
 def _typed(value):

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from kdhelpers import networks, paths, results, samples
 from kdhelpers.images import Images
@@ -21,6 +22,19 @@ def protocol(request):
     """Both protocols, λ set where it would be calibrated."""
     found = PROTOCOLS[request.param]
     return replace(found, lam=0.5 if found.lam is None else found.lam)
+
+
+def in_article_s_order(cloner):
+    """The same layers with each ReLU before its pool, as the article and the released code have them."""
+    layers = list(cloner)
+    for i in [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
+        layers[i : i + 2] = layers[i + 1], layers[i]
+    return nn.Sequential(*layers)
+
+
+@pytest.fixture(scope="session")
+def article_s_order():
+    return in_article_s_order
 
 
 @pytest.fixture(scope="session")

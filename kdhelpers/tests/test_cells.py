@@ -20,6 +20,7 @@ DEFAULTS = {
     "IMAGE_SIZE": None,
     "BATCH_SIZE": None,
     "DEVICE": "cpu",
+    "CACHE": "auto",
 }
 
 

@@ -21,6 +21,7 @@ def given(sample_data, tmp_path):
         "IMAGE_SIZE": 32,
         "BATCH_SIZE": None,
         "DEVICE": "cpu",
+        "CACHE": "auto",
         "DATA_DIR": str(sample_data),
         "RESULTS_DIR": str(tmp_path / "a"),
     }

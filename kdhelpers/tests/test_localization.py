@@ -45,7 +45,7 @@ class Score(nn.Module):
 
 
 @pytest.fixture
-def case(source, protocol, images):
+def case(source, protocol, images, article_s_order):
     """Everything in float64, ReLUs not in place for Captum's sake."""
     cloner = networks.make_cloner(protocol, seed=0).double().eval()
     with torch.no_grad():  # a trained BatchNorm has moved from its start
@@ -54,7 +54,7 @@ def case(source, protocol, images):
                 layer.running_mean.normal_(generator=torch.Generator().manual_seed(i)).mul_(0.1)
                 layer.running_var.add_(0.5)
     double = deepcopy(source).double()
-    plain = Score(deepcopy(double), deepcopy(cloner), protocol)
+    plain = Score(deepcopy(double), article_s_order(deepcopy(cloner)), protocol)
     for module in [*plain.outside[0], *plain.cloner]:
         if isinstance(module, nn.ReLU):
             module.inplace = False

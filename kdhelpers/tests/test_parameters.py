@@ -24,6 +24,7 @@ def given(sample_data, tmp_path):
         "IMAGE_SIZE": None,
         "BATCH_SIZE": None,
         "DEVICE": "cpu",
+        "CACHE": "auto",
         "DATA_DIR": str(sample_data),
         "RESULTS_DIR": str(tmp_path),
     }

@@ -23,6 +23,7 @@ def run(sample_data, tmp_path):
         IMAGE_SIZE=32,
         BATCH_SIZE=None,
         DEVICE="cpu",
+        CACHE="auto",
         DATA_DIR=str(sample_data),
         RESULTS_DIR=str(tmp_path / "results"),
     )
@@ -124,5 +125,5 @@ def test_every_decisive_module_counts_for_the_code_s_checksum():
     there = {path.stem for path in Path(kdhelpers.paths.__file__).parent.glob("*.py")}
     of_no_number = {"__init__", "errors", "figures", "memory", "parameters", "paths", "results", "tables"}
     of_no_number |= {"ablations", "article_figures", "cells", "commands", "comparisons", "framework", "kinds"}
-    of_no_number |= {"published", "report", "runs"}
+    of_no_number |= {"published", "report", "runs", "benchmark", "plain", "running_time"}
     assert there - of_no_number == set(results._DECISIVE)
