@@ -17,11 +17,11 @@ DATASETS = {
     "05_retinal_oct": ("retinal_oct",),
     "06_head_ct": ("head_ct",),
     "07_brain_mri": ("brain_mri",),
-    "11_critical_layers": ("mvtec", "mnist"),
+    "11_critical_layers": ("mnist", "mvtec"),
     "12_cloner_size": ("mvtec",),
-    "13_loss_terms": ("mvtec", "mnist", "fashion_mnist", "cifar10"),
+    "13_loss_terms": ("mnist", "fashion_mnist", "cifar10", "mvtec"),
     "14_interpretability": ("mvtec",),
-    "15_unstated_details": ("mvtec", "mnist", "head_ct", "brain_mri"),
+    "15_unstated_details": ("mnist", "mvtec", "head_ct", "brain_mri"),
 }
 """The data sets of each notebook that trains."""
 ABLATIONS = tuple(name for name in DATASETS if name[0] == "1")

@@ -18,40 +18,56 @@ def command_for(
     a number, whose source, epochs, size, batch, data folder and seeds the line repeats where they are not the defaults.
     like: a record of the kind that the cell is of, for the source and protocol of the line when it has no records.
     """
-    first = records[0] if records else None
-    words = ["./run_all.sh", first["profile"] if first else "full", notebook]
     settings: dict[str, object] = {}
-    dataset = first["dataset"] if first else DATASETS[notebook][0]
+    dataset = records[0]["dataset"] if records else DATASETS[notebook][0]
     if classes is not None:
         settings["CLASSES"] = list(classes) if len(DATASETS[notebook]) == 1 else {dataset: list(classes)}
     if arm is not None or notebook == "06_head_ct":
         settings["ARMS"] = [arm or "plain"]
-    if first and first["profile"] == "full":
-        settings |= _changed(records, dataset)
-    elif like and not first and like["profile"] == "full":
-        settings |= _of_kind(like)
-    if not settings:
-        return " ".join(words)
-    return shlex.join([*words, "--config", *(f"{name}={_text(value)}" for name, value in settings.items())])
+    if not records:
+        return _line("full", notebook, settings | (_of_kind(like) if like and like["profile"] == "full" else {}))
+    # Records that were not all made with the same settings need a line each.
+    groups: dict[tuple, set[int]] = {}
+    for record in records:
+        changed = _changed(record) if record["profile"] == "full" else {}
+        groups.setdefault(tuple(changed.items()), set()).add(record["seed"])
+    lines = []
+    for changed, seeds in groups.items():
+        for which in _seeds(seeds) if records[0]["profile"] == "full" else [{}]:
+            lines.append(_line(records[0]["profile"], notebook, settings | dict(changed) | which))
+    return " && ".join(lines)
 
 
-def _changed(records: Sequence[dict], dataset: str) -> dict[str, object]:
-    first, setting = records[0], SETTINGS[dataset]
-    parameters, environment = first["parameters"], first["environment"]
+def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
+    given = ["--config", *(f"{name}={_text(value)}" for name, value in settings.items())] if settings else []
+    return shlex.join(["./run_all.sh", profile, notebook, *given])
+
+
+def _seeds(seeds: set[int]) -> list[dict[str, int]]:
+    """The settings that run just these seeds, one for each line that it takes."""
+    if seeds == set(range(len(seeds))):
+        return [{"seeds": len(seeds)} if len(seeds) != SEEDS else {}]
+    return [{"SEED": seed} for seed in sorted(seeds)]
+
+
+def _changed(record: dict) -> dict[str, object]:
+    parameters, setting = record["parameters"], SETTINGS[record["dataset"]]
     compared = {
         "EPOCHS": (parameters["epochs"], setting.epochs),
         "IMAGE_SIZE": (parameters["image_size"], setting.image_size),
         "BATCH_SIZE": (parameters["batch_size"], BATCH_SIZE),
-        "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
-        "seeds": (1 + max(record["seed"] for record in records), SEEDS),
     }
-    changed = {name: value for name, (value, default) in compared.items() if value != default}
-    return changed | _of_kind(first)
+    return {name: value for name, (value, default) in compared.items() if value != default} | _of_kind(record)
 
 
 def _of_kind(record: dict) -> dict[str, str]:
-    source = record["environment"]["source"] if record["parameters"]["kept_under"] != "imagenet" else "imagenet"
-    compared = {"PROTOCOL": (record["protocol"], "official"), "SOURCE": (source, "imagenet")}
+    environment = record["environment"]
+    source = environment["source"] if record["parameters"]["kept_under"] != "imagenet" else "imagenet"
+    compared = {
+        "PROTOCOL": (record["protocol"], "official"),
+        "SOURCE": (source, "imagenet"),
+        "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
+    }
     return {name: value for name, (value, default) in compared.items() if value != default}
 
 

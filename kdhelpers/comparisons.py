@@ -68,25 +68,47 @@ def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Each arm against the main run, paired over seeds: the mean difference, its interval, and Wilcoxon's test.
 
-    frame: of `arms_frame`. Columns: dataset, arm, metric, classes, seeds (pairs), difference (arm minus main, points),
-    low and high (the 95 % interval of the mean difference by Student's t; NaN for fewer than two pairs), p (two-sided,
-    exact signed-rank; NaN for fewer than two pairs; with n pairs it cannot be below 2 / 2ⁿ).
+    frame: of `arms_frame`. Pairs are seeds, over the classes that the arm has in common with the main run; a seed
+    counts when both have all of these. Columns: dataset, arm, metric, classes (how many), seeds (pairs), value and std
+    (the arm's mean and standard deviation over these seeds), main (the main run's mean over the same), difference (arm
+    minus main, points), low and high (the 95 % interval of the mean difference by Student's t), p (two-sided, exact
+    signed-rank; with n pairs it cannot be below 2 / 2ⁿ). NaN where two pairs are needed and there is one.
     """
-    means = by_seed(frame, metric)
     rows = []
-    for (dataset, arm), part in means[~means["main"].astype(bool)].groupby(["dataset", "arm"], sort=False):
-        main = means[means["main"].astype(bool) & (means["dataset"] == dataset)].set_index("seed")["value"]
-        both = part.set_index("seed").join(main.rename("main run"), how="inner")
-        difference = (both["value"] - both["main run"]).to_numpy()
-        if not len(difference):
-            continue
-        low = high = p = np.nan
-        if len(difference) > 1:
-            low, high = _interval(difference)
-            p = 1.0 if not difference.any() else float(wilcoxon(difference, method="auto").pvalue)
-        rows.append((dataset, arm, metric, part["classes"].iloc[0], len(difference), difference.mean(), low, high, p))
-    names = ["dataset", "arm", "metric", "classes", "seeds", "difference", "low", "high", "p"]
+    frame = frame.dropna(subset=metric)
+    keys = ["class", "seed"]
+    for dataset, part in frame.groupby("dataset", sort=False):
+        of_main = part[part["main"].astype(bool)].set_index(keys)[metric].rename("main run")
+        for arm, values in part[~part["main"].astype(bool)].groupby("arm", sort=False):
+            both = values.set_index(keys)[[metric]].join(of_main, how="inner").unstack("class").dropna()
+            if both.empty:
+                continue
+            means = both.T.groupby(level=0).mean().T  # over classes: a column for the arm and one for the main run
+            difference = (means[metric] - means["main run"]).to_numpy()
+            several = len(difference) > 1
+            low, high = _interval(difference) if several else (np.nan, np.nan)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "arm": arm,
+                    "metric": metric,
+                    "classes": both.shape[1] // 2,
+                    "seeds": len(difference),
+                    "value": means[metric].mean(),
+                    "std": means[metric].std(ddof=1),
+                    "main": means["main run"].mean(),
+                    "difference": difference.mean(),
+                    "low": low,
+                    "high": high,
+                    "p": _p_value(difference) if several else np.nan,
+                }
+            )
+    names = "dataset arm metric classes seeds value std main difference low high p".split()
     return pd.DataFrame(rows, columns=names)
+
+
+def _p_value(difference: np.ndarray) -> float:
+    return float(wilcoxon(difference).pvalue) if difference.any() else 1.0
 
 
 def _interval(difference: np.ndarray) -> tuple[float, float]:

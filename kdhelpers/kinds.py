@@ -32,14 +32,13 @@ def only_one(records: Sequence[dict]) -> Kind | None:
     return found[0] if found else None
 
 
-def find(results_dir: Path) -> dict[Kind, list[dict]]:
-    """All records under RESULTS_DIR by kind, each list sorted by notebook, data set, class, arm and seed.
+def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
+    """The records of a profile under RESULTS_DIR by kind, sorted by notebook, data set, class, arm and seed.
 
     Raises InputError for a file that is no record, or that lies where another one belongs.
     """
-    root = Path(results_dir) / "records"
     found: dict[Kind, list[dict]] = {}
-    for path in sorted(root.rglob("*.json")):
+    for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
         record = results.read(path)
         kind = kind_of(record)
         place = results.path_of(results_dir, "records", record | {"kept_under": kind.source}, ".json")

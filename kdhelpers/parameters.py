@@ -58,9 +58,13 @@ def check_arms(notebook: str, namespace: dict) -> list[Run]:
 def check_tables(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records that the tables are about, and RESULTS_DIR, from a notebook's globals. Raises as `check`."""
     given = _given(notebook, namespace, ("PROFILE", "PROTOCOL", "SOURCE", "RESULTS_DIR"))
-    profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
-    source = networks.source_folder(_source(given["SOURCE"], profile))
-    return Kind(source, profile, _one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), _results_dir(given)
+    profile, results_dir = _one_of("PROFILE", given["PROFILE"], PROFILES), _results_dir(given)
+    if given["RESULTS_DIR"] is not None and not results_dir.is_dir():
+        raise InputError(f"RESULTS_DIR {results_dir} is not a folder: name the one that holds the records")
+    source = _source(given["SOURCE"], profile)
+    if not (results_dir / "records" / source).is_dir():  # as its records' folder is called, or as for the trainings
+        source = networks.source_folder(source)
+    return Kind(source, profile, _one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), results_dir
 
 
 def check_benchmark(notebook: str, namespace: dict) -> tuple[list[benchmark.Case], Path]:
@@ -145,7 +149,9 @@ def resolve(notebook: str, **given) -> list[Run]:
     for dataset in datasets:
         if dataset in chosen:
             runs += _arms(notebook, dataset, given | {name: values[dataset] for name, values in by_dataset.items()})
-    wanted = _some_of("ARMS", given.get("ARMS"), tuple(dict.fromkeys(run.arm or run.label for run in runs)))
+    # The main run of an ablation needs no asking for.
+    names = [run.arm or run.label for run in runs if run.arm or notebook not in ABLATIONS]
+    wanted = _some_of("ARMS", given.get("ARMS"), tuple(dict.fromkeys(names)))
     # The main run of an ablation goes with every arm: it is what the arm is compared with.
     return [run for run in runs if (run.arm or run.label) in wanted or (run.arm is None and notebook in ABLATIONS)]
 
@@ -240,7 +246,10 @@ def _classes(given: Sequence | str | None, dataset: str, data_dir: Path, smoke: 
     else:
         raise InputError(f"CLASSES is {given!r}; it is None for all classes, or a list such as ['3']")
     status = data.status(dataset, data_dir)
+    sample = [cls for cls, line in status.items() if not line]
     for cls in classes:
+        if smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
+            raise InputError(f"{dataset} {cls}: not in the generated sample, which has {', '.join(sample)}")
         if status[cls] not in ("", "download"):
             raise InputError(
                 f"{dataset} {cls}: {status[cls]}" + (" (or name others in CLASSES)" if len(status) > 1 else "")
@@ -258,8 +267,10 @@ def _some_of(name: str, value, allowed: tuple) -> tuple:
     """None: all of them."""
     if value is None:
         return allowed
-    if not isinstance(value, (list, tuple)) or any(v not in allowed for v in value):
-        raise InputError(f"{name} is {value!r}; it is None for all, or a list of some of {list(allowed)}")
+    wrong = [v for v in value if v not in allowed] if isinstance(value, (list, tuple)) else None
+    if wrong is None or wrong:
+        hint = _suggest(wrong[0], allowed) if wrong else ""
+        raise InputError(f"{name} is {value!r}; it is None for all, or a list of some of {list(allowed)}{hint}")
     return tuple(dict.fromkeys(value))
 
 

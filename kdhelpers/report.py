@@ -13,6 +13,7 @@ import pandas as pd
 
 from kdhelpers import cells, comparisons, results, runs, tables
 from kdhelpers.ablations import ABLATIONS
+from kdhelpers.commands import command_for
 from kdhelpers.evaluation import AUPRO_LIMIT
 from kdhelpers.kinds import Kind, only_one
 from kdhelpers.protocols import LAST_EPOCHS, SEEDS
@@ -20,12 +21,12 @@ from kdhelpers.published import TABLES, doubtful_means
 
 TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
 FIGURES = {
-    "figure_1": "Heat maps: test images, and where the gradient of the loss finds the anomaly.",
+    "figure_1": "Heat maps: test images, and where the gradient of the loss is largest.",
     "figure_2": "The framework: the source, the cloner, and the critical points at which they are compared.",
     "figure_3": "Critical layers: what comparing only the last, or the last two, of the critical points gives.",
     "figure_4": "Size of the cloner: the compact one beside one as wide as the source.",
     "figure_5": "Loss terms: the two terms of the loss, each alone and both together.",
-    "figure_6": "Heat maps by defect: an image of each kind, its mask and its map.",
+    "figure_6": "Heat maps by category and kind of defect: image, mask and map.",
 }
 VERDICTS = {"inside": "inside", "near": "near", "off": "off", "deviates": "deviates", tables.NOTHING: "no records"}
 _ARTICLE = {  # what Tables 1 to 6 show
@@ -41,7 +42,8 @@ _ABLATIONS = {
     "12_cloner_size": "The compact cloner against one of the source's own size (Sec. 3.3.2).",
     "13_loss_terms": "Value and direction, together and each alone (Sec. 3.3.3).",
     "14_interpretability": "Three ways from the loss to a map of the input (Sec. 3.3.4); all share one score.",
-    "15_unstated_details": "What the article leaves open: from one protocol towards the other, one change at a time.",
+    "15_unstated_details": "What the article leaves open: each difference of the protocols alone, then all together; "
+    "bias, another λ, an untrained source; for the medical sets another size and split.",
 }
 _GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of these becomes rows of their own
 _TEXT = {  # columns that are not numbers; those of long texts may break
@@ -80,9 +82,9 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
     )
 
 
-def folder(results_dir: Path, kind: Kind, found: dict[Kind, list[dict]]) -> Path:
+def folder(results_dir: Path, kind: Kind) -> Path:
     """Where tables, figures and report go: RESULTS_DIR, but for smoke RESULTS_DIR/smoke once there are real records."""
-    real = any(other.profile == "full" for other in found)
+    real = next((results_dir / "records").glob("*/full/**/*.json"), None)
     return results_dir / "smoke" if kind.profile == "smoke" and real else results_dir
 
 
@@ -156,6 +158,7 @@ def _commands(of_article: pd.DataFrame) -> pd.DataFrame:
 
 def _ablations(records: Sequence[dict]) -> Iterator[dict]:
     """Each ablation with its tables by metric, for the classes that have an arm beside the main run."""
+    like = next((record for record in records if record["arm"] is None), None)
     for notebook in ABLATIONS:
         frame, left_out = comparisons.arms_frame(notebook, records)
         of_metrics = []
@@ -168,7 +171,8 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
                 beside = tables.arms_beside(notebook, compared, metric)
                 by_class = tables.ablation(notebook, compared, metric)
                 of_metrics.append((title, _table(beside), _table(by_class)))
-        words = {"title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS.get(notebook, "")}
+        command = command_for(notebook, None, None, [], like)
+        words = {"command": command, "title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS.get(notebook, "")}
         yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words
 
 

@@ -29,6 +29,10 @@ from kdhelpers.errors import InputError
 from kdhelpers.training import Fit
 
 SCHEMA = 1
+_FIELDS = frozenset(
+    "schema notebook dataset class arm seed profile protocol source parameters deviations data training detection "
+    "localization trivial seconds peak_memory_mb environment".split()
+)
 _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
 # The modules that decide a number: a change in any of them makes a record stale, a change of a picture does not.
 _DECISIVE = (
@@ -130,7 +134,7 @@ def read(path: Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a record ({error}): delete it and run its notebook again") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not record.keys() >= _FIELDS:
         raise InputError(f"{path} is not a record of schema {SCHEMA}: delete it and run its notebook again")
     return record
 

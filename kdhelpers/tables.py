@@ -3,6 +3,7 @@
 Every table is a DataFrame; `write` makes the three files of it. Numbers are per cent unless a column says otherwise.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from pandas.io.formats.style import Styler
 from kdhelpers import results
 from kdhelpers.ablations import ABLATIONS, arms_of, main_notebook
 from kdhelpers.cells import MEAN, cells, value_of
-from kdhelpers.comparisons import METRICS, arms_frame, by_seed, paired
+from kdhelpers.comparisons import METRICS, arms_frame, paired
 from kdhelpers.data import MVTEC
-from kdhelpers.kinds import only_one
+from kdhelpers.kinds import Kind, only_one
 from kdhelpers.protocols import protocol_for
 from kdhelpers.published import NAMES, TABLES, as_printed, published
 
@@ -175,23 +176,30 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
 def arms_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
     """The arms of an ablation below each other, a row for each data set and arm, against its main run; text.
 
-    Columns: the mean over classes ± the standard deviation over seeds, and what `comparisons.paired` says.
+    The mean over classes ± the standard deviation over seeds, and beside it the main run's over the same classes and
+    seeds, with what `comparisons.paired` says of the difference. A main run's own row has all of its classes and seeds.
     """
     frame, _ = arms_frame(notebook, records)
-    means, pairs = by_seed(frame, metric), paired(frame, metric)
+    frame = frame.dropna(subset=metric)
+    pairs = paired(frame, metric)
     rows = []
-    for (dataset, arm), part in means.groupby(["dataset", "arm"], sort=False):
+    for (dataset, arm), part in frame.groupby(["dataset", "arm"], sort=False):
+        row = {"data set": _title(dataset), "arm": arm}
         pair = pairs[(pairs["dataset"] == dataset) & (pairs["arm"] == arm)]
-        row = {"data set": _title(dataset), "arm": arm, "classes": part["classes"].iloc[0], "seeds": len(part)}
-        row |= {METRICS[metric]: _mean_std(part["value"]), "difference": "", "95 % interval": "", "p (Wilcoxon)": ""}
         if len(pair):
             one = pair.iloc[0]
+            row |= {"classes": one["classes"], "seeds": one["seeds"]}
+            row |= {METRICS[metric]: _number(one["value"], one["std"]), "main run": f"{one['main']:.2f}"}
             row["difference"] = f"{one['difference']:+z.2f}"
             if one["seeds"] > 1:
                 row["95 % interval"] = f"{one['low']:+z.2f} to {one['high']:+z.2f}"
                 row["p (Wilcoxon)"] = f"{one['p']:.3g} (n = {one['seeds']})"
+        else:  # the main run, or an arm that has nothing to be compared with
+            means = part.groupby("seed")[metric].mean()
+            row |= {"classes": part["class"].nunique(), "seeds": len(means), METRICS[metric]: _mean_std(means)}
         rows.append(row)
-    return pd.DataFrame(rows)
+    columns = ["data set", "arm", "classes", "seeds", METRICS[metric], "main run", "difference"]
+    return pd.DataFrame(rows).reindex(columns=[*columns, "95 % interval", "p (Wilcoxon)"]).astype(object).fillna("")
 
 
 def changes(runs: Sequence) -> pd.DataFrame:
@@ -208,7 +216,7 @@ def changes(runs: Sequence) -> pd.DataFrame:
         ]
         nothing = f"nothing: the run of {main.notebook}" if run.arm is None else "nothing: so it is already"
         words = "; ".join(changed) or nothing
-        rows.append({"data set": _title(run.dataset), "arm": run.label, "changes": words})
+        rows.append({"data set": _title(run.dataset), "arm": run.label, "in ARMS": run.arm or "", "changes": words})
     return pd.DataFrame(rows)
 
 
@@ -251,25 +259,34 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
 
     table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and by arm.
     """
+    kind = only_one(records)
+    shutil.rmtree(folder, ignore_errors=True)  # none of another kind is left beside these
     for table in TABLES:
-        write(article_table(table, records), f"table_{table}", folder, article_numbers(table, records))
-    write(cells(records), "cells", folder)
+        write(article_table(table, records), f"table_{table}", folder, kind, article_numbers(table, records))
+    write(cells(records), "cells", folder, kind)
     for name, make in (("metrics", metrics), ("localization", localization), ("running_time", running_time)):
-        write(make(records), name, folder)
+        write(make(records), name, folder, kind)
     for notebook in ABLATIONS:
         for metric in METRICS:
             by_class = ablation(notebook, records, metric)
             if len(by_class):
-                write(by_class, f"{notebook}_{metric}", folder / "ablations")
-                write(arms_beside(notebook, records, metric), f"{notebook}_{metric}_arms", folder / "ablations")
+                write(by_class, f"{notebook}_{metric}", folder / "ablations", kind)
+                write(arms_beside(notebook, records, metric), f"{notebook}_{metric}_arms", folder / "ablations", kind)
 
 
-def write(wide: pd.DataFrame, stem: str, folder: Path, numbers: pd.DataFrame | None = None) -> None:
-    """Writes STEM.csv (of `numbers` where they are given), STEM.md and STEM.tex to `folder`, each at once or not."""
+def write(wide: pd.DataFrame, stem: str, folder: Path, kind: Kind | None, numbers: pd.DataFrame | None = None) -> None:
+    """Writes STEM.csv (of `numbers` where they are given), STEM.md and STEM.tex to `folder`, each at once or not.
+
+    Each says of which kind its records are; a table without rows is not written.
+    """
+    if not len(wide):
+        return
+    said = str(kind) if kind else "no records"
+    as_text = wide.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value).replace("nan", NOTHING)
     files = {
-        "csv": (wide if numbers is None else numbers).to_csv(index=False, lineterminator="\n"),
-        "md": wide.to_markdown(index=False, disable_numparse=True) + "\n",
-        "tex": _latex(wide),
+        "csv": (wide if numbers is None else numbers).assign(records=said).to_csv(index=False, lineterminator="\n"),
+        "md": f"*{said}*\n\n" + as_text.to_markdown(index=False, disable_numparse=True) + "\n",
+        "tex": f"% {said}\n" + _latex(as_text),
     }
     for suffix, text in files.items():
         with results.written_at_once(folder / f"{stem}.{suffix}") as temporary:

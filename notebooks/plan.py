@@ -15,7 +15,7 @@ import torch
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdhelpers import data, networks, parameters, paths, running_time
-from kdhelpers.ablations import ABLATIONS, DATASETS
+from kdhelpers.ablations import ABLATIONS, DATASETS, main_notebook
 from kdhelpers.errors import InputError
 
 NOTEBOOKS = Path(__file__).parent
@@ -101,7 +101,9 @@ def make(config: dict) -> tuple[list[Job], str]:
         changed = given | ({"CLASSES": classes} if classes else {})
         mine = [] if classes == NO_CLASSES else _jobs(notebook, defaults, changed, _seeds(notebook, config), downloads)
         jobs += mine
-        notes += [f"{notebook}, {state}: {help_}"] if help_ else []
+        # What an ablation lacks, the notebooks of its data sets have said.
+        said = notebook in ABLATIONS and set(map(main_notebook, DATASETS[notebook])) <= set(wanted)
+        notes += [f"{notebook}, {state}: {help_}"] if help_ and not said else []
         rows.append({"notebook": notebook, "data": state} | _sums(mine))
     if given.get("SOURCE") == "imagenet" and profile == "full" and rows and not networks.imagenet_path().is_file():
         notes.append(f"source imagenet: VGG-16's weights come by themselves (528 MB) to {networks.imagenet_path()}")

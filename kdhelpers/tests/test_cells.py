@@ -125,10 +125,18 @@ def test_the_command_of_a_number_repeats_what_was_changed(record):
         "--config",
         'CLASSES=["0"]',
         "EPOCHS=5",
+        "SOURCE=/a b/w.pt",
         "DATA_DIR=/data",
         "seeds=3",
-        "SOURCE=/a b/w.pt",
     ]
     # What is not recorded yet is of the same kind.
     command = cells(records).query("table == 2").iloc[1]["command"]
-    assert shlex.split(command)[4:] == ['CLASSES=["1"]', "SOURCE=/a b/w.pt"]
+    assert shlex.split(command)[4:] == ['CLASSES=["1"]', "SOURCE=/a b/w.pt", "DATA_DIR=/data"]
+    # Seeds that were made otherwise, or are not the first ones, have lines of their own.
+    records[1]["parameters"]["epochs"] = 7
+    lines = cells(records).query("table == 2").iloc[0]["command"].split(" && ")
+    assert [(part[5], part[-1]) for part in map(shlex.split, lines)] == [
+        ("EPOCHS=5", "SEED=0"),
+        ("EPOCHS=5", "SEED=2"),
+        ("EPOCHS=7", "SEED=1"),
+    ]

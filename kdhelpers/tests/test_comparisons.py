@@ -51,6 +51,19 @@ def test_means_are_over_the_classes_that_all_arms_have(six_seeds):
     assert means[means["main"]]["value"].tolist() == [values["0", seed][0] for seed in range(6)]
 
 
+def test_what_is_shown_beside_a_difference_is_what_it_is_made_of(six_seeds):
+    records, values = six_seeds
+    records = [r for r in records if r["arm"] is None or r["seed"] < 2]  # fewer seeds than the main run has
+    table = tables.arms_beside(NOTEBOOK, records).set_index("arm")
+    two, main = (np.mean([values[c, s][k] for c in "03" for s in (0, 1)]) for k in (1, 0))
+    assert table.loc["last two", ["seeds", "classes"]].tolist() == [2, 2]
+    assert table.loc["last two", "AUROC"].startswith(f"{two - 3:.2f} ± ")
+    assert table.loc["last two", "main run"] == f"{main:.2f}"
+    assert table.loc["last two", "difference"] == f"{two - 3 - main:+.2f}"
+    assert table.loc["last", ["seeds", "classes"]].tolist() == [2, 1]
+    assert table.loc["last four", "seeds"] == 6
+
+
 def test_arms_made_otherwise_are_left_out_and_named(six_seeds, record):
     records, _ = six_seeds
     odd = record(NOTEBOOK, cls="0", seed=0, arm="last_two", auroc=1.0, parameters={"epochs": 5})

@@ -48,17 +48,17 @@ def put(folder, record):
 
 
 def test_records_are_found_by_kind(record, tmp_path):
-    there = [record(seed=1), record(seed=0), *(record(**other) for other in OTHERS)]
-    for one in there:
+    for one in [record(seed=1), record(seed=0), *(record(**other) for other in OTHERS)]:
         put(tmp_path, one)
-    found = kinds.find(tmp_path)
-    assert list(found) == sorted(found) and len(found) == 4
+    found = kinds.find(tmp_path, "full")
+    assert list(found) == sorted(found) and len(found) == 3
     assert [one["seed"] for one in found["imagenet", "full", "official"]] == [0, 1]
-    assert kinds.find(tmp_path / "nothing") == {}
+    assert list(kinds.find(tmp_path, "smoke")) == [("imagenet", "smoke", "official")]
+    assert kinds.find(tmp_path / "nothing", "full") == {}
 
 
 def test_a_record_in_another_one_s_place_is_refused(record, tmp_path):
     path = put(tmp_path, record(seed=1))
     path.rename(path.with_name("mnist-0-seed2.json"))
     with pytest.raises(InputError, match="seed2.json is the record that belongs at .*seed1.json: move it there"):
-        kinds.find(tmp_path)
+        kinds.find(tmp_path, "full")

@@ -117,12 +117,12 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_arm(given):
     classes = {"mnist": ["3"], "mvtec": ["bottle"]}
     runs = parameters.resolve("11_critical_layers", **given | {"CLASSES": classes, "EPOCHS": {"mnist": 5}})
     assert [(r.dataset, r.notebook, r.arm, r.protocol.points) for r in runs] == [
-        ("mvtec", "04_mvtec", None, 4),
-        ("mvtec", "11_critical_layers", "last_two", 2),
-        ("mvtec", "11_critical_layers", "last", 1),
         ("mnist", "01_mnist", None, 4),
         ("mnist", "11_critical_layers", "last_two", 2),
         ("mnist", "11_critical_layers", "last", 1),
+        ("mvtec", "04_mvtec", None, 4),
+        ("mvtec", "11_critical_layers", "last_two", 2),
+        ("mvtec", "11_critical_layers", "last", 1),
     ]
     assert {r.dataset: (r.classes, r.epochs) for r in runs} == {"mvtec": (("bottle",), 601), "mnist": (("3",), 5)}
     chosen = parameters.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "ARMS": ["last"]})
@@ -145,10 +145,22 @@ def test_unstated_details_change_one_thing_at_a_time(protocol, dataset):
     assert replace(replace(main, **arms["all"].protocol), name=other.name) == other
 
 
+def test_arms_are_named_as_in_file_names(given):
+    wanted = given | {"CLASSES": {"mnist": ["3"]}, "ARMS": ["las"]}
+    with pytest.raises(InputError, match="ARMS is ..las..; .* some of .'last_two', 'last'. .did you mean last"):
+        parameters.resolve("11_critical_layers", **wanted)
+
+
+def test_what_the_sample_lacks_is_not_to_be_fetched(given):
+    smoke = given | {"PROFILE": "smoke", "DATA_DIR": None, "CLASSES": ["screw"]}
+    with pytest.raises(InputError, match="mvtec screw: not in the generated sample, which has bottle, "):
+        parameters.resolve("12_cloner_size", **smoke)
+
+
 def test_by_data_set_only_what_a_notebook_has(given):
-    with pytest.raises(InputError, match="CLASSES is ..3..; 11_critical_layers has several data sets.*mvtec, mnist"):
+    with pytest.raises(InputError, match="CLASSES is ..3..; 11_critical_layers has several data sets.*mnist, mvtec"):
         parameters.resolve("11_critical_layers", **given | {"CLASSES": ["3"]})
-    with pytest.raises(InputError, match="CLASSES has 'cifar10'; 11_critical_layers has mvtec, mnist"):
+    with pytest.raises(InputError, match="CLASSES has 'cifar10'; 11_critical_layers has mnist, mvtec"):
         parameters.resolve("11_critical_layers", **given | {"CLASSES": {"cifar10": ["3"]}})
     with pytest.raises(InputError, match="EPOCHS has 'mnits'"):
         parameters.resolve("11_critical_layers", **given | {"EPOCHS": {"mnits": 3}})
@@ -169,6 +181,11 @@ def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     given = {"PROFILE": "smoke", "PROTOCOL": "text", "SOURCE": "imagenet", "RESULTS_DIR": str(tmp_path)}
     kind, folder = parameters.check_tables("90_tables_and_figures", given)
     assert kind == ("untrained", "smoke", "text") and folder == tmp_path
+    (tmp_path / "records" / "vgg-12345678").mkdir(parents=True)  # a source by the name that its records have
+    kind, _ = parameters.check_tables("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
+    assert kind.source == "vgg-12345678"
+    with pytest.raises(InputError, match="RESULTS_DIR .*/nowhere is not a folder"):
+        parameters.check_tables("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
     with pytest.raises(InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, PROTOCOL"):
         parameters.check_tables("90_tables_and_figures", given | {"SEED": 0})
 

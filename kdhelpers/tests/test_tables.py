@@ -56,6 +56,16 @@ def test_files_are_the_same_bytes_from_the_same_records(records, tmp_path):
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
+def test_tables_of_another_kind_do_not_stay(records, record, tmp_path):
+    tables.write_all([*records, record("11_critical_layers", cls="0", arm="last", auroc=80.0)], tmp_path)
+    assert "source imagenet, profile full" in (tmp_path / "table_2.md").read_text()
+    assert (tmp_path / "ablations" / "11_critical_layers_auroc_arms.md").is_file()
+    tables.write_all([], tmp_path)
+    assert not (tmp_path / "ablations").exists() and not (tmp_path / "metrics.md").exists()
+    assert "no records" in (tmp_path / "table_2.md").read_text()
+    assert "nan" not in (tmp_path / "cells.md").read_text()
+
+
 def test_the_csv_has_the_numbers_and_the_commands(records, tmp_path):
     tables.write_all(records, tmp_path)
     written = pd.read_csv(tmp_path / "table_2.csv", dtype={"class": str})
