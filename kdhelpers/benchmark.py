@@ -6,9 +6,11 @@ noisy machine disturbs both and neither has the other's memory. Images are rando
 
 import gc
 import io
+import os
 import platform
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +18,7 @@ from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -366,13 +368,14 @@ class _Doubles(Images):
         return super().__getitem__(index).double()
 
 
-def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float32) -> dict:
+def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float32, image_size: int = 32) -> dict:
     """The loss of ours and of plain from the same start over `steps` steps on one batch, and how far they come apart.
 
     {"ours", "plain": one loss a step; "largest relative difference"}. In float64 they stay together; in float32 each
     step of Adam turns rounding into steps of its own, and plain with another order of summation leaves itself as far.
     """
-    case = replace(case, protocol=_official(case), images=case.batch_size)  # a batch is an epoch: it shows every step
+    # A batch is an epoch: the curve shows every step.
+    case = replace(case, protocol=_official(case), images=case.batch_size, image_size=image_size)
     source = networks.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
     other, other_cloner = plain.source_of(source).to(dtype), plain.cloner_of(cloner).to(dtype).train()
@@ -444,10 +447,20 @@ def _workers() -> Iterator[dict[str, ProcessPoolExecutor]]:
     """A process for ours, which keeps freed memory as the notebooks do, and one for plain, which does not."""
     context = get_context("spawn")
     with (
-        ProcessPoolExecutor(1, context, initializer=memory.keep_freed_memory) as ours,
-        ProcessPoolExecutor(1, context) as other,
+        ProcessPoolExecutor(1, context, initializer=_begin, initargs=(True,)) as ours,
+        ProcessPoolExecutor(1, context, initializer=_begin, initargs=(False,)) as other,
     ):
         yield {"ours": ours, "plain": other}
+
+
+def _begin(keep_freed_memory: bool) -> None:
+    def end_with_parent() -> None:  # or a worker would compute on when a notebook's kernel is killed
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if keep_freed_memory:
+        memory.keep_freed_memory()
 
 
 def _forget() -> None:

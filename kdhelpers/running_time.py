@@ -252,8 +252,9 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
 
 def is_current(path: Path, cases: list[Case]) -> bool:
     """True when this code has been measured with these cases on this machine."""
-    if not path.is_file():
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        same = record["cases"] == json.loads(json.dumps([case.parameters() for case in cases]))
+        return same and record["environment"]["code_sha256"] == results.code_sha256()
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or not one of these: it is measured again
         return False
-    record = results.read(path)
-    same = record["cases"] == json.loads(json.dumps([case.parameters() for case in cases]))
-    return same and record["environment"]["code_sha256"] == results.code_sha256()
