@@ -27,10 +27,9 @@ import torch
 from torch import nn
 
 from kdhelpers import evaluation, localization, losses, memory, networks, plain, training
+from kdhelpers.ablations import METHODS
 from kdhelpers.images import Images
 from kdhelpers.protocols import PROTOCOLS, Protocol
-
-METHODS = ("gradients", "smoothgrad", "guided_backprop")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdhelpers import results
-from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, Arm, arms_of
+from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Arm, arms_of
 from kdhelpers.article_figures import in_style
 from kdhelpers.benchmark import Case
 from kdhelpers.protocols import LAST_EPOCHS, SEEDS, SETTINGS, protocol_for
@@ -163,12 +163,10 @@ def roofline(measured: Measured, machine: dict, *, title: str = "") -> Figure:
 _ABOVE = {"textcoords": "offset points", "va": "bottom", "color": "0.2"}
 
 
-def whole_article(
-    measured: Measured, machine: dict, protocol: str, seeds: Mapping[str, int] | None = None
-) -> pd.DataFrame:
+def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFrame:
     """Hours for every record of the article and the ablations: a row for each notebook and data set, and their sum.
 
-    seeds: of the notebooks that have fewer than ten. Speeds are those of the size that is nearest, times the ratio of
+    Ten seeds, or as ablations.FEWER_SEEDS has it. Speeds are those of the size that is nearest, times the ratio of
     their pixels; a row is "measured" when all its sizes, networks and methods are, "extrapolated" otherwise. Training,
     S on all images, the scores of the last ten epochs (plain: of every tenth), maps and their metrics; reading and
     resizing images is not in it. Where S's activations take more than half of the free memory it runs in every epoch.
@@ -178,7 +176,7 @@ def whole_article(
     for notebook, datasets in DATASETS.items():
         for dataset in datasets if datasets != ("folder",) else ():
             arms = arms_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
-            count = _SETS[dataset][0] * (seeds or {}).get(notebook, SEEDS)
+            count = _SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
             costs = [_cost(measured, machine, dataset, arm) for arm in arms]
             ours, other = (count * sum(cost[name] for cost in costs) / 3600 for name in ("ours", "plain"))
             notes = list(dict.fromkeys(note for cost in costs for note in cost["notes"]))

@@ -15,7 +15,7 @@ import torch
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdhelpers import data, networks, parameters, paths, running_time
-from kdhelpers.ablations import ABLATIONS, DATASETS, main_notebook
+from kdhelpers.ablations import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
 from kdhelpers.errors import InputError
 
 NOTEBOOKS = Path(__file__).parent
@@ -150,7 +150,7 @@ def _seeds(notebook: str, config: dict) -> Iterable[int]:
     count = config["seeds"]
     if isinstance(count, dict):
         most = count[config["profile"]]
-        count = min(most, count.get(notebook, most))
+        count = min(most, count.get(notebook, FEWER_SEEDS.get(notebook, most)))
     if not isinstance(count, int) or count < 1:
         raise InputError(f"seeds is {count!r}; it is how many seeds to run, a whole number of at least 1")
     return range(count)

@@ -89,7 +89,7 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path):
     cases, path = parameters.resolve_benchmark(**given)
     measured = {case.image_size: benchmark.measure(case, rounds=1) for case in cases}
     machine = benchmark.machine(cases[0].device, small=True)
-    article = running_time.whole_article(measured, machine, "official", {"15_unstated_details": 3})
+    article = running_time.whole_article(measured, machine, "official")
     agreement = {"float32": benchmark.loss_agreement(cases[0], steps=2)}
     assert not running_time.is_current(path, cases)
     running_time.write(path, cases, machine, measured, agreement, article)
