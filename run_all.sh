@@ -137,17 +137,12 @@ run_notebooks() {
         fi
     done
     [[ ${#notebooks[@]} == 0 ]] || config+=("only=[$(IFS=,; echo "${notebooks[*]}")]")
-    trap stopped INT
     find_environment run
-    "$python" -m snakemake --snakefile notebooks/Snakefile --cores all --keep-going --nolock --quiet all rules host reason \
+    trap 'status=130' INT # Snakemake says what is kept
+    "$python" notebooks/workflow.py --snakefile notebooks/Snakefile --cores all --keep-going --nolock --quiet all rules host reason \
         ${options[@]+"${options[@]}"} --config "profile=$profile" "run=$(date +%Y%m%d-%H%M%S)-$$" \
-        ${config[@]+"${config[@]}"} || status=$?
+        ${config[@]+"${config[@]}"} || status=$((status == 130 ? 130 : $?))
     return $status
-}
-
-stopped() {
-    echo "stopped: what is recorded is kept, and the same command goes on from there"
-    exit 130
 }
 
 # test: pytest over the package's tests and over copies of the notebooks with PROFILE="smoke".

@@ -1,6 +1,6 @@
 """Which notebook runs what: the data sets of each, and the arms of the ablations (Sec. 3.3), each one change.
 
-An arm changes fields of `protocols.Protocol` or of `parameters.Run` and nothing else. The arm named None changes
+An arm changes fields of `protocols.Protocol` or of `runs.Run` and nothing else. The arm named None changes
 nothing: it is the run of its data set's own notebook, and is read from there.
 """
 

@@ -23,6 +23,7 @@ from kdhelpers.kinds import only_one
 from kdhelpers.layouts import GOOD
 from kdhelpers.protocols import PROTOCOLS
 from kdhelpers.tables import NAMES
+from kdhelpers.writing import written_at_once
 
 NO_RECORD = "no record"
 _WIDTH, _DPI = 7.0, 200  # lengths are in inches on paper
@@ -217,7 +218,7 @@ def save(figure: Figure, stem: str, folder: Path) -> None:
     """Writes STEM.png, 200 dots an inch, and STEM.pdf; the same figure always gives the same bytes."""
     fixed = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": "kdhelpers"}}
     for suffix, metadata in fixed.items():
-        with plt.style.context(["default", _STYLE]), results.written_at_once(Path(folder, f"{stem}.{suffix}")) as file:
+        with plt.style.context(["default", _STYLE]), written_at_once(Path(folder, f"{stem}.{suffix}")) as file:
             figure.savefig(file, format=suffix, dpi=_DPI, metadata=metadata)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kdhelpers.losses import score
+from kdhelpers.memory import in_chunks
 from kdhelpers.networks import critical_points
 from kdhelpers.protocols import Protocol
 
@@ -71,17 +71,18 @@ def _stretch(maps: Tensor, top: Tensor) -> Tensor:
 
 
 def smoothgrad(
-    source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protocol: Protocol, generator: torch.Generator
+    source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protocol: Protocol, generators: list[torch.Generator]
 ) -> Tensor:
     """SmoothGrad (Sec. 3.3.4): the mean of the one-channel maps of 50 noisy copies of each image; float (n, h, w).
 
-    As in the released code the maps are averaged, not the gradients; unlike there the noise has a seed, `generator`.
+    As in the released code the maps are averaged, not the gradients; unlike there the noise has a seed: each image its
+    own of `generators`, so that its map does not depend on the images beside it.
     """
     flat = x.flatten(1)
     deviation = (SMOOTHGRAD_SIGMA / (flat.amax(1) - flat.amin(1)).clamp(min=1e-3)).square().view(-1, 1, 1, 1)
     total = torch.zeros_like(x[:, 0])
     for _ in range(SMOOTHGRAD_SAMPLES):
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        noise = torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in generators]).to(x.device)
         total += one_channel(gradients(source, cloner, x + deviation * noise, protocol))
     return total / SMOOTHGRAD_SAMPLES
 
@@ -94,22 +95,23 @@ def attribution(
     method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4). images: `images.Images`.
     """
     cloner.eval()
-    generator = torch.Generator().manual_seed(seed)
-    maps = []
-    chunk = max(1, _PIXELS // images.pixels[0, 0].numel())
-    for index in tqdm(torch.arange(len(images)).split(chunk), desc=method, unit="batch", delay=1, mininterval=1):
+
+    def attribute(index: slice) -> Tensor:
         x = images[index]
         if method == "gradients":
-            maps.append(one_channel(gradients(source, cloner, x, protocol)))
-            continue
+            return one_channel(gradients(source, cloner, x, protocol))
         if method == "smoothgrad":
-            grey = smoothgrad(source, cloner, x, protocol, generator)
+            # Up to 10,000 images for each seed of a run, which no data set has among its masks.
+            generators = [torch.Generator().manual_seed(10_000 * seed + i) for i in range(index.start, index.stop)]
+            grey = smoothgrad(source, cloner, x, protocol, generators)
         elif method == "guided_backprop":
             grey = one_channel(gradients(source, cloner, x, protocol, relu=GuidedReLU.apply))
         else:
             raise ValueError(f"method {method!r}; there are gradients, smoothgrad and guided_backprop")
-        maps.append(_stretch(grey, grey.flatten(1).amax(1)) if protocol.renormalise else grey)
-    return torch.cat(maps).float().cpu().numpy()
+        return _stretch(grey, grey.flatten(1).amax(1)) if protocol.renormalise else grey
+
+    chunk = max(1, _PIXELS // images.pixels[0, 0].numel())
+    return torch.cat(in_chunks(attribute, len(images), chunk, progress=method)).float().cpu().numpy()
 
 
 def localization_map(attributions: np.ndarray, *, gaussian: bool = True) -> np.ndarray:

@@ -56,17 +56,18 @@ def score(a_s: list[Tensor], a_c: list[Tensor], protocol: Protocol) -> Tensor:
 def scores(source: SourceActivations, cloner: nn.Sequential, protocol: Protocol) -> Tensor:
     """The score of every image of a set, given as the source's activations on it; cloner in eval mode; float (n,)."""
     cloner.eval()
-    return torch.cat([score(source[i], critical_points(cloner, source.images[i]), protocol) for i in source.chunks()])
+    return torch.cat(source.by_chunks(lambda i: score(source[i], critical_points(cloner, source.images[i]), protocol)))
 
 
 @torch.no_grad()
 def calibrate(source: SourceActivations, cloner: nn.Sequential, protocol: Protocol) -> float:
     """λ that brings the two terms to one scale on the untrained cloner, over the training set (Sec. 3.1, Eq. 4)."""
     cloner.eval()
-    total_val = total_dir = 0.0
-    for index in source.chunks():
+
+    def terms(index: slice) -> tuple[float, float]:
         a_s = source[index][-protocol.points :]
         a_c = critical_points(cloner, source.images[index], protocol.points)
-        total_val += value_loss(a_s, a_c).sum().item()
-        total_dir += direction_loss(a_s, a_c).sum().item()
+        return value_loss(a_s, a_c).sum().item(), direction_loss(a_s, a_c).sum().item()
+
+    total_val, total_dir = map(sum, zip(*source.by_chunks(terms), strict=True))
     return total_val / total_dir if protocol.order == "val + lambda * dir" else total_dir / total_val

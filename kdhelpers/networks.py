@@ -15,6 +15,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from kdhelpers.errors import InputError
+from kdhelpers.memory import in_chunks
 from kdhelpers.protocols import Protocol
 
 # The layers of Fig. 2; "M" is 2×2 max-pooling, a number a 3×3 convolution of that many channels and a ReLU. The last
@@ -105,13 +106,15 @@ class SourceActivations:
                 torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, device=place, pin_memory=pinned)
                 for a in one
             ]
-            for index in self.chunks():
-                for whole, part in zip(self.kept, self._compute(index), strict=True):
-                    whole[index] = part.permute(0, 2, 3, 1)
+            self.by_chunks(self._keep)
 
     @torch.no_grad()
     def _compute(self, index) -> list[Tensor]:
         return critical_points(self.source, self.images[index])
+
+    def _keep(self, index: slice) -> None:
+        for whole, part in zip(self.kept, self._compute(index), strict=True):
+            whole[index] = part.permute(0, 2, 3, 1)
 
     def __getitem__(self, index) -> list[Tensor]:
         if self.kept is None:
@@ -123,10 +126,9 @@ class SourceActivations:
     def __len__(self) -> int:
         return len(self.images)
 
-    def chunks(self, pixels: int = 2**19) -> list[slice]:
-        """Slices that walk through the set with about `pixels` pixels of each channel in each."""
-        step = max(1, pixels // self.images.pixels[0, 0].numel())
-        return [slice(start, start + step) for start in range(0, len(self), step)]
+    def by_chunks(self, function: Callable, pixels: int = 2**19) -> list:
+        """`function` of slices that walk through the set with about `pixels` pixels of each channel in each."""
+        return in_chunks(function, len(self), max(1, pixels // self.images.pixels[0, 0].numel()))
 
 
 def _room_for(size: int, device: torch.device) -> str:

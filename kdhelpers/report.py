@@ -18,6 +18,7 @@ from kdhelpers.evaluation import AUPRO_LIMIT
 from kdhelpers.kinds import Kind, only_one
 from kdhelpers.protocols import LAST_EPOCHS, SEEDS
 from kdhelpers.published import TABLES, doubtful_means
+from kdhelpers.writing import written_at_once
 
 TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
 FIGURES = {
@@ -92,7 +93,7 @@ def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
     """Writes report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
     there = {name: out / "figures" / f"{name}.png" for name in FIGURES}
     page = render(found, main, {name: path.read_bytes() for name, path in there.items() if path.is_file()})
-    with results.written_at_once(out / "report.html") as temporary:
+    with written_at_once(out / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out / "report.html"
 

@@ -7,14 +7,10 @@ seed and code it came from. Numbers that are shares are in per cent, as in the a
 import functools
 import hashlib
 import json
-import os
 import platform
 import resource
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -22,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from kdhelpers import networks, paths
 from kdhelpers.errors import InputError
 from kdhelpers.training import Fit
+from kdhelpers.writing import written_at_once
 
 SCHEMA = 1
 _FIELDS = frozenset(
@@ -66,7 +63,7 @@ def code_sha256() -> str:
 def save(run, cls, *, source, split, fit, cloner, detection, localization, trivial, seconds, shown) -> dict:
     """Writes the cloner with its test scores and a few maps, then the record, and returns the record.
 
-    run: `parameters.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
+    run: `runs.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
     metrics}} or None. trivial: as `baselines.trivial` gives it. seconds: wall times by name. shown: a `data.Split` of
     the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite: such a
     thing is no result.
@@ -112,7 +109,7 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
     tensors |= {"scores": torch.from_numpy(fit.scores)} | _pictures(*shown)
     metadata = {"record": text, "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
     with written_at_once(run.cloner_path(cls)) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(to_bytes(tensors, metadata))
     with written_at_once(run.record_path(cls)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
@@ -191,26 +188,6 @@ def _pictures(split, maps: np.ndarray) -> dict[str, torch.Tensor]:
     if split.masks is not None:
         tensors["shown.masks"] = torch.from_numpy(np.round(255 * split.masks).astype(np.uint8))
     return tensors
-
-
-@contextmanager
-def written_at_once(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, whole and on disk, when the block ends well."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent} ({error.strerror}): give another RESULTS_DIR") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _peak_memory_mb(device: torch.device) -> dict:

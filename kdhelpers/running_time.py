@@ -18,6 +18,7 @@ from kdhelpers.article_figures import in_style
 from kdhelpers.benchmark import Case
 from kdhelpers.protocols import LAST_EPOCHS, SEEDS, SETTINGS, protocol_for
 from kdhelpers.published import NAMES
+from kdhelpers.writing import written_at_once
 
 Measured = Mapping[int, dict]
 SCHEMA = 1
@@ -243,7 +244,7 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
         "environment": results.environment(cases[0].device),
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with results.written_at_once(path) as temporary:
+    with written_at_once(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
 

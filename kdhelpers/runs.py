@@ -42,6 +42,9 @@ class Run:
     def cloner_path(self, cls: str) -> Path:
         return self._path("cloners", cls, ".safetensors")
 
+    def checkpoint_path(self, cls: str) -> Path:
+        return self._path("checkpoints", cls, ".pt")
+
     def _path(self, kind: str, cls: str, suffix: str) -> Path:
         names = ("kept_under", "profile", "notebook", "dataset", "arm", "seed")
         record = {name: getattr(self, name) for name in names} | {"protocol": self.protocol.name, "class": cls}

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from kdhelpers import results
 from kdhelpers.ablations import ABLATIONS, arms_of, main_notebook
 from kdhelpers.cells import MEAN, cells, value_of
 from kdhelpers.comparisons import METRICS, arms_frame, paired
@@ -19,6 +18,7 @@ from kdhelpers.data import MVTEC
 from kdhelpers.kinds import Kind, only_one
 from kdhelpers.protocols import protocol_for
 from kdhelpers.published import NAMES, TABLES, as_printed, published
+from kdhelpers.writing import written_at_once
 
 TRIVIAL = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
 NOTHING = "–"
@@ -289,7 +289,7 @@ def write(wide: pd.DataFrame, stem: str, folder: Path, kind: Kind | None, number
         "tex": f"% {said}\n" + _latex(as_text),
     }
     for suffix, text in files.items():
-        with results.written_at_once(folder / f"{stem}.{suffix}") as temporary:
+        with written_at_once(folder / f"{stem}.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """Distillation: the cloner learns on normal images to compute what the source computes (Sec. 3.1)."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import RandomAffine
 from tqdm import tqdm
 
+from kdhelpers.checkpoints import Checkpoint
 from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, value_loss
 from kdhelpers.networks import SourceActivations, critical_points
 from kdhelpers.protocols import LAST_EPOCHS, Protocol
+
+_EXPLODED = 1000  # times the loss of the first step: no training comes back from there
 
 
 @dataclass(frozen=True)
@@ -73,25 +77,32 @@ def train(
     seed: int,
     test: SourceActivations | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
+    checkpoint: Checkpoint | None = None,
     title: str = "training",
 ) -> Fit:
     """Trains `cloner` in place with Adam (Sec. 3.2) and returns the `Fit`.
 
     source: S on the normal training images. test: S on the test images, which are scored after each of the last ten
-    epochs. augment: a random change of a float batch (n, 3, h, w); S then sees the changed batch too.
-    Raises FloatingPointError naming the epoch and the step at which the loss stops being finite.
+    epochs. augment: a random change of a float batch (n, 3, h, w); S then sees the changed batch too. checkpoint: where
+    the state after an epoch is kept, and taken up from; the result is the same, on a CPU to the bit.
+    Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
     """
     seed_everything(seed)
-    if protocol.lam is None:
-        protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
     optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
     curves: list[list[float]] = []
     test_scores: list[np.ndarray] = []
     seconds: dict[str, float] = {}
-    start = time.perf_counter()
-    last = epochs
-    with tqdm(total=epochs, desc=title, unit="epoch", mininterval=1) as progress:
+    last, highest = epochs, math.inf
+    if kept := checkpoint and checkpoint.restore():
+        _restore(kept["networks"], cloner, optimiser, generator)
+        curves, last, highest, seconds = kept["curves"], kept["last"], kept["highest"], kept["seconds"]
+        test_scores = list(kept["scores"].numpy())
+        protocol = replace(protocol, lam=kept["lam"])
+    if protocol.lam is None:
+        protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
+    before, start = sum(seconds.values()), time.perf_counter()
+    with tqdm(total=last, initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
         while len(curves) < last:
             cloner.train()
             sums = np.zeros(3)
@@ -108,8 +119,13 @@ def train(
                 optimiser.step()
 
                 sums += len(batch) * np.array([loss.item(), l_val.mean().item(), l_dir.mean().item()])
-                if not np.isfinite(sums[0]):
-                    raise FloatingPointError(f"the loss is not finite in epoch {len(curves) + 1}, step {step}")
+                if not (math.isfinite(loss.item()) and loss.item() <= highest):
+                    raise FloatingPointError(
+                        f"{title}: the loss is {loss.item():.3g} in epoch {len(curves) + 1}, step {step}; such a "
+                        "training gives no result"
+                    )
+                if highest == math.inf:
+                    highest = _EXPLODED * loss.item()
             curves.append((sums / len(source)).tolist())
             if protocol.stop == "converged" and last == epochs and has_converged([loss for loss, _, _ in curves]):
                 last = progress.total = min(epochs, len(curves) + LAST_EPOCHS)  # ten more epochs, to report on
@@ -118,7 +134,36 @@ def train(
                     test_scores.append(scores(test, cloner, protocol).cpu().numpy())
             progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)
             progress.update()
+            seconds["train"] = before + time.perf_counter() - start - seconds.get("detect", 0.0)
+            if checkpoint and checkpoint.is_due():
+                checkpoint.keep(
+                    {
+                        "networks": _state(cloner, optimiser, generator),
+                        "scores": torch.tensor(np.array(test_scores)),
+                        "curves": curves,
+                        "last": last,
+                        "highest": highest,
+                        "seconds": seconds,
+                        "lam": protocol.lam,
+                    }
+                )
     cloner.eval()
-    seconds["train"] = time.perf_counter() - start - seconds.get("detect", 0.0)
     loss, loss_val, loss_dir = (list(curve) for curve in zip(*curves, strict=True))
     return Fit(protocol, loss, loss_val, loss_dir, seconds, np.array(test_scores, dtype=np.float32))
+
+
+def _state(cloner: nn.Sequential, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict:
+    """What the next step depends on: C, Adam's moments, and the random numbers of the order and of augmentation."""
+    return {
+        "cloner": cloner.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "order": generator.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+
+
+def _restore(state: dict, cloner: nn.Sequential, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> None:
+    cloner.load_state_dict(state["cloner"])
+    optimiser.load_state_dict(state["optimiser"])
+    generator.set_state(state["order"])
+    torch.set_rng_state(state["torch"])

@@ -9,11 +9,14 @@ import re
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
+from traceback import format_exception
 
 import gpus
 import nbformat
 import papermill
+import psutil
 import yaml
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
@@ -25,6 +28,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.paths import ROOT
 
 EVERY = 15  # seconds between two lines of progress
+TRIES = 2  # of a notebook whose kernel dies: what it had recorded, and its checkpoint, are not lost
 
 
 class ThisPython(AsyncKernelManager):
@@ -120,11 +124,10 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     # In a thread, because in the main one nbclient takes Ctrl-C for itself and reports it as a dead kernel.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    title = notebook.stem + (f" seed {parameters['SEED']}" if "SEED" in parameters else "")
     try:
         while thread.is_alive():
             thread.join(EVERY)
-            newest.show(title)
+            newest.show(title_of(notebook, parameters))
     except KeyboardInterrupt:
         partial.unlink(missing_ok=True)
         raise
@@ -133,6 +136,32 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             partial.replace(failed)
         raise failures[0]
     partial.replace(out)
+
+
+def execute_again(notebook: Path, out: Path, parameters: dict) -> None:
+    """`execute`, once more when the kernel dies."""
+    for left in reversed(range(TRIES)):
+        try:
+            return execute(notebook, out, parameters)
+        except DeadKernelError:
+            if not left:
+                raise
+            print(f"{title_of(notebook, parameters)} · its kernel died; once more", flush=True)
+
+
+def title_of(notebook: Path, parameters: dict) -> str:
+    return notebook.stem + (f" seed {parameters['SEED']}" if "SEED" in parameters else "")
+
+
+def end_with(process: int) -> None:
+    """Ends this process, and so its kernel, when that one has ended, even if it was killed."""
+    while psutil.pid_exists(process):
+        time.sleep(0.5)
+    os._exit(130)
+
+
+def _said(error: InputError | OSError) -> str:
+    return f"{error.filename} ({error.strerror})" if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def failed_path(out: Path) -> Path:
@@ -148,9 +177,12 @@ def main() -> int:
     parser.add_argument("--places", type=Path, metavar="FOLDER", help="take a place on one of the GPUs, kept in FOLDER")
     parser.add_argument("--gpus", type=int, default=0, help="how many GPUs there are to take a place on")
     parser.add_argument("--jobs-per-gpu", type=int, default=1, help="how many places each of them has")
+    parser.add_argument("--while-alive", type=int, metavar="PID", help="end when this process has ended")
     parser.add_argument("--debug", action="store_true", help="show the traceback of what went wrong")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments.while_alive:
+        threading.Thread(target=end_with, args=(arguments.while_alive,), daemon=True).start()
     logging.disable(logging.ERROR)  # what goes wrong is said below, in one line
     try:
         parameters = {}
@@ -165,19 +197,21 @@ def main() -> int:
             with gpus.place(arguments.places, arguments.gpus, arguments.jobs_per_gpu) as gpu:
                 print(f"{arguments.out.stem} · on GPU {gpu} of {arguments.gpus}", flush=True)
                 os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)  # the kernel inherits it
-                execute(arguments.notebook, arguments.out, parameters)
+                execute_again(arguments.notebook, arguments.out, parameters)
         else:
-            execute(arguments.notebook, arguments.out, parameters)
+            execute_again(arguments.notebook, arguments.out, parameters)
         return 0
-    except InputError as error:
-        message, where, traceback = str(error), None, []
+    except (InputError, OSError) as error:
+        message, where, traceback = _said(error), None, format_exception(error)
     except PapermillExecutionError as error:
         said = " ".join(error.evalue.split())
         message = said if error.ename == InputError.__name__ else f"{error.ename}: {said}"
         where = None if error.ename == InputError.__name__ else failed_path(arguments.out)
         traceback = error.traceback
     except DeadKernelError:
-        message = "the notebook's kernel died, perhaps for want of memory: a smaller BATCH_SIZE needs less"
+        message = (
+            f"the notebook's kernel died {TRIES} times, perhaps for want of memory: a smaller BATCH_SIZE needs less"
+        )
         where, traceback = failed_path(arguments.out), []
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)

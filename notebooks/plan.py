@@ -1,13 +1,15 @@
 """What the Snakefile has to run: which notebooks, with which seeds and parameters, and how far that is."""
 
 import difflib
+import fcntl
 import logging
-import sys
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 import execute
 import pandas as pd
@@ -122,7 +124,44 @@ def gpus(config: dict) -> int:
         return torch.cuda.device_count() if device in ("auto", "cuda") else 0
     if not isinstance(count, int) or count < 0:
         raise InputError(f"gpus is {count!r}; it is auto, or how many GPUs to use")
+    if count > torch.cuda.device_count():
+        raise InputError(f"gpus is {count}, and this machine has {torch.cuda.device_count()} that torch can use")
     return count
+
+
+def lock(results: Path) -> IO:
+    """Takes the results folder for this process, until it ends in whatever way; returns the open file that holds it.
+
+    Raises InputError when another one has it, and when nothing can be written there.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        file = open(results / ".lock", "a+")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except BlockingIOError:
+        owner = (results / ".lock").read_text() or "unknown"
+        raise InputError(
+            f"{results} is in use by another ./run_all.sh (process {owner}): wait for it, stop it, or give another "
+            "RESULTS_DIR"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{results} cannot be written to ({error.strerror}): make room there, or give another RESULTS_DIR"
+        ) from None
+    return file
+
+
+def kept(results: Path, progress: "Progress") -> str:
+    """What a person should know after Ctrl-C."""
+    checkpoints = len(list(results.glob("checkpoints/**/*.pt")))
+    trainings = f", {checkpoints} training{'s' * (checkpoints != 1)} half-way in checkpoints" if checkpoints else ""
+    return (
+        f"stopped: {len(progress.done)} of {len(progress.work)} runs done, every finished class is recorded in "
+        f"{results / 'records'}{trainings}; the same command goes on from there"
+    )
 
 
 def threads(stage: tuple[int, int], profile: str, cores: int, places: int) -> int:
@@ -235,7 +274,9 @@ class Progress(logging.Handler):
         self.names: dict[int, str] = {}  # by Snakemake's number of a job
         self.done: list[str] = []
         self.failed: list[str] = []
-        self.stopped = False
+        self.errors: list[str] = []  # what Snakemake itself says
+        self.explained = False  # a job that comes before these has failed, and said why
+        self.stopped = False  # by Ctrl-C
         self.start = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -243,7 +284,7 @@ class Progress(logging.Handler):
         if event == LogEvent.JOB_INFO:
             self.names[record.jobid] = Path(record.output[0]).name if record.output else ""
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid, "").startswith(("source", "data-")):
-            self.stopped = True  # it has said why itself
+            self.explained = True  # by itself
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
             if Path(record.log[0]).read_text().endswith("stopped\n"):  # Ctrl-C is no failure
                 self.stopped = True
@@ -252,9 +293,8 @@ class Progress(logging.Handler):
         elif event == LogEvent.JOB_FINISHED and self.names.get(record.job_id) in self.work:
             self.done.append(self.names[record.job_id])
             print(self.line(), flush=True)
-        elif record.levelno >= logging.ERROR and getattr(record, "exception", "") != "RuleException":
-            if not self.failed and not self.stopped:  # of Snakemake itself, not of a job
-                print(f"error: {record.getMessage()}", file=sys.stderr, flush=True)
+        elif record.levelno >= logging.ERROR:  # of Snakemake itself, if no job has failed
+            self.errors.append(f"error: {record.getMessage()}")
 
     def line(self) -> str:
         elapsed = time.monotonic() - self.start

@@ -91,14 +91,17 @@ def one_channel_by_hand(gradient):
 
 def test_smoothgrad_equals_captum_s_gradients_averaged_by_hand(case, protocol):
     source, cloner, x, plain = case
-    found = localization.smoothgrad(source, cloner, x, protocol, torch.Generator().manual_seed(5))
-    saliency, noise = captum.attr.Saliency(plain), torch.Generator().manual_seed(5)
+
+    def generators():
+        return [torch.Generator().manual_seed(5 + i) for i in range(len(x))]
+
+    found = localization.smoothgrad(source, cloner, x, protocol, generators())
+    saliency = captum.attr.Saliency(plain)
     expected = np.zeros(found.shape)
-    for _ in range(50):
-        drawn = torch.randn(x.shape, generator=noise, dtype=x.dtype)
-        for i, image in enumerate(x):
+    for i, (image, noise) in enumerate(zip(x, generators(), strict=True)):
+        for _ in range(50):
             sigma = 0.05 / (image.max() - image.min())
-            noisy = (image + sigma**2 * drawn[i]).unsqueeze(0)
+            noisy = (image + sigma**2 * torch.randn(image.shape, generator=noise, dtype=x.dtype)).unsqueeze(0)
             expected[i] += one_channel_by_hand(saliency.attribute(noisy, abs=False)[0].numpy()) / 50
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-12)
 

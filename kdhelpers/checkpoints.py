@@ -1,0 +1,65 @@
+"""A training on its way, kept on disk, so that after an interruption it goes on where it was."""
+
+import hashlib
+import io
+import json
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from kdhelpers.errors import InputError
+from kdhelpers.writing import written_at_once
+
+EVERY = 60  # seconds between two checkpoints, and so about the most that an interruption can cost
+
+
+class Checkpoint:
+    """The place of one training's state. What was kept for other parameters, data or code is never taken up.
+
+    path: the file. made_of: everything that decides the training's numbers, as JSON knows it; torch's version and the
+    number of threads, on which the last digits depend, are added. every: seconds between two writes.
+    """
+
+    def __init__(self, path: Path, made_of: dict, every: float = EVERY):
+        decisive = [made_of, torch.__version__, torch.get_num_threads()]
+        self.key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        self.path, self.every, self.last = path, every, time.monotonic()
+
+    def restore(self) -> dict | None:
+        """The state that was kept last; None when there is none for this training, or none that can be read."""
+        try:
+            kept = torch.load(self.path, map_location="cpu", weights_only=True)
+            return kept["state"] if kept["key"] == self.key else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
+            warnings.warn(f"{self.path} cannot be read ({_line(error)}): the training begins anew", stacklevel=2)
+            return None
+
+    def is_due(self) -> bool:
+        """True when the last one is older than `every` seconds."""
+        return time.monotonic() - self.last >= self.every
+
+    def keep(self, state: dict) -> None:
+        """Writes the state, of tensors and plain numbers, whole or not at all.
+
+        Where nothing can be written it warns and the training goes on: only an interruption would cost more.
+        """
+        buffer = io.BytesIO()
+        torch.save({"key": self.key, "state": state}, buffer)
+        try:
+            with written_at_once(self.path) as temporary:
+                temporary.write_bytes(buffer.getbuffer())
+        except InputError as error:
+            warnings.warn(f"no checkpoint: {error}", stacklevel=2)
+        self.last = time.monotonic()
+
+    def remove(self) -> None:
+        """Once the training is recorded."""
+        self.path.unlink(missing_ok=True)
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,93 @@
+"""A training that is stopped and taken up again ends in what an undisturbed one ends in, to the bit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdhelpers import networks, training
+from kdhelpers.checkpoints import Checkpoint
+from kdhelpers.protocols import PROTOCOLS
+
+MADE_OF = {"class": "3"}
+
+
+class Stopped(Exception):
+    """What stands for a kill, right after a checkpoint is written."""
+
+
+def stop_after(path, writes, made_of=MADE_OF):
+    checkpoint, kept = Checkpoint(path, made_of, every=0), []
+    write = checkpoint.keep
+
+    def keep(state):
+        write(state)
+        kept.append(1)
+        if len(kept) == writes:
+            raise Stopped
+
+    checkpoint.keep = keep
+    return checkpoint
+
+
+def train(source, images, protocol, checkpoint=None, augment=None, epochs=12):
+    cloner = networks.make_cloner(protocol, seed=3)
+    known = networks.SourceActivations(source, images)
+    done = training.train(
+        known, cloner, protocol, epochs=epochs, batch_size=4, seed=3, test=known, augment=augment, checkpoint=checkpoint
+    )
+    return done, cloner
+
+
+def assert_the_same(found, expected):
+    (fit, cloner), (other, other_cloner) = found, expected
+    assert (fit.loss, fit.loss_val, fit.loss_dir) == (other.loss, other.loss_val, other.loss_dir)
+    assert fit.protocol == other.protocol and (fit.scores == other.scores).all()
+    assert fit.scores.dtype == other.scores.dtype and fit.scores.shape == other.scores.shape
+    for name, value in cloner.state_dict().items():
+        assert torch.equal(value, other_cloner.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_stopped_twice_it_ends_the_same(source, images, protocol, tmp_path, augment):
+    change = training.random_affine(20, (0.9, 1.05)) if augment else None
+    path = tmp_path / "c.pt"
+    for writes in (1, 4):  # in the first epoch, and among those whose scores count
+        with pytest.raises(Stopped):
+            train(source, images, protocol, stop_after(path, writes), change)
+    torch.manual_seed(99)  # another process has other random numbers
+    taken_up = train(source, images, protocol, Checkpoint(path, MADE_OF), change)
+    assert len(torch.load(path, weights_only=True)["state"]["curves"]) == 5
+    assert_the_same(taken_up, train(source, images, protocol, None, change))
+
+
+def test_stopped_when_already_converged(source, images, tmp_path):
+    still = replace(PROTOCOLS["text"], learning_rate=0.0)
+    with pytest.raises(Stopped):
+        train(source, images, still, stop_after(tmp_path / "c.pt", 24), epochs=100)
+    taken_up = train(source, images, still, Checkpoint(tmp_path / "c.pt", MADE_OF), epochs=100)
+    assert len(taken_up[0].loss) == 30
+    assert_the_same(taken_up, train(source, images, still, epochs=100))
+
+
+def test_what_belongs_to_another_training_or_is_damaged_is_not_taken_up(source, images, tmp_path):
+    path = tmp_path / "c.pt"
+    with pytest.raises(Stopped):
+        train(source, images, PROTOCOLS["official"], stop_after(path, 2))
+    assert Checkpoint(path, MADE_OF).restore() is not None
+    assert Checkpoint(path, {"class": "4"}).restore() is None
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="c.pt cannot be read .*begins anew"):
+        assert Checkpoint(path, MADE_OF).restore() is None
+
+
+def test_it_is_written_when_it_is_due_only(source, images, tmp_path):
+    train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "c.pt", MADE_OF, every=3600), epochs=2)
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_where_it_cannot_be_written_the_training_goes_on_and_says_so(source, images, tmp_path):
+    (tmp_path / "no").write_text("a file where a folder should be")
+    with pytest.warns(UserWarning, match="no checkpoint: .*cannot be written"):
+        found = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "no" / "c.pt", MADE_OF, 0), epochs=2)
+    assert_the_same(found, train(source, images, PROTOCOLS["official"], epochs=2))

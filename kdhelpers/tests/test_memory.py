@@ -1,0 +1,122 @@
+"""What is done when a GPU has no memory left, with networks that say so."""
+
+import pytest
+import torch
+from torch import nn
+
+from kdhelpers import experiment, localization, losses, memory, networks, parameters, results
+from kdhelpers.errors import InputError
+from kdhelpers.protocols import PROTOCOLS
+
+
+class Small(nn.Sequential):
+    """A network on a device that has room for a few images at once."""
+
+    room = 2
+
+    def __iter__(self):
+        first, *rest = super().__iter__()
+        return iter([_Guard(first, self.room), *rest])
+
+
+class _Guard(nn.Module):
+    def __init__(self, layer, room):
+        super().__init__()
+        self.layer, self.room = layer, room
+
+    def forward(self, x):
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError(f"no room for {len(x)} images")
+        return self.layer(x)
+
+
+def test_chunks_are_halved_until_they_fit_and_none_is_lost():
+    seen = []
+
+    def function(index):
+        if index.stop - index.start > 3:
+            raise torch.OutOfMemoryError
+        seen.extend(range(index.start, index.stop))
+        return len(seen)
+
+    with pytest.warns(UserWarning, match="out of GPU memory: 2 images at once"):
+        assert memory.in_chunks(function, 11, 8)[-1] == 11
+    assert seen == list(range(11))
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.in_chunks(lambda index: function(slice(0, 4)), 11, 8)
+
+
+@pytest.mark.filterwarnings("ignore:out of GPU memory")
+def test_smaller_chunks_give_the_same_numbers(source, images, monkeypatch):
+    monkeypatch.setattr(localization, "SMOOTHGRAD_SAMPLES", 2)
+    protocol = PROTOCOLS["official"]
+    cloner = networks.make_cloner(protocol, seed=0)
+    plain, small = networks.SourceActivations(source, images), networks.SourceActivations(Small(*source), images)
+    for a, b in zip(plain.kept, small.kept, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    expected = losses.scores(plain, cloner, protocol)
+    torch.testing.assert_close(losses.scores(small, Small(*cloner), protocol), expected, rtol=1e-5, atol=1e-6)
+    for method in ("gradients", "smoothgrad", "guided_backprop"):
+        found, expected = (
+            torch.from_numpy(localization.attribution(method, s, c, images, protocol))
+            for s, c in ((Small(*source), Small(*cloner)), (source, cloner))
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def run(sample_data, tmp_path):
+    (run,) = parameters.resolve(
+        "04_mvtec",
+        PROFILE="full",
+        PROTOCOL="official",
+        SEED=1,
+        SOURCE="untrained",
+        CLASSES=["bottle"],
+        EPOCHS=2,
+        IMAGE_SIZE=32,
+        BATCH_SIZE=None,
+        DEVICE="cpu",
+        CACHE="auto",
+        DATA_DIR=str(sample_data),
+        RESULTS_DIR=str(tmp_path),
+    )
+    return run
+
+
+class Full(networks.SourceActivations):
+    """On a device with no room for what is kept."""
+
+    asked = []
+    room = ("none",)
+
+    def __init__(self, source, images, *, cache="auto"):
+        self.asked.append(cache)
+        if cache not in self.room:
+            raise torch.OutOfMemoryError
+        super().__init__(source, images, cache=cache)
+
+
+def test_without_room_nothing_is_kept_and_the_record_is_the_same(run, monkeypatch):
+    expected = experiment.carry_out([run])
+    run.record_path("bottle").unlink()
+    monkeypatch.setattr(networks, "SourceActivations", Full)
+    monkeypatch.setattr(Full, "asked", [])
+    with pytest.warns(
+        UserWarning, match="out of GPU memory: S's activations are kept (in main memory|nowhere)"
+    ) as said:
+        found = experiment.carry_out([run])
+    assert Full.asked == ["auto", "host", "none", "none"] and len(said) >= 2
+    for one in (*expected, *found):
+        for may_differ in ("seconds", "peak_memory_mb", "environment"):
+            del one[may_differ]
+    assert found == expected == [{k: v for k, v in results.read(run.record_path("bottle")).items() if k in expected[0]}]
+
+
+@pytest.mark.filterwarnings("ignore:out of GPU memory")
+def test_without_room_for_a_batch_it_says_so_in_a_line(run, monkeypatch):
+    monkeypatch.setattr(networks, "SourceActivations", Full)
+    monkeypatch.setattr(Full, "room", ())
+    with pytest.raises(InputError, match="no room for a batch of 64 images of 32 px.*BATCH_SIZE"):
+        experiment.carry_out([run])
+    assert not list(run.results_dir.rglob("*.json"))

@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all, so that no reader ever sees a half of one."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdhelpers.errors import InputError
+
+_LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to a process that was killed
+
+
+@contextmanager
+def written_at_once(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, whole and on disk, when the block ends well.
+
+    Raises InputError when the folder cannot be written to or the disk is full; `path` is then as it was before.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob(f".{path.name}.*"):
+            if time.time() - old.stat().st_mtime > _LEFT_BEHIND:
+                old.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): make room or give another RESULTS_DIR"
+        ) from error
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
