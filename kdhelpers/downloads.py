@@ -1,22 +1,22 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 as their authors publish them: fetched and read by torchvision."""
+"""MNIST, Fashion-MNIST and CIFAR-10 as their authors publish them: fetched, unpacked and read."""
 
-import contextlib
+import gzip
+import hashlib
 import os
+import pickle
 import shutil
-import socket
 import sys
-import tempfile
-from collections.abc import Iterator
+import tarfile
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.datasets.utils import check_integrity
 
 from kdhelpers.errors import InputError
+from kdhelpers.fetching import alone, checksum, differs, download, in_one_line, part_of
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 BATCHES = datasets.CIFAR10.base_folder
@@ -46,9 +46,7 @@ def folder(dataset: str, data_dir: Path) -> Path:
 def files(dataset: str, data_dir: Path) -> list[Path]:
     """The data set's own files."""
     if dataset == "cifar10":
-        cifar = datasets.CIFAR10
-        names = [cifar.meta["filename"], *(name for name, _ in cifar.train_list + cifar.test_list)]
-        return [folder(dataset, data_dir) / name for name in names]
+        return [folder(dataset, data_dir) / name for name in _batch_sums()]
     return [folder(dataset, data_dir) / name.removesuffix(".gz") for name, _ in IDX[dataset].resources]
 
 
@@ -63,36 +61,65 @@ def test_images(dataset: str, data_dir: Path) -> Path:
 
 
 def fetch(dataset: str, data_dir: Path) -> None:
-    """Downloads the data set (12, 31 or 170 MB), checks its MD5, and only then moves it to its place.
+    """Downloads what the data set (12, 31 or 170 MB) lacks and unpacks it once its MD5 is right.
 
-    Archives that lie there already, put by hand, are unpacked instead. Raises InputError saying what to fetch, where
-    from and where to, when that fails.
+    Archives that lie there already, put by hand, are unpacked instead, and stay. No file is at its place before it is
+    whole. Raises InputError saying what to fetch, where from and where to, or naming the archive that is damaged.
     """
+    if dataset not in _PAGES:
+        raise InputError(f"{dataset!r} is none of the data sets that can be downloaded: {', '.join(_PAGES)}")
     place = folder(dataset, data_dir)
     if dataset == "cifar10":
-        archives, archives_in = [datasets.CIFAR10.filename], place.parent
+        cifar, archives_in = datasets.CIFAR10, place.parent
+        archives = [(cifar.filename, cifar.tgz_md5, [cifar.url])]
     else:
-        archives, archives_in = [name for name, _ in IDX[dataset].resources], place
+        archives_in = place
+        archives = [(n, md5, [mirror + n for mirror in IDX[dataset].mirrors]) for n, md5 in IDX[dataset].resources]
+    names = ", ".join(name for name, _, _ in archives)
+    get = f"fetch {names} from {_PAGES[dataset]} and put {'them' if len(archives) > 1 else 'it'} in {archives_in}"
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as temporary, _timeout(30):
-            root = Path(temporary) / "cifar10" if dataset == "cifar10" else Path(temporary)
-            copy = folder(dataset, Path(temporary))
-            aside = copy.parent if dataset == "cifar10" else copy
-            aside.mkdir(parents=True)
-            for name in archives:
-                if (archives_in / name).is_file():
-                    shutil.copy(archives_in / name, aside)
-            (datasets.CIFAR10 if dataset == "cifar10" else IDX[dataset])(root, download=True)
-            place.mkdir(parents=True, exist_ok=True)
-            for path in files(dataset, Path(temporary)):
-                os.replace(path, place / path.name)
-    except (RuntimeError, OSError, HTTPException, EOFError) as error:
-        reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
-        raise InputError(
-            f"{dataset} could not be downloaded ({reason}): fetch {', '.join(archives)} from {_PAGES[dataset]} "
-            f"and put {'them' if len(archives) > 1 else 'it'} in {archives_in}"
-        ) from None
+        with alone(archives_in / dataset):
+            for name, md5, urls in archives:
+                missing = [path for path in files(dataset, data_dir) if not path.is_file()]
+                if dataset != "cifar10":
+                    missing = [path for path in missing if f"{path.name}.gz" == name]
+                if missing:
+                    _unpack(archives_in / name, md5, urls, missing, get)
+    except OSError as error:
+        where = error.filename or archives_in
+        raise InputError(f"{dataset} cannot be written to {where} ({error.strerror or error})") from None
+
+
+def _unpack(archive: Path, md5: str, urls: list[str], wanted: list[Path], get: str) -> None:
+    """Brings the files `wanted` out of the archive, and the archive from the network where it is not there."""
+    by_hand = archive.is_file()
+    if not by_hand:
+        download(urls, archive, "md5", md5, get)
+    elif (found := checksum(archive, "md5")) != md5:
+        raise InputError(f"{archive} is damaged: {differs('md5', found, md5)}; remove it and run again, or {get}")
+    if archive.suffixes[-2:] != [".tar", ".gz"]:
+        with gzip.open(archive) as file:
+            _write(file, wanted[0])
+    else:
+        # Only these files, under our own names: nothing in the archive decides where anything is written.
+        named = {f"{path.parent.name}/{path.name}": path for path in wanted}
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                if member.isfile() and member.name in named:
+                    _write(tar.extractfile(member), named.pop(member.name))
+        if named:
+            raise InputError(f"{archive} holds no {', '.join(named)}; remove it and run again")
+    if not by_hand:
+        archive.unlink()
+
+
+def _write(content: BinaryIO, to: Path) -> None:
+    to.parent.mkdir(exist_ok=True)
+    with part_of(to).open("wb") as file:
+        shutil.copyfileobj(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part_of(to), to)
 
 
 def read(dataset: str, data_dir: Path) -> Arrays:
@@ -120,32 +147,31 @@ def _read_idx(path: Path) -> np.ndarray:
     return array
 
 
+def _batch_sums() -> dict[str, str]:
+    """The names of CIFAR-10's files and their MD5."""
+    cifar = datasets.CIFAR10
+    return {cifar.meta["filename"]: cifar.meta["md5"]} | dict(cifar.train_list + cifar.test_list)
+
+
 def _read_batches(data_dir: Path) -> Arrays:
-    root = data_dir / "cifar10"
-    try:
-        train, test = (datasets.CIFAR10(root, train=part) for part in (True, False))  # compares every file's MD5
-    except RuntimeError:
-        cifar = datasets.CIFAR10
-        sums = dict(cifar.train_list + cifar.test_list) | {cifar.meta["filename"]: cifar.meta["md5"]}
-        damaged = [p for p in files("cifar10", data_dir) if not check_integrity(p, sums[p.name])]
-        way_out = f"remove {damaged[0].parent} to have it downloaded again"
-        raise InputError(f"{damaged[0]}: missing or damaged (its MD5 differs); {way_out}") from None
-    paths = files("cifar10", data_dir)
-    return Arrays(train.data, np.array(train.targets), test.data, np.array(test.targets), paths)
+    paths, batches = files("cifar10", data_dir), {}
+    for path, md5 in zip(paths, _batch_sums().values(), strict=True):
+        content = path.read_bytes()
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != md5:
+            way_out = "remove it to have it downloaded again"
+            raise InputError(f"{path} is damaged: {differs('md5', found, md5)}; {way_out}")
+        if path.name != datasets.CIFAR10.meta["filename"]:
+            # Unpickling can run code. These are the very bytes that were compared, not the file read a second time.
+            batches[path.name] = pickle.loads(content, encoding="latin1")
+    parts = []
+    for names in (datasets.CIFAR10.train_list, datasets.CIFAR10.test_list):
+        pixels = np.concatenate([batches[name]["data"] for name, _ in names]).reshape(-1, 3, 32, 32)
+        parts += [pixels.transpose(0, 2, 3, 1), np.concatenate([batches[name]["labels"] for name, _ in names])]
+    return Arrays(*parts, files=paths)
 
 
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)  # torchvision sets none, and would wait for a silent server for ever
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-if __name__ == "__main__":  # python -m kdhelpers.downloads DATASET DATA_DIR: fetches it, before many runs need it
-    try:
-        fetch(sys.argv[1], Path(sys.argv[2]).expanduser())
-    except InputError as error:
-        sys.exit(f"error: {error}")
+if __name__ == "__main__":  # fetches a data set, before many runs need it
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m kdhelpers.downloads DATASET DATA_DIR")
+    in_one_line(fetch, sys.argv[1], Path(sys.argv[2]).expanduser())

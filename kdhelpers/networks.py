@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from urllib.error import URLError
 
 import psutil
 import torch
@@ -15,6 +14,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from kdhelpers.errors import InputError
+from kdhelpers.fetching import alone, differs, download, in_one_line
 from kdhelpers.memory import in_chunks
 from kdhelpers.protocols import Protocol
 
@@ -25,7 +25,7 @@ WIDTHS = {
     "equal": cfgs["D"],
 }
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
-_IMAGENET_SHA256 = "397923af"  # the first digits, which torchvision puts into the file's name
+_IMAGENET_SHA256 = Path(IMAGENET.url).stem.rpartition("-")[2]  # its first digits; torchvision names the file so
 CACHES = ("auto", "device", "host", "none")  # where S's activations are kept
 
 
@@ -161,6 +161,9 @@ def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Seq
     else:
         path = _imagenet_file() if source == "imagenet" else Path(source)
         identity = identify_source(str(path))
+        if source == "imagenet" and identity["name"] != "imagenet":
+            wrong = differs("sha256", identity["sha256"], _IMAGENET_SHA256)
+            raise InputError(f"{path} is damaged: {wrong}; remove it to have it downloaded again")
         _load_weights(features, path)
     return features.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), identity
 
@@ -193,18 +196,14 @@ def imagenet_path() -> Path:
 
 def _imagenet_file() -> Path:
     path = imagenet_path()
+    way_out = f"fetch {IMAGENET.url} and put it at {path}, or give its path as SOURCE"
     if not path.is_file():
         try:
-            torch.hub.load_state_dict_from_url(IMAGENET.url, progress=True, check_hash=True, weights_only=True)
-        except (URLError, OSError, RuntimeError) as error:
-            raise InputError(
-                f"VGG-16's ImageNet weights could not be downloaded ({error}): fetch {IMAGENET.url} "
-                f"and put it at {path}, or give its path as SOURCE"
-            ) from error
-    if identify_source(str(path))["name"] != "imagenet":
-        raise InputError(
-            f"{path} is damaged (its SHA-256 does not begin with {_IMAGENET_SHA256}): delete it, run again"
-        )
+            with alone(path):
+                if not path.is_file():  # another process may have been faster
+                    download([IMAGENET.url], path, "sha256", _IMAGENET_SHA256, way_out)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror or error}): {way_out}") from None
     return path
 
 
@@ -231,8 +230,7 @@ def _load_weights(features: nn.Sequential, path: Path) -> None:
     features.load_state_dict({name: value.float() for name, value in found.items()})
 
 
-if __name__ == "__main__":  # python -m kdhelpers.networks SOURCE: fetches and checks it, before many runs need it
-    try:
-        load_source(sys.argv[1])
-    except InputError as error:
-        sys.exit(f"error: {error}")
+if __name__ == "__main__":  # fetches and checks a source, before many runs need it
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m kdhelpers.networks SOURCE")
+    in_one_line(load_source, sys.argv[1])

@@ -1,16 +1,11 @@
 """Splits counted by hand, pixels against torchvision's transforms, and one clear line for every broken input."""
 
 import contextlib
-import gzip
 import hashlib
 import io
 import json
 import multiprocessing
-import os
-import pickle
 import shutil
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 
@@ -21,7 +16,7 @@ from PIL import Image
 from torchvision import datasets
 from torchvision import transforms as T
 
-from kdhelpers import data, downloads, images, samples
+from kdhelpers import data, images, samples
 from kdhelpers.errors import InputError
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
@@ -461,100 +456,6 @@ def test_status(sample_dir, tmp_path):
 def test_absent_data_say_what_to_get_and_where_to_put_it(tmp_path, dataset, cls, words):
     with refused(str(tmp_path), "is missing", *words):
         load(dataset, cls, tmp_path)
-
-
-# --- MNIST, Fashion-MNIST and CIFAR-10 as published ---------------------------------------------------------------
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    def urlopen(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-
-
-@pytest.mark.parametrize(
-    "dataset,words",
-    [
-        ("mnist", ("t10k-images-idx3-ubyte.gz", "yann.lecun.com", os.path.join("MNIST", "raw"))),
-        ("fashion_mnist", ("train-labels-idx1-ubyte.gz", "zalandoresearch", os.path.join("FashionMNIST", "raw"))),
-        ("cifar10", ("cifar-10-python.tar.gz", "kriz/cifar", "cifar10")),
-    ],
-)
-def test_without_network_the_way_out_is_told_and_nothing_left_behind(tmp_path, offline, dataset, words):
-    with refused("no network", str(tmp_path), *words):
-        load(dataset, "0", tmp_path / "data")
-    assert not list((tmp_path / "data").iterdir())
-
-
-def _pack_mnist(sample_dir: Path, target: Path, monkeypatch) -> list[Path]:
-    """The sample's idx files as .gz in `target`; torchvision is told their MD5."""
-    target.mkdir(parents=True)
-    packed, resources = [], []
-    for path in sorted((sample_dir / "MNIST/raw").iterdir()):
-        packed.append(target / f"{path.name}.gz")
-        packed[-1].write_bytes(gzip.compress(path.read_bytes()))
-        resources.append((packed[-1].name, hashlib.md5(packed[-1].read_bytes()).hexdigest()))
-    order = [name for name, _ in datasets.MNIST.resources]
-    monkeypatch.setattr(datasets.MNIST, "resources", sorted(resources, key=lambda pair: order.index(pair[0])))
-    return packed
-
-
-def test_archives_put_by_hand_are_unpacked(sample_dir, tmp_path, offline, monkeypatch):
-    _pack_mnist(sample_dir, tmp_path / "MNIST/raw", monkeypatch)
-    assert data.status("mnist", tmp_path)["0"] == "download"
-    assert torch.equal(load("mnist", "2", tmp_path).train.pixels, load("mnist", "2", sample_dir).train.pixels)
-    assert data.status("mnist", tmp_path)["0"] == "" and not list(tmp_path.glob(".download-*"))
-
-
-def test_a_damaged_archive_is_not_unpacked(sample_dir, tmp_path, offline, monkeypatch):
-    packed = _pack_mnist(sample_dir, tmp_path / "MNIST/raw", monkeypatch)
-    packed[2].write_bytes(packed[2].read_bytes()[:-100])
-    with refused("no network", "train-images-idx3-ubyte.gz"):
-        load("mnist", "2", tmp_path)
-    assert sorted((tmp_path / "MNIST/raw").iterdir()) == packed and not list(tmp_path.glob(".download-*"))
-
-
-def test_damaged_idx_files(sample_dir, tmp_path):
-    raw = shutil.copytree(sample_dir / "MNIST", tmp_path / "MNIST") / "raw"
-    images_file, labels_file = raw / "t10k-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte"
-    whole = images_file.read_bytes()
-    for content in (whole[:-5], b"", b"<html>not found</html>", whole[:3]):
-        images_file.write_bytes(content)
-        with refused(str(images_file), "damaged or truncated", "remove it"):
-            load("mnist", "3", tmp_path)
-    images_file.write_bytes(whole)
-    labels = labels_file.read_bytes()
-    labels_file.write_bytes(labels[:4] + (199).to_bytes(4, "big") + labels[8:-1])
-    with refused("200 images", "199 labels"):
-        load("mnist", "3", tmp_path)
-    labels_file.write_bytes(labels[:-1] + b"\x0a")
-    with refused(str(labels_file), "not what it should hold"):
-        load("mnist", "3", tmp_path)
-
-
-def test_cifar10_batches(tmp_path, monkeypatch):
-    folder, rng, md5 = tmp_path / "cifar10" / downloads.BATCHES, np.random.default_rng(0), {}
-    folder.mkdir(parents=True)
-    names = [name for name, _ in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list]
-    pixels = {name: rng.integers(0, 256, (20, 3072), np.uint8) for name in names}
-    for name in (*names, "batches.meta"):
-        batch = {"label_names": data.NAMES["cifar10"]} if name == "batches.meta" else {"data": pixels[name]}
-        batch |= {} if name == "batches.meta" else {"labels": [i % 10 for i in range(20)]}
-        (folder / name).write_bytes(pickle.dumps(batch))
-        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, md5[name]] for name in names[:-1]])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [[names[-1], md5[names[-1]]]])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": md5["batches.meta"]})
-    split = load("cifar10", "dog", tmp_path)
-    assert (len(split.train), len(split.test), split.labels.sum(), split.cls) == (10, 20, 18, "5")
-    image = Image.fromarray(pixels["test_batch"][7].reshape(3, 32, 32).transpose(1, 2, 0))
-    assert np.array_equal(split.test.pixels[7].permute(1, 2, 0).numpy(), images.fit(image, 32, lanczos=True))
-    assert split.names[7] == "cifar10/cifar-10-batches-py/test_batch[7]" and split.test.normalise
-    (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:-9])
-    with refused("data_batch_3", "MD5", "remove"):
-        load("cifar10", "dog", tmp_path)
 
 
 # --- the samples --------------------------------------------------------------------------------------------------

@@ -146,20 +146,3 @@ def test_wrong_weights_are_refused_by_name(tmp_path):
         networks.load_source(str(tmp_path / "w.pt"))
     with pytest.raises(InputError, match="neither imagenet, nor untrained, nor an existing weights file"):
         networks.load_source(str(tmp_path / "absent.pt"))
-
-
-def test_missing_imagenet_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
-    from urllib.error import URLError
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-
-    def no_network(*arguments, **options):
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
-    with pytest.raises(InputError, match="fetch .*vgg16-397923af.pth and put it at .*checkpoints"):
-        networks.load_source("imagenet")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"half a download")
-    with pytest.raises(InputError, match="damaged"):
-        networks.load_source("imagenet")
