@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import os
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from kdhelpers import downloads
 from kdhelpers.errors import InputError
-from kdhelpers.images import Images, file_sha256, read_images, read_masks, resize_arrays
+from kdhelpers.images import Images, file_sha256, read_images, read_masks, reading, resize_arrays
 from kdhelpers.layouts import GOOD, Files, list_files, subfolders
 from kdhelpers.protocols import NORMAL_TEST
 
@@ -71,6 +72,7 @@ class Split:
         return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
 
 
+@reading()
 def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     """All classes of a data set, in the article's order; of image folders in place of CIFAR-10, their names sorted."""
     if dataset in downloads.IDX:
@@ -78,7 +80,7 @@ def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     if dataset == "cifar10":
         return tuple(_cifar_folders(Path(data_dir)) or NUMBERS)
     if dataset == "folder":
-        return (_safe(Path(data_dir).expanduser().resolve().name) or "folder",)
+        return (_safe(Path(os.path.realpath(Path(data_dir).expanduser())).name) or "folder",)
     fixed = {"mvtec": MVTEC, "retinal_oct": ("oct2017", "resc"), "head_ct": ("normal",), "brain_mri": ("normal",)}
     if dataset not in fixed:
         raise InputError(_unknown("data set", dataset, DATASETS))
@@ -101,6 +103,7 @@ def resolve_class(dataset: str, name: str | int, data_dir: Path | str) -> str:
     return known[_plain(name)]
 
 
+@reading()
 def load(
     dataset: str,
     cls: str,
@@ -132,6 +135,7 @@ def load(
     return split
 
 
+@reading()
 def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
     """For each class "" when it is there, "download" when `load` will fetch it, else a line: what to get, to where."""
     data_dir = Path(data_dir).expanduser()

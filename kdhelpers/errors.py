@@ -4,6 +4,10 @@
 class InputError(Exception):
     """Wrong input: a parameter, a file or a folder. The message is one line and says what to do about it."""
 
+    def __init__(self, message: str):
+        # A file's name may hold a line break, or bytes that no text holds: they are shown as escapes.
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
     def _render_traceback_(self) -> list[str]:
         """IPython shows this instead of a traceback, so that a notebook ends in the one line that helps."""
         return [f"InputError: {self}"]

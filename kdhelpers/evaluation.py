@@ -34,7 +34,7 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, soft: bool) -> dict:
-    """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` without a mask.
+    """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` where undefined.
 
     maps, masks: float (n, h, w). `pixel_auroc` is over the anomalous images, as in the article, `pixel_auroc_all` over
     all test images, as elsewhere in the field. soft: masks count as resized, in [0, 1]; otherwise they are cut at 0.5.
@@ -42,8 +42,12 @@ def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, sof
     binary = masks >= 0.5
     weights = masks if soft else binary
     anomalous = labels == 1
-    if not binary.any():
-        return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": "no mask has a pixel set"}
+    for undefined, reason in (
+        (not binary.any(), "no mask has a pixel set"),
+        (binary[anomalous].all(), "the masks leave out no pixel of the anomalous images"),
+    ):
+        if undefined:
+            return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
     return {
         "pixel_auroc": 100 * pixel_auroc(maps[anomalous], weights[anomalous]),
         "pixel_auroc_all": 100 * pixel_auroc(maps, weights),

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from kdhelpers.errors import InputError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _ORIENTATION = 0x0112  # EXIF tag
+_MOST_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb; here it is an error from there on
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def read_image(path: Path | str, size: int, *, grey: bool = False, lanczos: bool
 
     Resized as by `fit`. EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit.
     Raises InputError naming the file when it is unreadable, empty, truncated, not a picture, several pictures in one,
-    or so large that Pillow takes it for a decompression bomb (179 million pixels).
+    or of more than 89 million pixels.
     """
     return fit(_decode(path, _bytes(path), "L" if grey else "RGB"), size, lanczos=lanczos)
 
@@ -136,6 +140,18 @@ def fit(image: Image.Image, size: int, *, lanczos: bool = False) -> np.ndarray:
     return np.asarray(image)
 
 
+@contextmanager
+def reading(path: Path | str | None = None) -> Iterator[None]:
+    """Around a block or a function: an OSError becomes an InputError that names the file; `path` if it names none."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        if name is None:
+            raise
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and the rights") from None
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
@@ -143,10 +159,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _bytes(path: Path | str) -> bytes:
-    try:
+    with reading(path):
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and the rights") from None
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
     return data
@@ -156,6 +170,8 @@ def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
     """The picture upright, converted to `mode`; None leaves 16-bit grey as it is and makes "L" of the rest."""
     try:
         image = Image.open(io.BytesIO(data))
+        if image.width * image.height > _MOST_PIXELS:
+            raise Image.DecompressionBombError
         # A phone's MPO holds a preview beside the picture; in every other format more frames are more pictures.
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             raise InputError(f"{path}: holds {image.n_frames} pictures in one file; save them as one file each")
@@ -171,8 +187,10 @@ def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
         return image.convert(mode or "L")
     except InputError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path}: the picture is too large to be decoded safely; scale it down") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{path}: too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
+        ) from None
     except Image.UnidentifiedImageError:
         raise InputError(f"{path}: is not a picture that can be read; replace it or remove it") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for a broken file

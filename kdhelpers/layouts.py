@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kdhelpers.errors import InputError
+from kdhelpers.images import reading
 from kdhelpers.protocols import NORMAL_TEST
 
 GOOD = "good"
@@ -41,6 +42,7 @@ class Files:
     others: list[Path] = field(default_factory=list)
 
 
+@reading()
 def list_files(dataset: str, cls: str, data_dir: Path, seed: int, normal_test: int = NORMAL_TEST) -> Files:
     """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
 
@@ -166,7 +168,10 @@ def _draw(
 
 
 def _by_kind(root: Path, normal: str) -> tuple[list[Path], list[str]]:
-    loose = [path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    there = [path for path in root.iterdir() if not _is_litter(path)]
+    for path in sorted(there):
+        _refuse_dead_link(path)
+    loose = [path for path in there if path.suffix.lower() in SUFFIXES]
     if loose:
         raise InputError(
             f"{min(loose)}: lies beside the folders of {root.name}; move it to {root / GOOD} or another one"
@@ -199,15 +204,21 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
     """
     entries = sorted((path for path in root.iterdir() if not _is_litter(path)), key=lambda path: path.name)
     for path in entries:
+        _refuse_dead_link(path)
         if path.is_dir():
-            if path.name == "img":  # BMAD's layout: img and, beside it, label
+            if path.name == "img" and root.name != "img":  # BMAD's layout: img and, beside it, label
                 return pictures(path)
             raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise InputError(f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}); convert it or move it away")
     if not entries and not empty:
         raise InputError(f"{root}: there are no image files in it; put some there or remove the folder")
     return entries
+
+
+def _refuse_dead_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: a link that leads nowhere, or to itself; mend it or remove it")
 
 
 def _is_litter(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """Source S and cloner C (Fig. 2), and their activations at the critical points."""
 
 import hashlib
-import pickle
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,6 +14,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from kdhelpers.errors import InputError
 from kdhelpers.fetching import alone, differs, download, in_one_line
+from kdhelpers.images import file_sha256, reading
 from kdhelpers.memory import in_chunks
 from kdhelpers.protocols import Protocol
 
@@ -174,10 +174,10 @@ def identify_source(source: str) -> dict[str, str]:
     Raises InputError when there is no such file.
     """
     path = Path(source).expanduser()
-    if not path.is_file():
-        raise InputError(f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    with reading(path):
+        if not path.is_file():
+            raise InputError(f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file")
+        sha256 = file_sha256(path)
     return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
 
 
@@ -211,13 +211,13 @@ def _load_weights(features: nn.Sequential, path: Path) -> None:
     way_out = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
     try:
         state = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # what is no pickle, or a damaged one, ends in any of a dozen kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} is not a file of weights ({reason}): {way_out}") from error
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: {way_out}")
     wanted = features.state_dict()
-    found = {name.removeprefix("features."): value for name, value in state.items()}
+    found = {str(name).removeprefix("features."): value for name, value in state.items()}
     found = {name: value for name, value in found.items() if not name.startswith("classifier.")}
     for name in sorted(wanted.keys() ^ found.keys()):
         raise InputError(f"{path} is not VGG-16: {name!r} is {'missing' if name in wanted else 'too much'}; {way_out}")
@@ -225,7 +225,9 @@ def _load_weights(features: nn.Sequential, path: Path) -> None:
         if not isinstance(found[name], Tensor) or found[name].shape != value.shape:
             shape = tuple(getattr(found[name], "shape", ()))
             raise InputError(f"{path} is not VGG-16: {name} is {shape}, not {tuple(value.shape)}; {way_out}")
-        if not torch.isfinite(found[name]).all():
+        if not found[name].is_floating_point():
+            raise InputError(f"{path} is not VGG-16: {name} is of {found[name].dtype}, no float type; {way_out}")
+        if not torch.isfinite(found[name].float()).all():
             raise InputError(f"{path} is damaged: {name} is not finite; {way_out}")
     features.load_state_dict({name: value.float() for name, value in found.items()})
 
