@@ -1,8 +1,6 @@
-"""The networks against torchvision's own, and what happens to wrong weights."""
+"""The networks against torchvision's own; wrong weights are in test_bad_input."""
 
 import dataclasses
-import os
-import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +9,6 @@ import torchvision
 from torch import nn
 
 from kdhelpers import networks
-from kdhelpers.errors import InputError
 from kdhelpers.protocols import PROTOCOLS
 
 OFFICIAL, TEXT = PROTOCOLS["official"], PROTOCOLS["text"]
@@ -106,43 +103,3 @@ def test_activations_are_kept_where_there_is_room(source, images, monkeypatch):
 
     needed = sum(a.nbytes for a in networks.critical_points(source, images[:]))
     assert cache_with(2 * needed) == "device" and cache_with(2 * needed - 1) == "none"
-
-
-class Bomb:
-    """A pickle that would run code."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
-def test_code_in_a_weights_file_is_not_run(tmp_path):
-    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-    torch.save({"features.0.weight": Bomb(tmp_path / "ran")}, tmp_path / "bomb2.pt")
-    for name in ("bomb.pt", "bomb2.pt"):
-        with pytest.raises(InputError, match=f"{name} is not a file of weights"):
-            networks.load_source(str(tmp_path / name))
-    assert not (tmp_path / "ran").exists()
-
-
-def test_wrong_weights_are_refused_by_name(tmp_path):
-    good = {f"features.{name}": value for name, value in networks.load_source("untrained")[0].state_dict().items()}
-
-    def refused(state, message):
-        torch.save(state, tmp_path / "w.pt")
-        with pytest.raises(InputError, match=message) as error:
-            networks.load_source(str(tmp_path / "w.pt"))
-        assert "\n" not in str(error.value) and "w.pt" in str(error.value)
-
-    refused(good | {"features.0.weight": torch.zeros(64, 1, 3, 3)}, "0.weight is .64, 1, 3, 3., not .64, 3, 3, 3.")
-    refused({name: value for name, value in good.items() if name != "features.28.bias"}, "'28.bias' is missing")
-    refused(torchvision.models.resnet18(weights=None).state_dict(), "is not VGG-16")
-    refused(good | {"features.0.bias": torch.full((64,), float("nan"))}, "not finite")
-    refused([1, 2], "holds a list")
-    (tmp_path / "w.pt").write_text("not weights")
-    with pytest.raises(InputError, match="is not a file of weights"):
-        networks.load_source(str(tmp_path / "w.pt"))
-    with pytest.raises(InputError, match="neither imagenet, nor untrained, nor an existing weights file"):
-        networks.load_source(str(tmp_path / "absent.pt"))

@@ -1,14 +1,9 @@
-"""The notebooks as a user runs them: the same record twice, and wrong input ending in one line and nothing else."""
+"""The notebooks as a user runs them: the same record twice; wrong input is in test_bad_input."""
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-
-import pytest
-import torch
 
 from kdhelpers.paths import ROOT
 
@@ -58,83 +53,6 @@ def test_the_text_protocol_and_every_localization_method(tmp_path):
         for metrics in of_method.values():
             assert set(metrics) == {"pixel_auroc", "pixel_auroc_all", "aupro"}
             assert all(0 <= value <= 100 for value in metrics.values())
-
-
-@pytest.fixture
-def mvtec(sample_data, tmp_path):
-    """A copy of a sample to break, and the parameters of a short real run on it."""
-    shutil.copytree(sample_data / "mvtec", tmp_path / "data" / "mvtec")
-    run = {"PROFILE": "full", "SOURCE": "untrained", "CLASSES": ["bottle"], "EPOCHS": 1, "IMAGE_SIZE": 32}
-    return tmp_path / "data" / "mvtec" / "bottle", run | {"DATA_DIR": str(tmp_path / "data")}
-
-
-def truncated(category, run):
-    image = min((category / "train" / "good").iterdir())
-    image.write_bytes(image.read_bytes()[:200])
-    return run, f"{image.name}: .*truncated"
-
-
-def without_a_mask(category, run):
-    mask = min((category / "ground_truth").rglob("*_mask.png"))
-    mask.unlink()
-    return run, f"its mask .*{mask.name} is missing"
-
-
-def an_empty_folder(category, run):
-    shutil.rmtree(category / "train" / "good")
-    (category / "train" / "good").mkdir()
-    return run, "train/good: there are no image files in it"
-
-
-def wrong_weights(category, run):
-    path = category / "w.pt"
-    torch.save({"features.0.weight": torch.zeros(3)}, path)
-    return run | {"SOURCE": str(path)}, "w.pt is not VGG-16: .*give a VGG-16 state dict"
-
-
-def no_weights(category, run):
-    return run | {"SOURCE": "vgg16.pt"}, "SOURCE 'vgg16.pt' is neither imagenet, nor untrained, nor an existing"
-
-
-def missing_data(category, run):
-    return run | {"CLASSES": ["screw"]}, "mvtec screw: .*screw.* download MVTec AD from"
-
-
-def an_unknown_class(category, run):
-    return run | {"CLASSES": ["screws"]}, "unknown class of mvtec 'screws'; allowed are bottle, .*did you mean 'screw'"
-
-
-def a_mistyped_name(category, run):
-    return run | {"EPOCH": 3}, "unknown parameter EPOCH .did you mean EPOCHS"
-
-
-def a_wrong_value(category, run):
-    return run | {"EPOCHS": "many"}, "EPOCHS is 'many'; it is a whole number"
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        truncated,
-        without_a_mask,
-        an_empty_folder,
-        wrong_weights,
-        no_weights,
-        missing_data,
-        an_unknown_class,
-        a_mistyped_name,
-        a_wrong_value,
-    ],
-)
-def test_wrong_input_ends_in_one_line_and_leaves_nothing(mvtec, tmp_path, spoil):
-    run, message = spoil(*mvtec)
-    done = execute("04_mvtec", tmp_path / "out.ipynb", RESULTS_DIR=str(tmp_path / "results"), **run)
-    assert done.returncode == 1
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    assert re.search(message, lines[0]), lines[0]
-    assert not (tmp_path / "out.ipynb").exists()
-    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
 
 
 def test_papermill_itself_refuses_a_mistyped_name(tmp_path):

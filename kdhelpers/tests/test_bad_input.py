@@ -1,0 +1,626 @@
+"""Bad and odd input, kind by kind: each is handled right, or refused in one line that names it and the way out."""
+
+import functools
+import gzip
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import urllib.request
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image, ImageFile
+from test_notebooks import ENVIRONMENT, execute
+
+from kdhelpers import baselines, data, evaluation, networks, parameters
+from kdhelpers.errors import InputError
+from kdhelpers.paths import ROOT
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of input.
+
+    start: the sound thing that is spoilt, one of `START`. spoil: called with its path and a monkeypatch; may return
+    parameters. outcome: the words that the one line of refusal must have, the name first; or, where it is handled, a
+    check of what is loaded. warns: words of the warning; none is allowed without.
+    """
+
+    start: str
+    kind: str
+    spoil: Callable
+    outcome: tuple[str, ...] | Callable
+    warns: tuple[str, ...] = ()
+
+
+# --- sound things, and what loads them ----------------------------------------------------------------------------
+
+OWN = {"PROFILE": "smoke", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32}
+OWN |= {"BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto", "DATA_DIR": None, "RESULTS_DIR": None}
+SIZE = 32
+
+
+@functools.cache
+def vgg() -> dict:
+    """A state dict as SOURCE wants it, half as large."""
+    return {f"features.{n}": v.half() for n, v in networks.load_source("untrained")[0].state_dict().items()}
+
+
+def load(dataset: str, cls: str, at: Path) -> data.Split:
+    return data.load(dataset, cls, at, image_size=SIZE, seed=0, progress=False)
+
+
+START = {  # what is copied of the samples, and what loads it
+    "own": ("own_images", lambda at: load("folder", data.classes("folder", at)[0], at)),
+    "head_ct": ("head_ct", lambda at: load("head_ct", "normal", at)),
+    "brain_mri": ("brain_mri", lambda at: load("brain_mri", "normal", at)),
+    "mvtec": ("mvtec", lambda at: load("mvtec", "bottle", at)),
+    "mnist": ("MNIST", lambda at: load("mnist", "3", at)),
+    "cifar10": (None, lambda at: load("cifar10", "0", at)),
+    "imagenet": (None, lambda at: networks.load_source("imagenet")),
+    "weights": (None, lambda at: networks.load_source(str(at))),
+    "run": ("own_images", lambda at, **given: parameters.check("00_quickstart", OWN | {"DATA_DIR": str(at)} | given)),
+}
+
+
+@pytest.fixture
+def begin(sample_data, tmp_path):
+    """Copies what a row starts from into a folder with a space and an umlaut in its name; its path."""
+
+    def copy(start: str) -> Path:
+        name, _ = START[start]
+        root = tmp_path / "Prüf teile"
+        if start == "weights":
+            root.mkdir()
+            torch.save(vgg(), root / "w.pt")
+            return root / "w.pt"
+        if name is None:
+            root.mkdir()
+        else:
+            shutil.copytree(sample_data / name, root if name == "own_images" else root / name)
+        return root
+
+    return copy
+
+
+# --- pictures and files that are odd ------------------------------------------------------------------------------
+
+ODD = "test/good/zzz.png"  # where an odd picture is put
+RAMP = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+GREY = Image.fromarray(RAMP)
+COLOUR = Image.merge("RGB", (GREY, GREY.transpose(Image.Transpose.FLIP_LEFT_RIGHT), GREY))
+CLEAR = COLOUR.convert("P")
+CLEAR.info["transparency"] = bytes(range(256))
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # the camera was turned: show it rotated by 270 degrees
+JPEG = COLOUR.resize((SIZE, SIZE)).convert("CMYK")
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def put(content: bytes | Image.Image, name: str = ODD, kind: str = "PNG", **options) -> Callable:
+    """Writes the file `name`, of these bytes or this picture."""
+
+    def spoil(at: Path, _) -> None:
+        path = at / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else encoded(content, kind, **options))
+
+    return spoil
+
+
+def cut(name: str, length: int) -> Callable:
+    return lambda at, _: (at / name).write_bytes((at / name).read_bytes()[:length])
+
+
+def remove(*patterns: str) -> Callable:
+    def spoil(at: Path, _) -> None:
+        for path in (path for pattern in patterns for path in sorted(at.glob(pattern))):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return spoil
+
+
+def link(name: str, to: str) -> Callable:
+    return lambda at, _: os.symlink(to, at / name)
+
+
+def linked_to_itself(at: Path, _) -> None:
+    shutil.rmtree(at)
+    os.symlink(at.name, at)
+
+
+def copy_of(name: str, *to: str) -> Callable:
+    return lambda at, _: [shutil.copy(at / name, at / other) for other in to]
+
+
+def both(*spoilers: Callable) -> Callable:
+    def spoil(at: Path, patch) -> None:
+        for each in spoilers:
+            each(at, patch)
+
+    return spoil
+
+
+def large(side: int) -> Callable:
+    """A picture of one bit a pixel, small as a file; decoding it is an error of its own."""
+
+    def spoil(at: Path, patch) -> None:
+        def chunk(kind: bytes, content: bytes) -> bytes:
+            return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+        header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+        rows = zlib.compress(bytes((1 + side // 8) * side))
+        content = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        (at / ODD).write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+        ordinary = ImageFile.ImageFile.load
+
+        def decode(image):
+            assert max(image.size) < side, "it was decoded"
+            return ordinary(image)
+
+        patch.setattr(ImageFile.ImageFile, "load", decode)
+
+    return spoil
+
+
+def forbidden(method: str, name: str) -> Callable:
+    """`Path.method` of the file or folder `name` fails for want of rights; root, who may all, would not notice."""
+
+    def spoil(at: Path, patch) -> None:
+        ordinary = getattr(Path, method)
+
+        def denied(self, *arguments, **options):
+            if self == at / name:
+                raise PermissionError(13, "Permission denied", str(self))
+            return ordinary(self, *arguments, **options)
+
+        patch.setattr(Path, method, denied)
+
+    return spoil
+
+
+def seen(image: Image.Image, name: str = ODD) -> Callable:
+    """Checks that of the file `name` this picture is loaded."""
+
+    def check(split: data.Split) -> None:
+        found = split.test.pixels[split.names.index(os.fsdecode(name))].permute(1, 2, 0).numpy()
+        expected = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+        assert np.array_equal(found, expected)
+
+    return check
+
+
+def counts(train: int = 10, normal: int = 4, anomalous: int = 6, masks: bool = True) -> Callable:
+    """Checks how many images of each kind are loaded; own_images has these."""
+
+    def check(split: data.Split) -> None:
+        found = len(split.train), (split.labels == 0).sum(), (split.labels == 1).sum(), split.masks is not None
+        assert found == (train, normal, anomalous, masks)
+
+    return check
+
+
+# --- masks --------------------------------------------------------------------------------------------------------
+
+CRACK, MASK = "test/crack/000.jpg", "ground_truth/crack/000_mask.png"
+MARKED = np.zeros((SIZE, SIZE), np.uint8)
+MARKED[8:16, 4:16] = 1
+PALETTE = Image.fromarray(MARKED).convert("P")
+PALETTE.putpalette([0, 0, 0, 128, 0, 0] + [0] * 762)
+SIXTEEN = Image.fromarray(MARKED.astype(np.uint16))
+
+
+def mask(image: Image.Image) -> Callable:
+    """This mask, and a picture of its size that it belongs to."""
+    return both(put(Image.new("RGB", image.size), CRACK, "JPEG"), put(image, MASK))
+
+
+def marked(split: data.Split) -> None:
+    assert np.array_equal(split.masks[split.names.index(CRACK)], MARKED)
+
+
+def turned_mask(split: data.Split) -> None:
+    found = split.masks[split.names.index(CRACK)]
+    assert found[:, :14].min() == 1 and found[:, 18:].max() == 0
+
+
+def all_marked(at: Path, _) -> None:
+    for path in at.glob("ground_truth/*/*.png"):
+        Image.new("L", Image.open(path).size, 255).save(path)
+
+
+def no_pixel_metric(split: data.Split) -> None:
+    found = evaluation.localization(np.random.rand(*split.masks.shape), split.masks, split.labels, soft=True)
+    assert found["pixel_auroc"] is found["aupro"] is None and "leave out no pixel" in found["reason"]
+
+
+# --- sets that are lopsided, and label files ----------------------------------------------------------------------
+
+
+def undefined(reason: str) -> Callable:
+    def check(split: data.Split) -> None:
+        found = evaluation.detection(np.random.rand(2, len(split.test)), split.labels)
+        assert found["auroc"] is None and found["reason"] == reason
+        assert set(baselines.trivial(split).values()) == {None}
+
+    return check
+
+
+def of_one_colour(at: Path, _) -> None:
+    for number, path in enumerate(sorted(at.glob("t*/*/*.jpg"))):
+        Image.new("RGB", Image.open(path).size, (90, 120, 100 + number)).save(path, quality=100)
+
+
+def lines(change: Callable) -> Callable:
+    """HeadCT's label file with its lines changed."""
+
+    def spoil(at: Path, _) -> None:
+        table = at / "head_ct" / "labels.csv"
+        table.write_text("\n".join(change(table.read_text().splitlines())))
+
+    return spoil
+
+
+# --- weights and archives -----------------------------------------------------------------------------------------
+
+WAY_OUT = "give a VGG-16 state dict"
+WEIGHTS = "checkpoints/vgg16-397923af.pth"
+
+
+class Code:
+    """A pickle that would run code: it makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (f"{self.path}-was-run",)
+
+
+def state(change: Callable) -> Callable:
+    return lambda at, _: torch.save(change(vgg()), at)
+
+
+def offline(at: Path, patch) -> None:
+    def no_network(*_, **__):
+        raise URLError("no network")
+
+    patch.setattr(urllib.request, "urlopen", no_network)
+    patch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    patch.setattr(torch.hub, "get_dir", lambda: str(at))
+
+
+def tampered_tar(at: Path, _) -> None:
+    """CIFAR-10's archive, with members that lead out of the folder it is unpacked to."""
+    (at / "cifar10").mkdir()
+    with tarfile.open(at / "cifar10" / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name in ("../outside", "../../outside", "../../../outside", f"{at.parent}/absolute"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+
+
+def tampered_gz(at: Path, _) -> None:
+    """The same with MNIST's."""
+    for path in sorted((at / "MNIST" / "raw").iterdir()):
+        with gzip.GzipFile("../../../outside", "wb", fileobj=path.with_name(f"{path.name}.gz").open("wb")) as file:
+            file.write(path.read_bytes())
+        path.unlink()
+
+
+def tampered_batches(at: Path, _) -> None:
+    """CIFAR-10's batches, which are pickles."""
+    for name, _ in torchvision.datasets.CIFAR10.train_list + torchvision.datasets.CIFAR10.test_list:
+        put(pickle.dumps(Code(at)), f"cifar10/cifar-10-batches-py/{name}")(at, _)
+    put(pickle.dumps(Code(at)), "cifar10/cifar-10-batches-py/batches.meta")(at, _)
+
+
+IDX = "MNIST/raw/t10k-images-idx3-ubyte"
+IDX_LABELS = "MNIST/raw/t10k-labels-idx1-ubyte"
+NEWLINE, LATIN = "test/good/a\nb.png", os.fsdecode(b"test/good/\xfc.png")
+
+
+def idx_labels(change: Callable) -> Callable:
+    return lambda at, _: (at / IDX_LABELS).write_bytes(change((at / IDX_LABELS).read_bytes()))
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+TABLE = {  # by what is spoilt: the kind, how it is spoilt, and the outcome
+    "own": [
+        # pictures that cannot be read
+        ("truncated picture", put(encoded(COLOUR)[:150]), ("zzz.png", "damaged or truncated", "fetch it again")),
+        ("truncated JPEG", cut(CRACK, 700), ("crack/000.jpg", "damaged or truncated", "fetch it again")),
+        ("picture of no bytes", put(b""), ("zzz.png", "0 bytes", "fetch it again")),
+        ("text named .png", put(b"this is text"), ("zzz.png", "is not a picture", "replace it")),
+        ("picture of 100 million pixels", large(10_000), ("zzz.png", "89 million pixels", "scale it down")),
+        ("picture of 400 million pixels", large(20_000), ("zzz.png", "89 million pixels", "scale it down")),
+        (
+            "animated GIF",
+            put(GREY, kind="GIF", save_all=True, append_images=[COLOUR]),
+            ("zzz.png", "2 pictures", "one file each"),
+        ),
+        (
+            "animated PNG",
+            put(GREY, save_all=True, append_images=[COLOUR.convert("L")]),
+            ("zzz.png", "2 pictures", "one file each"),
+        ),
+        ("floating-point picture", put(GREY.convert("F"), kind="TIFF"), ("zzz.png", "8 or 16 bit")),
+        # pictures that are odd, and read
+        ("grey picture", put(GREY), seen(GREY)),
+        ("picture of one bit", put(GREY.convert("1")), seen(GREY.convert("1"))),
+        ("16-bit PNG", put(Image.fromarray(RAMP.astype(np.uint16) * 257)), seen(GREY)),
+        ("16-bit TIFF", put(Image.fromarray(RAMP.astype(np.uint16) * 257), kind="TIFF"), seen(GREY)),
+        ("32-bit TIFF", put(Image.fromarray(RAMP.astype(np.int32) * 257), kind="TIFF"), seen(GREY)),
+        ("CMYK TIFF", put(COLOUR.convert("CMYK"), kind="TIFF"), seen(COLOUR.convert("CMYK"))),
+        ("CMYK JPEG", put(JPEG, kind="JPEG"), seen(Image.open(io.BytesIO(encoded(JPEG, "JPEG"))))),
+        ("palette", put(COLOUR.convert("P")), seen(COLOUR.convert("P"))),
+        ("palette with transparency", put(CLEAR), seen(COLOUR.convert("P"))),
+        ("alpha", put(COLOUR.convert("RGBA")), seen(COLOUR)),
+        ("grey with alpha", put(GREY.convert("LA")), seen(GREY)),
+        ("turned by EXIF", put(COLOUR.transpose(Image.Transpose.ROTATE_90), exif=TURNED), seen(COLOUR)),
+        ("1x1 picture", put(Image.new("RGB", (1, 1), "teal")), seen(Image.new("RGB", (1, 1), "teal"))),
+        # names
+        ("non-ASCII name with spaces", put(COLOUR, "test/good/Ä 圖 .png"), seen(COLOUR, "test/good/Ä 圖 .png")),
+        ("name with a line break", put(COLOUR, NEWLINE), seen(COLOUR, NEWLINE)),
+        ("bad file with a line break in its name", put(b"", NEWLINE), (r"test/good/a\nb.png", "0 bytes")),
+        ("name that is not UTF-8", put(COLOUR, LATIN), seen(COLOUR, LATIN)),
+        ("bad file with a name that is not UTF-8", put(b"", LATIN), (r"test/good/\udcfc.png", "0 bytes")),
+        # links, rights, other files
+        ("link to itself among pictures", link(ODD, "zzz.png"), ("zzz.png", "leads nowhere, or to itself")),
+        ("link to nothing", link("test/good/zzz.png", "gone"), ("zzz.png", "leads nowhere", "remove it")),
+        ("link to itself for a folder", link("test/more", "more"), ("test/more", "leads nowhere, or to itself")),
+        ("folder linked into itself", link("train/good/up", "."), ("train/good/up", "a folder where image")),
+        ("img linked into itself", link("train/good/img", "."), ("good/img/img", "a folder where image")),
+        ("picture without rights", forbidden("read_bytes", CRACK), (CRACK, "Permission denied", "the rights")),
+        ("folder without rights", forbidden("iterdir", "test/good"), ("test/good", "Permission denied", "right")),
+        ("hidden files and litter", both(put(b"", "train/good/._a.jpg"), put(b"", "test/good/Thumbs.db")), counts()),
+        ("file that is no picture", put(b"", "train/good/a.txt"), ("a.txt", "not an image file", "convert it")),
+        ("named pipe", lambda at, _: os.mkfifo(at / ODD), ("zzz.png", "not an image file", "move it away")),
+        ("folder among pictures", put(COLOUR, "train/good/x/a.png"), ("train/good/x", "move its images up")),
+        ("picture beside the folders", put(COLOUR, "test/a.png"), ("test/a.png", "move it to", "test/good")),
+        # sets that are lopsided
+        ("copies in train and test", copy_of("train/good/000.jpg", ODD), counts(normal=5), (ODD, "000.jpg")),
+        (
+            "more copies in train and test",
+            copy_of("train/good/000.jpg", *(f"test/good/copy{i}.jpg" for i in range(5))),
+            counts(normal=9),
+            ("copy2.jpg = ", "train/good/000.jpg and 2 more"),
+        ),
+        ("copies in train", copy_of("train/good/000.jpg", "train/good/a.jpg"), counts(train=11)),
+        ("one training image", remove("train/good/00[1-9]*"), ("Prüf teile", "1 training image", "at least 2")),
+        ("no training image", remove("train/good/*"), ("train/good", "no image files", "put some there")),
+        ("no folder for training", remove("train"), ("train is missing", "put normal images")),
+        ("empty folder of a kind", lambda at, _: (at / "test/x").mkdir(), ("test/x", "no image files", "remove")),
+        ("no folder of test images", remove("test/*"), ("test: there are no folders", "add")),
+        (
+            "no anomalous test image",
+            remove("test/[cm]*", "ground_truth"),
+            undefined("there are no anomalous test images"),
+        ),
+        ("no normal test image", remove("test/good"), undefined("there are no normal test images")),
+        ("images of one colour each", of_one_colour, counts()),
+        # masks
+        ("mask of 0 and 1", mask(Image.fromarray(MARKED)), marked),
+        ("mask of one bit", mask(Image.fromarray(MARKED.astype(bool))), marked),
+        ("mask with palette colours", mask(PALETTE), marked),
+        ("16-bit mask of 0 and 1", mask(SIXTEEN), marked),
+        (
+            "mask of a picture turned by EXIF",
+            both(
+                put(COLOUR.transpose(Image.Transpose.ROTATE_90), CRACK, "JPEG", exif=TURNED),
+                put(Image.fromarray(np.repeat([[255, 0]], 128, axis=1).astype(np.uint8).repeat(64, axis=0)), MASK),
+            ),
+            turned_mask,
+        ),
+        ("mask of another size", put(COLOUR, MASK), (MASK, "256x64", "000.jpg", "resize it")),
+        ("mask that marks nothing", mask(Image.new("L", (40, 40))), (MASK, "marks nothing", "draw it")),
+        ("mask with values up to 2", mask(Image.fromarray(2 * MARKED + RAMP[:32, :2].repeat(16, 1))), (MASK, "at 2")),
+        ("masks that mark everything", all_marked, no_pixel_metric),
+        ("mask without image", remove(CRACK), (MASK, "no test image", "remove it")),
+        ("image without mask", remove(MASK), (CRACK, MASK, "is missing", "remove the folder ground_truth")),
+        ("no masks at all", remove("ground_truth"), counts(masks=False)),
+    ],
+    "brain_mri": [
+        ("too few normal images", remove("brain_mri/no/[12]*"), ("brain_mri", "go to test", "add more")),
+    ],
+    "mvtec": [
+        ("MVTecAD without masks", remove("mvtec/bottle/ground_truth"), ("000.png", "000_mask.png is missing")),
+    ],
+    "head_ct": [
+        ("label file without an id", lines(lambda t: t[:-1]), ("031.png", "no label for id 31", "add it")),
+        ("label file with an id too many", lines(lambda t: [*t, "32,1"]), ("labels.csv", "032.png", "remove")),
+        ("label file with an id twice", lines(lambda t: [*t, "3,0"]), ("labels.csv", "id 3 is there twice")),
+        ("label that is 2", lines(lambda t: [*t[:-1], "23,2"]), ("labels.csv", "neither 0 nor 1")),
+        ("id that is no number", lines(lambda t: [*t[:-1], "x,1"]), ("labels.csv", "'x'", "kaggle")),
+        ("label file of other columns", lines(lambda t: ["a,b", *t[1:]]), ("labels.csv", "a, b", "id, hem")),
+        ("label file with a break in its header", lines(lambda t: ['"a\nb"']), ("labels.csv", r"a\nb")),
+        ("empty label file", lines(lambda t: []), ("labels.csv", "empty", "kaggle")),
+        ("label file that is a picture", put(encoded(GREY), "head_ct/labels.csv"), ("labels.csv", "kaggle")),
+        ("no label file", remove("head_ct/labels.csv"), ("labels.csv is missing", "kaggle")),
+        ("image whose name is no id", put(GREY, "head_ct/head_ct/a.png"), ("a.png", "not an id", "remove it")),
+    ],
+    "run": [
+        ("data folder that is a file", lambda at, _: {"DATA_DIR": str(at / CRACK)}, ("000.jpg", "is not a folder")),
+        ("data folder that is not there", lambda at, _: {"DATA_DIR": str(at / "x")}, ("x is not a folder", "name")),
+        (
+            "data folder linked to itself",
+            linked_to_itself,
+            ("Prüf teile is not a folder", "name the folder"),
+        ),
+        ("weights file that is not there", lambda *_: {"SOURCE": "a.pt"}, ("'a.pt'", "neither imagenet, nor")),
+        ("mistyped parameter", lambda *_: {"EPOCH": 3}, ("EPOCH", "did you mean EPOCHS")),
+        ("wrong value", lambda *_: {"EPOCHS": "many"}, ("EPOCHS is 'many'", "a whole number")),
+    ],
+    "weights": [
+        ("weights without rights", forbidden("is_file", ""), ("w.pt", "Permission denied", "the rights")),
+        ("weights that are code", lambda at, _: at.write_bytes(pickle.dumps(Code(at))), ("w.pt", WAY_OUT)),
+        ("weights with code among them", lambda at, _: torch.save(vgg() | {"x": Code(at)}, at), ("w.pt", WAY_OUT)),
+        (
+            "weights of another network",
+            state(lambda s: torchvision.models.resnet18().state_dict()),
+            ("w.pt", "is not VGG-16", WAY_OUT),
+        ),
+        ("weights without a layer", state(lambda s: dict(list(s.items())[:-1])), ("w.pt", "'28.bias' is miss")),
+        (
+            "weights of another shape",
+            state(lambda s: s | {"features.0.weight": torch.zeros(64, 1, 3, 3)}),
+            ("w.pt", "0.weight is (64, 1, 3, 3), not (64, 3, 3, 3)", WAY_OUT),
+        ),
+        (
+            "weights that are not finite",
+            state(lambda s: s | {"features.0.bias": torch.full((64,), np.nan)}),
+            ("w.pt", "0.bias is not finite"),
+        ),
+        (
+            "weights that are whole numbers",
+            state(lambda s: s | {"features.0.bias": torch.zeros(64).int()}),
+            ("w.pt", "0.bias is of torch.int32"),
+        ),
+        ("weights by number", state(lambda s: s | {1: torch.zeros(2)}), ("w.pt", "'1' is too much", WAY_OUT)),
+        ("list for weights", state(lambda s: [1, 2]), ("w.pt", "holds a list", WAY_OUT)),
+        ("weights that are an HTML page", lambda at, _: at.write_text("<!DOCTYPE html><html>404"), ("w.pt", WAY_OUT)),
+        ("weights of no bytes", lambda at, _: at.write_bytes(b""), ("w.pt", WAY_OUT)),
+        ("truncated weights", cut("", 10**6), ("w.pt", "not a file of weights", WAY_OUT)),
+        ("pickle that ends at once", lambda at, _: at.write_bytes(b"."), ("w.pt", WAY_OUT)),
+    ],
+    "imagenet": [
+        (
+            "ImageNet's weights of another checksum",
+            both(offline, put(b"half", WEIGHTS)),
+            ("vgg16-397923af.pth", "damaged", "delete it"),
+        ),
+        ("no ImageNet weights, no network", offline, ("vgg16-397923af.pth", "no network", "put it at", "checkp")),
+    ],
+    "cifar10": [
+        ("archive that leads out of its folder", both(offline, tampered_tar), ("cifar-10-python.tar.gz", "kriz")),
+        ("CIFAR-10 batches that are code", tampered_batches, ("batches.meta", "MD5", "remove")),
+    ],
+    "mnist": [
+        ("gz that leads out of its folder", both(offline, tampered_gz), ("idx3-ubyte.gz", "put them in")),
+        (
+            "truncated idx file",
+            lambda at, _: (at / IDX).write_bytes((at / IDX).read_bytes()[:-5]),
+            (IDX, "damaged or", "remove it"),
+        ),
+        ("idx file of no bytes", put(b"", IDX), (IDX, "damaged or truncated", "remove it")),
+        ("idx file that is an HTML page", put(b"<html>not found</html>", IDX), (IDX, "damaged", "remove it")),
+        ("idx file with half a header", cut(IDX, 3), (IDX, "damaged or truncated", "remove it")),
+        (
+            "idx labels too few",
+            idx_labels(lambda b: b[:4] + (199).to_bytes(4, "big") + b[8:-1]),
+            ("t10k-labels", "200 images", "199 labels"),
+        ),
+        ("idx label of 10", idx_labels(lambda b: b[:-1] + b"\x0a"), (IDX_LABELS, "not what it should hold")),
+    ],
+}
+ROWS = {row[0]: Row(start, *row) for start, rows in TABLE.items() for row in rows}
+assert len(ROWS) == sum(map(len, TABLE.values())), "two kinds of one name"
+
+
+def one_line(message: str, words: tuple[str, ...]) -> None:
+    assert message.isprintable() and not [word for word in words if word not in message], message
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_bad_input(row, begin, tmp_path, monkeypatch):
+    if sys.platform == "darwin" and "not UTF-8" in row.kind:
+        pytest.skip("macOS has no such names")
+    at = begin(row.start)
+    given = row.spoil(at, monkeypatch)
+    before = everything(tmp_path)
+    read = functools.partial(START[row.start][1], at, **(given if isinstance(given, dict) else {}))
+    if isinstance(row.outcome, tuple):
+        with pytest.raises(InputError) as error:
+            read()
+        one_line(str(error.value), row.outcome)
+        assert everything(tmp_path) == before  # nothing unpacked, run or left behind
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning)
+        loaded = read()
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == bool(row.warns) and not [word for word in row.warns if word not in said[0]], said
+    row.outcome(loaded)
+
+
+def no_auroc(record: dict, notebook: str) -> None:
+    assert record["detection"]["auroc"] is None
+    assert record["detection"]["reason"] == "there are no anomalous test images"
+    assert "no AUROC: there are no anomalous test images" in notebook
+
+
+def an_auroc(record: dict, notebook: str) -> None:
+    assert 0 <= record["detection"]["auroc"] <= 100
+
+
+WHOLE_WAY = {  # from the command line to the record: refused, or what the record and the notebook must have
+    "truncated picture": None,
+    "picture of 100 million pixels": None,
+    "bad file with a line break in its name": None,
+    "image without mask": None,
+    "weights of another network": None,
+    "mistyped parameter": None,
+    "no anomalous test image": no_auroc,
+    "images of one colour each": an_auroc,
+    "name with a line break": an_auroc,
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE_WAY)
+def test_bad_input_the_whole_way(kind, begin, sample_data, tmp_path, monkeypatch):
+    row, check = ROWS[kind], WHOLE_WAY[kind]
+    at = begin(row.start)
+    given = row.spoil(at, monkeypatch)
+    run = OWN | {"DATA_DIR": str(at)}
+    if row.start == "weights":
+        run |= {"DATA_DIR": str(sample_data / "own_images"), "SOURCE": str(at)}
+    run |= given if isinstance(given, dict) else {}
+    done = execute("00_quickstart", tmp_path / "out.ipynb", **run | {"RESULTS_DIR": str(tmp_path / "results")})
+    records = list((tmp_path / "results").rglob("*.json"))
+    if check:
+        assert done.returncode == 0, done.stderr
+        check(json.loads(records[0].read_text()), (tmp_path / "out.ipynb").read_text())
+        return
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    one_line(line, row.outcome)
+    assert not (tmp_path / "out.ipynb").exists()
+    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    cells = [nbformat.v4.new_code_cell("def halve(x):\n    return x / 0\n\nhalve(1)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
+    for options in ([], ["--debug"]):
+        command = [sys.executable, "notebooks/execute.py", tmp_path / "x.ipynb", tmp_path / "out.ipynb", *options]
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
+        assert done.returncode == 1 and "error: ZeroDivisionError: division by zero" in said.splitlines()
+        shown = "Traceback (most recent call last)" in said, "return x / 0" in said
+        assert shown == (bool(options), bool(options)), said
