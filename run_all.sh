@@ -14,6 +14,7 @@ What is recorded for the same code and parameters is not run again: after Ctrl-C
   ./run_all.sh full 04 --config CLASSES=[screw] SEED=3 DATA_DIR=/data    one cell of a table; names in capitals are the
                                                                          notebooks' parameters, see notebooks/config.yaml
   ./run_all.sh full --dry-run                                            what there is to do
+  ./run_all.sh smoke 04 --debug                                          with the traceback of what goes wrong
 END
 }
 
@@ -131,6 +132,9 @@ run_notebooks() {
                 config+=("$1")
                 shift
             done
+        elif [[ $1 == --debug ]]; then
+            export KDHELPERS_DEBUG=1
+            shift
         else
             options+=("$1")
             shift

@@ -1,5 +1,10 @@
 """The one exception a user is meant to see: a line that names what is wrong and the way out."""
 
+import os
+from traceback import format_exception
+
+DEBUG = "KDHELPERS_DEBUG"  # the environment variable that --debug sets: the traceback is shown as well
+
 
 class InputError(Exception):
     """Wrong input: a parameter, a file or a folder. The message is one line and says what to do about it."""
@@ -10,4 +15,5 @@ class InputError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython shows this instead of a traceback, so that a notebook ends in the one line that helps."""
-        return [f"InputError: {self}"]
+        traceback = format_exception(self)[:-1] if os.environ.get(DEBUG) else []
+        return [*traceback, f"InputError: {self}"]

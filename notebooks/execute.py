@@ -24,7 +24,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from kdhelpers.errors import InputError
+from kdhelpers.errors import DEBUG, InputError
 from kdhelpers.paths import ROOT
 
 EVERY = 15  # seconds between two lines of progress
@@ -180,6 +180,8 @@ def main() -> int:
     parser.add_argument("--while-alive", type=int, metavar="PID", help="end when this process has ended")
     parser.add_argument("--debug", action="store_true", help="show the traceback of what went wrong")
     arguments = parser.parse_args()
+    if arguments.debug:
+        os.environ[DEBUG] = "1"  # for the kernel too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.while_alive:
         threading.Thread(target=end_with, args=(arguments.while_alive,), daemon=True).start()
@@ -216,7 +218,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)
         os._exit(130)  # the kernel notices that its parent is gone and ends within a second
-    if arguments.debug and traceback:
+    if os.environ.get(DEBUG) and traceback:
         print("\n".join(traceback), file=sys.stderr)
     print(f"error: {message}", file=sys.stderr)
     if where:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import multiprocessing
 import shutil
-import zlib
 from pathlib import Path
 
 import numpy as np
