@@ -7,6 +7,8 @@ usage() {
 ./run_all.sh [full] [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    every notebook with ten seeds, as the article (the default)
 ./run_all.sh smoke  [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    small generated samples, no download: proves the way only
 ./run_all.sh test   [PYTEST OPTION ...]                      style, the tests, and all notebooks in smoke
+./run_all.sh verify [K] [NAME=VALUE ...]                     runs K recorded cells again (3, drawn with seed=0; all of smoke)
+                                                             and says whether each comes out the same to the last digit
 
 A notebook is named 01, 01_mnist or notebooks/01_mnist.ipynb; without one, all of them run.
 What is recorded for the same code and parameters is not run again: after Ctrl-C the same command goes on.
@@ -15,6 +17,7 @@ What is recorded for the same code and parameters is not run again: after Ctrl-C
                                                                          notebooks' parameters, see notebooks/config.yaml
   ./run_all.sh full --dry-run                                            what there is to do
   ./run_all.sh smoke 04 --debug                                          with the traceback of what goes wrong
+  ./run_all.sh verify 5 seed=1 DATA_DIR=/data                            other names: PROFILE, RESULTS_DIR, SOURCE, DEVICE
 END
 }
 
@@ -112,7 +115,7 @@ name_of() {
     name=$(basename "$1" .ipynb)
     found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
     [[ $(wc -w <<<"$found") == 1 ]] ||
-        fail "there is no command or notebook $1; commands are smoke, full and test, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
+        fail "there is no command or notebook $1; commands are smoke, full, test and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
     echo "${found%.ipynb}"
 }
 
@@ -171,11 +174,18 @@ END
     "$python" -m pytest -c pyproject.toml --rootdir . --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
 }
 
+# verify: is what is recorded what comes out?
+run_verification() {
+    find_environment run
+    "$python" notebooks/verify.py "$@"
+}
+
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${1:-full} in
     -h | --help) usage ;;
     test) shift && run_tests "$@" ;;
+    verify) shift && run_verification "$@" ;;
     smoke | full) run_notebooks "${1:-full}" "${@:2}" ;;
     *) run_notebooks full "$@" ;;
 esac

@@ -141,7 +141,12 @@ def is_current(path: Path, parameters: dict) -> bool:
     if not path.is_file():
         return False
     record = read(path)
-    return record["environment"]["code_sha256"] == code_sha256() and record["parameters"] == parameters
+    return not is_stale(record) and record["parameters"] == parameters
+
+
+def is_stale(record: dict) -> bool:
+    """True for a record made by other code than this: nothing says that its numbers would come out again."""
+    return record["environment"]["code_sha256"] != code_sha256()
 
 
 def load_fit(record: dict, path: Path, run) -> tuple[torch.nn.Sequential, Fit]:
