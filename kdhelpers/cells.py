@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from kdhelpers import results
 from kdhelpers.ablations import METHODS, main_notebook
 from kdhelpers.commands import command_for
 from kdhelpers.kinds import only_one
@@ -22,8 +23,8 @@ def cells(records: Sequence[dict]) -> pd.DataFrame:
 
     records: of one source, profile and protocol (`kinds.only_one`). Columns: table, dataset, method, class; article and
     article ± as published; ours and ± (mean and standard deviation over seeds, the latter NaN for one seed); seeds (how
-    many); difference; verdict (inside, near, off, "deviates", or "–" without records); deviates (in what, "" for
-    nothing); missing (what a mean lacks); command (what fills the cell). Numbers are per cent.
+    many); difference; `verdict`; deviates (in what, "" for nothing); missing (what a mean lacks); command (what fills
+    the cell). Numbers are per cent.
     """
     only_one(records)
     # Any main run of the kind: an arm may have another source.
@@ -36,6 +37,7 @@ def cells(records: Sequence[dict]) -> pd.DataFrame:
             ours = float(np.mean(values)) if values else None
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
             deviates = _deviations(used, len(values)) if values else ""
+            stale = any(map(results.is_stale, used))
             makers = notebook_of(table, cell), _classes(table, cell), _arm(table, cell)
             rows.append(
                 {
@@ -49,7 +51,7 @@ def cells(records: Sequence[dict]) -> pd.DataFrame:
                     "±": spread,
                     "seeds": len(values),
                     "difference": None if ours is None else ours - cell["value"],
-                    "verdict": verdict(ours, spread, cell["value"], cell["std"], deviates),
+                    "verdict": verdict(ours, spread, cell["value"], cell["std"], deviates, stale),
                     "deviates": deviates,
                     "missing": missing,
                     "command": command_for(*makers, used, like),
@@ -59,13 +61,18 @@ def cells(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(numeric, float))
 
 
-def verdict(ours: float | None, spread: float | None, value: float, std: float | None, deviates: str) -> str:
+def verdict(
+    ours: float | None, spread: float | None, value: float, std: float | None, deviates: str, stale: bool = False
+) -> str:
     """inside when |Δ| ≤ 2·√(s² + s_published²) + 0.3 points, near when |Δ| ≤ 2 points, off otherwise.
 
-    "–" without a number; "deviates" for one that was not made as the article's. A spread that is not known counts 0.
+    "–" without a number; "stale" for one that other code had a part in, since this code may not give it; "deviates"
+    for one that was not made as the article's. A spread that is not known counts 0.
     """
     if ours is None:
         return "–"
+    if stale:
+        return "stale"
     if deviates:
         return "deviates"
     both = np.sqrt(np.nan_to_num(float(spread or 0)) ** 2 + np.nan_to_num(float(std or 0)) ** 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_1samp, wilcoxon
 
+from kdhelpers import results
 from kdhelpers.ablations import DATASETS, Arm, arms_of, main_notebook
 from kdhelpers.kinds import only_one
 from kdhelpers.protocols import protocol_for
@@ -24,8 +25,9 @@ _ALIKE = ("epochs", "batch_size", "image_size")  # what the arms of a comparison
 def arms_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, list[str]]:
     """A row for each class, seed and arm of an ablation, and in words what was left out because it does not compare.
 
-    records: of one kind. Columns: dataset, class, arm (its label), main (whether it is the main run), seed, and METRICS
-    in per cent. An arm whose main run was made with other epochs, batch or image size is left out.
+    records: of one kind. Columns: dataset, class, arm (its label), main (whether it is the main run), seed, stale
+    (made by other code), and METRICS in per cent. An arm whose main run was made with other epochs, batch or image size
+    is left out.
     """
     kind = only_one(records)
     by_key = {tuple(r[name] for name in ("notebook", "dataset", "class", "arm", "seed")): r for r in records}
@@ -44,8 +46,8 @@ def arms_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, li
                     left_out.append(f"{NAMES[dataset]} {cls}, {arm.label}, seed {seed}: {differs}")
                 else:
                     row = {"dataset": dataset, "class": cls, "arm": arm.label, "main": arm.name is None, "seed": seed}
-                    rows.append(row | _metrics(record))
-    return pd.DataFrame(rows, columns=["dataset", "class", "arm", "main", "seed", *METRICS]), left_out
+                    rows.append(row | {"stale": results.is_stale(record)} | _metrics(record))
+    return pd.DataFrame(rows, columns=["dataset", "class", "arm", "main", "seed", "stale", *METRICS]), left_out
 
 
 def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -29,7 +29,7 @@ FIGURES = {
     "figure_5": "Loss terms: the two terms of the loss, each alone and both together.",
     "figure_6": "Heat maps by category and kind of defect: image, mask and map.",
 }
-VERDICTS = {"inside": "inside", "near": "near", "off": "off", "deviates": "deviates", tables.NOTHING: "no records"}
+VERDICTS = {word: word for word in ("inside", "near", "off", "stale", "deviates")} | {tables.NOTHING: "no records"}
 _ARTICLE = {  # what Tables 1 to 6 show
     1: "Localization on MVTecAD by three methods, without and with the Gaussian filter: pixel AUROC.",
     2: "Detection on MNIST, Fashion-MNIST and CIFAR-10, each class in turn the normal one: AUROC.",
@@ -179,7 +179,7 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
 
 def _other_code(records: Sequence[dict]) -> dict:
     """How many records were not made by the code that makes the page, and by notebook."""
-    other = [r["notebook"] for r in records if r["environment"]["code_sha256"] != results.code_sha256()]
+    other = [r["notebook"] for r in records if results.is_stale(r)]
     return {"count": len(other), "notebooks": {name: other.count(name) for name in sorted(set(other))}}
 
 
@@ -195,7 +195,7 @@ def _provenance(records: Sequence[dict]) -> list[tuple[str, dict]]:
 
     def code(record: dict) -> dict:
         made = record["environment"]
-        by = "this code" if made["code_sha256"] == results.code_sha256() else "other code"
+        by = "other code" if results.is_stale(record) else "this code"
         tree = {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]]
         found = {"made by": by, "code sha256": made["code_sha256"], "commit": made["commit"] or "unknown"}
         return found | {"working tree": tree}
@@ -246,6 +246,7 @@ def _table(frame: pd.DataFrame) -> dict:
     return {
         "head": [{"text": titles.get(name, name), "style": _TEXT.get(name, "number")} for name in names],
         "rows": rows,
+        "stale": any(results.STALE in str(value) for value in frame.to_numpy().ravel()),
     }
 
 

@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ from kdhelpers.training import Fit
 from kdhelpers.writing import written_at_once
 
 SCHEMA = 1
+STALE = "†"  # beside a number that records of other code had a part in
 _FIELDS = frozenset(
     "schema notebook dataset class arm seed profile protocol source parameters deviations data training detection "
     "localization trivial seconds peak_memory_mb environment".split()
@@ -147,6 +149,11 @@ def is_current(path: Path, parameters: dict) -> bool:
 def is_stale(record: dict) -> bool:
     """True for a record made by other code than this: nothing says that its numbers would come out again."""
     return record["environment"]["code_sha256"] != code_sha256()
+
+
+def mark(records: Iterable[dict]) -> str:
+    """What stands after a number or name of a table's row: STALE where any of its records is stale, else nothing."""
+    return f" {STALE}" if any(map(is_stale, records)) else ""
 
 
 def load_fit(record: dict, path: Path, run) -> tuple[torch.nn.Sequential, Fit]:

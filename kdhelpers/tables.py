@@ -18,6 +18,7 @@ from kdhelpers.data import MVTEC
 from kdhelpers.kinds import Kind, only_one
 from kdhelpers.protocols import protocol_for
 from kdhelpers.published import NAMES, TABLES, as_printed, published
+from kdhelpers.results import STALE, mark
 from kdhelpers.writing import written_at_once
 
 TRIVIAL = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
@@ -119,7 +120,7 @@ def metrics(records: Sequence[dict]) -> pd.DataFrame:
     for (dataset, cls, arm), group in _groups(_main(records)):
         best = [max(r["detection"]["auroc_per_epoch"] or [np.nan]) for r in group]
         rows.append(
-            {"data set": _title(dataset), "class": _title(cls), "arm": arm or "", "seeds": len(group)}
+            {"data set": _title(dataset), "class": _title(cls) + mark(group), "arm": arm or "", "seeds": len(group)}
             | {name: _mean_std([r["detection"][key] for r in group]) for key, name in _DETECTION.items()}
             | {"last epoch": _mean_std([r["detection"]["auroc_last"] for r in group])}
             | {"best of the last ten": _mean_std(best)}
@@ -143,7 +144,7 @@ def localization(records: Sequence[dict]) -> pd.DataFrame:
                 found = [r["localization"][method][filtered] for r in group]
                 row = {
                     "data set": _title(dataset),
-                    "class": _title(cls),
+                    "class": _title(cls) + mark(group),
                     "method": method.replace("_", " "),
                     "Gaussian": words,
                 }
@@ -167,8 +168,9 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
     for (dataset, cls), part in sorted(groups, key=lambda group: (list(NAMES).index(group[0][0]), in_order(*group[0]))):
         most = part.groupby("arm").size().max()
         row = {"data set": _title(dataset), "class": _title(cls), "seeds": most}
-        for arm, values in part.groupby("arm", sort=False)[metric]:
-            row[arm] = _mean_std(values) + (f" ({len(values)})" if len(values) < most else "")
+        for arm, of_arm in part.groupby("arm", sort=False):
+            fewer = f" ({len(of_arm)})" if len(of_arm) < most else ""
+            row[arm] = _mean_std(of_arm[metric]) + fewer + (f" {STALE}" if of_arm["stale"].any() else "")
         rows.append(row)
     return pd.DataFrame(rows).fillna(NOTHING)
 
@@ -184,7 +186,8 @@ def arms_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -
     pairs = paired(frame, metric)
     rows = []
     for (dataset, arm), part in frame.groupby(["dataset", "arm"], sort=False):
-        row = {"data set": _title(dataset), "arm": arm}
+        behind = frame[(frame["dataset"] == dataset) & (frame["main"] | (frame["arm"] == arm))]
+        row = {"data set": _title(dataset), "arm": arm + (f" {STALE}" if behind["stale"].any() else "")}
         pair = pairs[(pairs["dataset"] == dataset) & (pairs["arm"] == arm)]
         if len(pair):
             one = pair.iloc[0]
@@ -232,7 +235,7 @@ def running_time(records: Sequence[dict]) -> pd.DataFrame:
     for (notebook, _, _, px), group in sorted(groups.items()):
         first = group[0]
         arms = arms_of(notebook, first["dataset"], protocol_for(first["protocol"], first["dataset"]))
-        label = next((arm.label for arm in arms if arm.name == first["arm"]), first["arm"])
+        label = next((arm.label for arm in arms if arm.name == first["arm"]), first["arm"]) + mark(group)
         row = {"notebook": notebook, "data set": _title(first["dataset"]), "arm": label, "records": len(group)}
         row |= {"px": px, "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}
         for name in ("data", "source", "train", "detect", "localize"):
@@ -298,7 +301,7 @@ def _latex(wide: pd.DataFrame) -> str:
     text = styled.to_latex(hrules=True, column_format="l" * len(wide.columns))
     for sign, command in (("±", r"$\pm$"), ("–", "--"), ("λ", r"$\lambda$"), ("·", r"$\cdot$"), ("−", "$-$")):
         text = text.replace(sign, command)
-    return text
+    return text.replace(STALE, r"$\dagger$")
 
 
 def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str, str]]:

@@ -114,6 +114,13 @@ def test_only_the_article_s_own_runs_get_a_verdict(record):
     assert cell["verdict"] == "deviates" and cell["deviates"] == "epochs 5 instead of 51"
 
 
+def test_a_number_that_other_code_had_a_part_in_is_stale(record):
+    ten = [record(seed=seed, auroc=99.8) for seed in range(10)]
+    ten[4]["environment"]["code_sha256"] = "0" * 64
+    cell = cells(ten).query("table == 2").iloc[0]
+    assert cell["verdict"] == "stale" and cell["ours"] == pytest.approx(99.8)
+
+
 def test_the_command_of_a_number_repeats_what_was_changed(record):
     made = {"epochs": 5, "image_size": 32, "batch_size": 64, "kept_under": "w-12345678"}
     environment = record()["environment"] | {"source": "/a b/w.pt", "data_dir": "/data"}

@@ -130,7 +130,21 @@ def test_records_by_other_code_are_counted_and_marked():
     provenance = page.split('id="provenance"')[1]
     assert "<b>other code</b>" in provenance and "<b>this code</b>" in provenance
     assert "0" * 64 in provenance and "d" * 64 in provenance and "5" * 64 in provenance and "c" * 40 in provenance
+    assert '<li class="stale"><b>1</b> stale</li>' in page
+    assert '<td class="number verdict stale"><b>stale</b></td>' in between(page, "table_2", "table_3")
+    metrics = between(page, "metrics", "localization")
+    assert '<td class="text">1 †</td>' in metrics and '<td class="text">0</td>' in metrics
+    assert "† Records made by other code" in metrics
     assert "made by other code" not in report.render({FULL: [record()]}, FULL, {})
+
+
+def test_an_arm_is_marked_where_the_main_run_behind_it_is_by_other_code():
+    main = [record(notebook="04_mvtec", dataset="mvtec", cls="screw", auroc=80.0)]
+    arms = [record(notebook="11_critical_layers", dataset="mvtec", cls="screw", arm="last", auroc=71.0)]
+    main[0]["environment"] |= {"code_sha256": "0" * 64}
+    page = between(report.render({FULL: main + arms}, FULL, {}), "11_critical_layers", "12_cloner_size")
+    assert ">last †</td>" in page and ">last four †</td>" in page  # beside each other
+    assert ">80.00 †</td>" in page and ">71.00</td>" in page  # class by class
 
 
 def test_an_ablation_has_its_arms_and_what_was_left_out():
