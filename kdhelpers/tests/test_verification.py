@@ -1,0 +1,253 @@
+"""Recorded cells run again: the same comes out, and what was changed since is found and named."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+from PIL import Image
+
+from kdhelpers import experiment, parameters, verification
+from kdhelpers.ablations import ABLATIONS, DATASETS
+from kdhelpers.errors import InputError
+from kdhelpers.paths import ROOT
+
+GIVEN = {
+    "PROFILE": "full",
+    "PROTOCOL": "official",
+    "SEED": 1,
+    "SOURCE": "untrained",
+    "EPOCHS": 2,
+    "IMAGE_SIZE": 32,
+    "BATCH_SIZE": 8,
+    "DEVICE": "cpu",
+    "CACHE": "auto",
+}
+ARM = "untrained/full/official/14_interpretability/mvtec-bottle-guided_backprop-seed1"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, sample_data):
+    """RESULTS_DIR with the records of a main run and of an arm that shares its cloner, and a DATA_DIR of their own."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(sample_data / "mvtec", folder / "data" / "mvtec")
+    given = GIVEN | {"DATA_DIR": str(folder / "data"), "RESULTS_DIR": str(folder / "results")}
+    chosen = {"CLASSES": ["bottle"], "ARMS": ["guided_backprop"]}
+    experiment.carry_out(parameters.resolve("14_interpretability", **given | chosen))
+    return folder
+
+
+@pytest.fixture
+def results_dir(made, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(made / "results", tmp_path / "results")
+
+
+@pytest.fixture
+def recorded(made):
+    main, arm = verification.choose(made / "results")
+    assert (main["arm"], arm["arm"]) == (None, "guided_backprop")
+    return main
+
+
+def command(*words):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "notebooks/verify.py", *map(str, words)]
+    return subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def contents(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_same_comes_out_and_nothing_recorded_is_touched(results_dir):
+    before = contents(results_dir)
+    done = command(f"RESULTS_DIR={results_dir}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert f"· {ARM}: same" in done.stdout and "04_mvtec/mvtec-bottle-seed1: same" in done.stdout
+    assert done.stdout.splitlines()[-1] == "2 run again: 2 same"
+    assert contents(results_dir) == before
+
+
+def test_a_tampered_number_is_found_and_named(results_dir):
+    path = results_dir / "records" / f"{ARM}.json"
+    record = json.loads(path.read_text())
+    was = record["detection"]["auroc"]
+    record["detection"]["auroc"] = was * 0.9
+    path.write_text(json.dumps(record))
+    done = command(2, f"RESULTS_DIR={results_dir}", "seed=5")
+    assert done.returncode == 1 and done.stderr == ""
+    (line,) = [line for line in done.stdout.splitlines() if f"· {ARM}: " in line]
+    assert f"{ARM}: differs: detection.auroc {0.9 * was:.6g} -> {was:.6g}" in line
+    assert "relative difference 0.1 in detection.auroc" in line
+    assert done.stdout.splitlines()[-1] == "2 run again: 1 same, 1 differs"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ((), "there are no records under .*: run ./run_all.sh first, or give the RESULTS_DIR that has them"),
+        (("PROFILE=smoke",), "there are no records of profile smoke under .*: run ./run_all.sh smoke first"),
+        (("0",), "'0' is neither K, how many records to run again, nor NAME=VALUE"),
+        (("device=cpu",), r"unknown name device \(did you mean DEVICE\?\); verify has seed, "),
+        (("seed=x",), "seed is 'x'; it is the whole number"),
+        (("PROFILE=all",), "PROFILE is 'all'; it is one of smoke, full"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(tmp_path, words, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    import verify  # a script beside the notebooks, not a package
+
+    monkeypatch.setattr(sys, "argv", ["verify.py", *words, f"RESULTS_DIR={tmp_path}"])
+    monkeypatch.setattr("logging.disable", lambda level: None)
+    assert verify.main() == 1
+    said = capsys.readouterr()
+    assert said.out == "" and re.fullmatch(f"error: .*{message}.*\n", said.err), said.err
+
+
+def test_no_records_exit_with_1(tmp_path):
+    done = command(f"RESULTS_DIR={tmp_path}")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"error: there are no records under {tmp_path}") and done.stderr.count("\n") == 1
+
+
+def test_tampered_parameters_are_named_first(recorded):
+    lam = recorded["parameters"]["protocol"]["lam"]
+    recorded["parameters"]["protocol"]["lam"] = 0.25  # what this protocol does not have
+    outcome = verification.verify(recorded)
+    assert f"differs: parameters.protocol.lam 0.25 -> {lam}" in str(outcome) and len(outcome.differences) == 1
+
+    recorded["parameters"]["protocol"]["lam"] = lam
+    recorded["parameters"]["epochs"] = 1  # what can be run, and gives something else
+    named = [one.name for one in verification.verify(recorded).differences]
+    assert "training.stopped_at" in named and "deviations[0]" in named
+    assert not [name for name in named if name.startswith("parameters")]
+
+    recorded["parameters"]["epochs"] = "many"
+    assert str(verification.verify(recorded)).endswith(
+        ": cannot be run here: EPOCHS is 'many'; it is a whole number of at least 1 or None"
+    )
+
+
+def test_what_made_it_is_named_where_it_is_another(recorded):
+    torch_here = recorded["environment"]["packages"]["torch"]
+    recorded["environment"] |= {"code_sha256": "0" * 64, "python": "3.9.0", "device": "a GPU"}
+    recorded["environment"]["packages"]["torch"] = "1.0"
+    recorded["seconds"], recorded["peak_memory_mb"]["host"] = {}, -1  # neither is compared
+    outcome = verification.verify(recorded)
+    assert outcome.verdict == "same"
+    assert outcome.notes[0] == "other code" and f"torch 1.0 -> {torch_here}" in outcome.notes
+    assert any(note.startswith("python 3.9.0 -> ") for note in outcome.notes)
+    assert any(note.startswith("device a GPU -> ") for note in outcome.notes)
+
+
+def test_it_runs_with_the_threads_that_it_was_made_with(recorded, monkeypatch):
+    used, before = [], torch.get_num_threads()
+    carry_out = experiment.carry_out
+    monkeypatch.setattr(experiment, "carry_out", lambda runs: used.append(torch.get_num_threads()) or carry_out(runs))
+    recorded["environment"]["threads"] = before + 1
+    assert "threads" not in str(verification.verify(recorded).notes)
+    assert used == [before + 1] and torch.get_num_threads() == before
+
+
+def test_data_that_changed_or_is_missing_is_said(made, recorded, tmp_path):
+    data_dir = shutil.copytree(made / "data", tmp_path / "elsewhere")
+    assert verification.verify(recorded, data_dir=str(data_dir)).verdict == "same"  # wherever it lies
+
+    image = min((data_dir / "mvtec" / "bottle" / "train" / "good").iterdir())
+    Image.open(image).rotate(90).save(image)
+    line = str(verification.verify(recorded, data_dir=str(data_dir)))
+    assert "differs: the data changed since it was recorded, " in line and "data.sha256" not in line
+
+    shutil.rmtree(data_dir / "mvtec" / "bottle")
+    line = str(verification.verify(recorded, data_dir=str(data_dir)))
+    assert ": cannot be run here: mvtec bottle: " in line and "\n" not in line
+    recorded["environment"]["data_dir"] = str(tmp_path / "gone")
+    line = str(verification.verify(recorded))
+    assert f": cannot be run here: DATA_DIR {tmp_path / 'gone'} is not a folder" in line
+
+
+def test_weights_that_are_missing_are_said(recorded):
+    recorded["parameters"] |= {"source": "vgg16-01234567", "kept_under": "vgg16-01234567"}
+    recorded["environment"]["source"] = "/gone/vgg16.pt"
+    line = str(verification.verify(recorded))
+    assert ": cannot be run here: SOURCE '/gone/vgg16.pt' is neither imagenet" in line and "\n" not in line
+
+
+def test_what_no_notebook_makes_is_said(recorded):
+    with pytest.raises(InputError, match="04_mvtec has no arm 'fancy' of mvtec"):
+        verification.runs_of(recorded | {"arm": "fancy"}, ROOT)
+    with pytest.raises(InputError, match="there is no notebook 01_mnist of mvtec here"):
+        verification.runs_of(recorded | {"notebook": "01_mnist"}, ROOT)
+    del recorded["parameters"]["epochs"]
+    with pytest.raises(InputError, match="the record does not say its epochs"):
+        verification.runs_of(recorded, ROOT)
+
+
+@pytest.mark.parametrize("protocol", ["official", "text"])
+def test_the_run_of_every_arm_of_every_notebook_comes_from_its_record(record, sample_data, tmp_path, protocol):
+    weights = tmp_path / "other.pt"
+    weights.write_bytes(b"never loaded")
+    arms = 0
+    for notebook in DATASETS:
+        data_dir = sample_data / "own_images" if notebook == "00_quickstart" else sample_data
+        given = GIVEN | {"PROTOCOL": protocol, "SOURCE": str(weights), "DATA_DIR": str(data_dir)}
+        given |= {"RESULTS_DIR": str(tmp_path), "CLASSES": classes_of(notebook)}
+        for run in parameters.resolve(notebook, **given):
+            (cls,), environment = run.classes, record()["environment"]
+            told = record(run.notebook, run.dataset, cls, run.arm, run.seed, protocol=protocol)
+            told |= {"parameters": run.parameters(cls)}
+            told["environment"] = environment | {"source": run.source, "data_dir": str(run.data_dir)}
+            *main, again = verification.runs_of(told, tmp_path)
+            assert again.parameters(cls) == told["parameters"] and again.record_path(cls) == run.record_path(cls)
+            assert asdict(again.protocol) == asdict(run.protocol) and again.data_dir == run.data_dir
+            # The main run goes before it where it only looks at the trained cloner in another way.
+            assert [one.arm for one in main] == ([None] if run.arm in shares(notebook, protocol) else [])
+            arms += run.arm is not None
+    assert arms > 50
+
+
+def classes_of(notebook):
+    there = {"mnist": ["0"], "fashion_mnist": ["0"], "cifar10": ["0"], "mvtec": ["bottle"], "retinal_oct": ["oct2017"]}
+    there |= {"head_ct": ["normal"], "brain_mri": ["normal"]}
+    of = {dataset: there[dataset] for dataset in DATASETS[notebook] if dataset in there}
+    return of if notebook in ABLATIONS and len(DATASETS[notebook]) > 1 else next(iter(of.values()), None)
+
+
+def shares(notebook, protocol):
+    if notebook == "14_interpretability":
+        return ("smoothgrad", "guided_backprop")
+    # A size is given to the main run too, and an arm that sets just that is then the same as it.
+    return ("gradient", "renormalise", "soft_masks", "size_256", "size_128") if notebook[:2] == "15" else ()
+
+
+def test_records_are_drawn_by_the_seed(record, tmp_path):
+    def write(**changed):
+        one = record(**changed)
+        path = tmp_path / "records" / verification.name_of(one)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f"{path.name}.json").write_text(json.dumps(one))
+
+    for seed in range(5):
+        write(seed=seed, kept_under="untrained", profile="smoke")
+    assert len(verification.choose(tmp_path)) == 5  # all of smoke
+    for seed in range(20):
+        write(seed=seed)
+    drawn = [[one["seed"] for one in verification.choose(tmp_path, seed=seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2] and [len(set(seeds)) for seeds in drawn] == [3, 3, 3]
+    assert len(verification.choose(tmp_path, 7)) == 7 and len(verification.choose(tmp_path, 50)) == 20
+    assert {one["profile"] for one in verification.choose(tmp_path, 2, profile="smoke")} == {"smoke"}
+
+
+def test_differences_are_to_the_last_digit():
+    one = {"detection": {"auroc": 95.47, "reason": None}, "training": {"loss": [1.0, 2.0]}, "seconds": {"train": 1.0}}
+    other = {"detection": {"auroc": 95.47000000000001}, "training": {"loss": [1.0, 3.0]}, "seconds": {"train": 2.0}}
+    first, second, third = verification.differences(one, other)
+    assert str(first) == "detection.auroc 95.47 -> 95.47000000000001"
+    assert str(second) == "detection.reason none -> nothing"
+    assert str(third) == "training.loss[1] 2 -> 3" and third.relative == pytest.approx(1 / 3)
