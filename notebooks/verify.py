@@ -20,6 +20,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.parameters import PROFILES
 
 NAMES = ("seed", "PROFILE", "RESULTS_DIR", "DATA_DIR", "SOURCE", "DEVICE")
+SUMMARY = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}
 
 
 def asked(words: list[str]) -> tuple[int | None, dict]:
@@ -82,13 +83,11 @@ def run(count: int | None, given: dict) -> int:
         print(f"{number} of {len(chosen)} · {outcome}", flush=True)
         if left and done:
             print(f"about {_duration((time.monotonic() - start) * left / done)} left", flush=True)
-    counts = [
-        (word, sum(one.verdict == word for one in outcomes)) for word in ("same", "differs", "cannot be run here")
-    ]
-    said = ", ".join(f"{number} {word}" for word, number in counts if number)
+    counts = {word: sum(one.verdict == verdict for one in outcomes) for verdict, word in SUMMARY.items()}
+    said = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
     stale = sum(map(results.is_stale, chosen))
-    print(f"{len(chosen)} run again: {said}" + (f"; {stale} recorded by other code" if stale else ""))
-    return int(counts[0][1] < len(chosen))
+    print(f"{len(chosen)} records: {said}" + (f"; {stale} made by other code" if stale else ""))
+    return int(any(one.verdict != "same" for one in outcomes))
 
 
 def _duration(seconds: float) -> str:

@@ -70,7 +70,7 @@ def test_the_same_comes_out_and_nothing_recorded_is_touched(results_dir):
     done = command(f"RESULTS_DIR={results_dir}")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert f"· {ARM}: same" in done.stdout and "04_mvtec/mvtec-bottle-seed1: same" in done.stdout
-    assert done.stdout.splitlines()[-1] == "2 run again: 2 same"
+    assert done.stdout.splitlines()[-1] == "2 records: 2 the same"
     assert contents(results_dir) == before
 
 
@@ -85,7 +85,7 @@ def test_a_tampered_number_is_found_and_named(results_dir):
     (line,) = [line for line in done.stdout.splitlines() if f"· {ARM}: " in line]
     assert f"{ARM}: differs: detection.auroc {0.9 * was:.6g} -> {was:.6g}" in line
     assert "relative difference 0.1 in detection.auroc" in line
-    assert done.stdout.splitlines()[-1] == "2 run again: 1 same, 1 differs"
+    assert done.stdout.splitlines()[-1] == "2 records: 1 the same, 1 different"
 
 
 @pytest.mark.parametrize(
