@@ -16,6 +16,7 @@ What is recorded for the same code and parameters is not run again: after Ctrl-C
   ./run_all.sh full 04 --config CLASSES=[screw] SEED=3 DATA_DIR=/data    one cell of a table; names in capitals are the
                                                                          notebooks' parameters, see notebooks/config.yaml
   ./run_all.sh full --dry-run                                            what there is to do
+  ./run_all.sh full --profile notebooks/profiles/slurm                   on a cluster, see there
   ./run_all.sh smoke 04 --debug                                          with the traceback of what goes wrong
   ./run_all.sh verify 5 seed=1 DATA_DIR=/data                            other names: PROFILE, RESULTS_DIR, SOURCE, DEVICE
 END
@@ -121,7 +122,7 @@ name_of() {
 
 # smoke and full: everything that is missing, by Snakemake.
 run_notebooks() {
-    local profile=$1 notebooks=() config=() options=() name status=0
+    local profile=$1 notebooks=() config=() options=() cores=(--cores all) name status=0
     shift
     while [[ $# -gt 0 && $1 != -* ]]; do
         name=$(name_of "$1") # on a line of its own, so that a failure ends the script
@@ -139,6 +140,8 @@ run_notebooks() {
             export KDHELPERS_DEBUG=1
             shift
         else
+            [[ $1 != --batch* ]] || fail "--batch would wait for the other batches: share the seeds, --config seeds=[0,2,4]"
+            [[ $1 != --profile* && $1 != --executor* ]] || cores=() # a cluster's jobs have the cores that their nodes have
             options+=("$1")
             shift
         fi
@@ -146,8 +149,8 @@ run_notebooks() {
     [[ ${#notebooks[@]} == 0 ]] || config+=("only=[$(IFS=,; echo "${notebooks[*]}")]")
     find_environment run
     trap 'status=130' INT # Snakemake says what is kept
-    "$python" notebooks/workflow.py --snakefile notebooks/Snakefile --cores all --keep-going --nolock --quiet all rules host reason \
-        ${options[@]+"${options[@]}"} --config "profile=$profile" "run=$(date +%Y%m%d-%H%M%S)-$$" \
+    "$python" notebooks/workflow.py --snakefile notebooks/Snakefile ${cores[@]+"${cores[@]}"} --keep-going --nolock \
+        --quiet all rules host reason ${options[@]+"${options[@]}"} --config "profile=$profile" "run=$(date +%Y%m%d-%H%M%S)-$$" \
         ${config[@]+"${config[@]}"} || status=$((status == 130 ? 130 : $?))
     return $status
 }

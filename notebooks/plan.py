@@ -34,6 +34,7 @@ DOWNLOAD = "comes by itself"
 NO_CLASSES: list[str] = []
 STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
 RUNNING_TIME = "21_running_time"
+MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # S's activations may be kept there
 WITHOUT_DATA = {
     RUNNING_TIME: "running time, of this machine",
     "90_tables_and_figures": "tables and figures, of what is recorded",
@@ -171,6 +172,16 @@ def threads(stage: tuple[int, int], profile: str, cores: int, places: int) -> in
     return cores if stage == (2, 0) else max(1, cores // max(1, places))
 
 
+def gpu(stage: tuple[int, int], config: dict) -> int:
+    """How many GPUs a job of this stage asks a cluster's scheduler for: one, but none for the tables."""
+    return int(stage != (3, 0) and config["gpus"] != 0 and not str(config.get("DEVICE", "auto")).startswith("cpu"))
+
+
+def memory(notebook: str, profile: str) -> int:
+    """The main memory in MB that a notebook's job asks a cluster's scheduler for."""
+    return 2_000 if profile == "smoke" else MEMORY.get(notebook, 8_000)
+
+
 def _is_measured(values: dict) -> bool:
     cases, path = parameters.resolve_benchmark(**values)
     return running_time.is_current(path, cases)
@@ -190,8 +201,12 @@ def _seeds(notebook: str, config: dict) -> Iterable[int]:
     if isinstance(count, dict):
         most = count[config["profile"]]
         count = min(most, count.get(notebook, FEWER_SEEDS.get(notebook, most)))
+    if isinstance(count, list) and count and all(isinstance(seed, int) and seed >= 0 for seed in count):
+        return [seed for seed in count if seed < FEWER_SEEDS.get(notebook, seed + 1)]  # one machine's share of them
     if not isinstance(count, int) or count < 1:
-        raise InputError(f"seeds is {count!r}; it is how many seeds to run, a whole number of at least 1")
+        raise InputError(
+            f"seeds is {count!r}; it is how many seeds to run, a whole number of at least 1, or a list of them"
+        )
     return range(count)
 
 
@@ -286,7 +301,8 @@ class Progress(logging.Handler):
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid, "").startswith(("source", "data-")):
             self.explained = True  # by itself
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
-            if Path(record.log[0]).read_text().endswith("stopped\n"):  # Ctrl-C is no failure
+            log = Path(record.log[0])  # not there when a cluster ended the job before it began
+            if log.is_file() and log.read_text().endswith("stopped\n"):  # Ctrl-C is no failure
                 self.stopped = True
             else:
                 self.failed.append(self.names[record.jobid])
