@@ -1,0 +1,58 @@
+"""The Slurm profile on a real Slurm: two nodes on this machine, and the tables of the same run without it."""
+
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+
+import pytest
+from test_batches import records, run_all, tables
+
+from kdhelpers.paths import ROOT
+
+CLUSTER = str(ROOT / "kdhelpers" / "tests" / "slurm_cluster.sh")
+LACKS = [
+    *(
+        name
+        for name in ("slurmctld", "slurmd", "munged", "sbatch")
+        if not shutil.which(name, path="/usr/sbin:" + os.environ["PATH"])
+    ),
+    *(name for name in ("snakemake_executor_plugin_slurm",) if not find_spec(name)),
+]
+# Options for a cluster without accounts, and for jobs of seconds.
+HERE = ["--slurm-status-command=squeue", "--slurm-no-account", "--slurm-init-seconds-before-status-checks=3"]
+
+pytestmark = pytest.mark.skipif(bool(LACKS), reason=f"there is no {', '.join(LACKS)}")
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Two idle nodes; yields a function that returns (state, node) of all jobs there have been."""
+    folder = tmp_path / "slurm"
+    subprocess.run([CLUSTER, "start", str(folder)], check=True)
+    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+    def jobs():
+        listed = ["squeue", "--states=all", "--noheader", "--sort=i", "--format=%T %N"]
+        done = subprocess.run(listed, check=True, capture_output=True, text=True)
+        return [tuple(line.split()) for line in done.stdout.splitlines()]
+
+    try:
+        yield jobs
+    finally:
+        subprocess.run([CLUSTER, "stop", str(folder)], check=True)
+
+
+def test_jobs_on_two_nodes_give_the_records_and_tables_of_one_machine(cluster, tmp_path):
+    profile = ["--profile", "notebooks/profiles/slurm", *HERE]
+    run_all("01", "06", "90", *profile, "--config", results=tmp_path / "nodes")
+    ran = cluster()
+    assert [state for state, _ in ran] == [
+        "COMPLETED"
+    ] * 3  # two trainings, the tables; the source is had without a job
+    assert {node for _, node in ran[:2]} == {"node1", "node2"}
+
+    run_all("01", "06", "90", "--cores", "1", "--config", results=tmp_path / "here")
+    assert len(records(tmp_path / "here")) == 3 and records(tmp_path / "nodes") == records(tmp_path / "here")
+    assert len(tables(tmp_path / "here")) > 20 and tables(tmp_path / "nodes") == tables(tmp_path / "here")
