@@ -201,8 +201,8 @@ def _seeds(notebook: str, config: dict) -> Iterable[int]:
     if isinstance(count, dict):
         most = count[config["profile"]]
         count = min(most, count.get(notebook, FEWER_SEEDS.get(notebook, most)))
-    if isinstance(count, list) and count and all(isinstance(seed, int) and seed >= 0 for seed in count):
-        return [seed for seed in count if seed < FEWER_SEEDS.get(notebook, seed + 1)]  # one machine's share of them
+    if isinstance(count, list) and count and all(str(seed).isdecimal() for seed in count):  # one machine's share
+        return [int(seed) for seed in count if int(seed) < FEWER_SEEDS.get(notebook, int(seed) + 1)]
     if not isinstance(count, int) or count < 1:
         raise InputError(
             f"seeds is {count!r}; it is how many seeds to run, a whole number of at least 1, or a list of them"
