@@ -297,7 +297,8 @@ class Progress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
-            self.names[record.jobid] = Path(record.output[0]).name if record.output else ""
+            output = record.output[0].partition(" (")[0] if record.output else ""  # without "(send to storage)"
+            self.names[record.jobid] = Path(output).name
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid, "").startswith(("source", "data-")):
             self.explained = True  # by itself
         elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
