@@ -280,7 +280,7 @@ def _sums(jobs: list[Job]) -> dict:
 class Progress(logging.Handler):
     """Hears from Snakemake how each job ended, and says in a line how many are done and how long the others will take.
 
-    The estimate weighs the jobs by their work; `failed` holds the names of those that failed.
+    The estimate weighs the jobs by their work; `failed` has those that failed.
     """
 
     def __init__(self, jobs: list[Job]):
@@ -288,7 +288,7 @@ class Progress(logging.Handler):
         self.work = {job.name: job.work for job in jobs if job.pending}
         self.names: dict[int, str] = {}  # by Snakemake's number of a job
         self.done: list[str] = []
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}  # what a cluster's scheduler says of it, and where: nothing on one machine
         self.errors: list[str] = []  # what Snakemake itself says
         self.explained = False  # a job that comes before these has failed, and said why
         self.stopped = False  # by Ctrl-C
@@ -306,7 +306,8 @@ class Progress(logging.Handler):
             if log.is_file() and log.read_text().endswith("stopped\n"):  # Ctrl-C is no failure
                 self.stopped = True
             else:
-                self.failed.append(self.names[record.jobid])
+                said = (record.rule_msg or "").partition("For further error")[0].partition("\n")[0].strip()
+                self.failed[self.names[record.jobid]] = "; ".join([said, *record.log[1:]]) if said else ""
         elif event == LogEvent.JOB_FINISHED and self.names.get(record.job_id) in self.work:
             self.done.append(self.names[record.job_id])
             print(self.line(), flush=True)

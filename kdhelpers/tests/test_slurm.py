@@ -6,7 +6,7 @@ import subprocess
 from importlib.util import find_spec
 
 import pytest
-from test_batches import records, run_all, tables
+from test_batches import call, records, run_all, tables
 
 from kdhelpers.paths import ROOT
 
@@ -56,3 +56,10 @@ def test_jobs_on_two_nodes_give_the_records_and_tables_of_one_machine(cluster, t
     run_all("01", "06", "90", "--cores", "1", "--config", results=tmp_path / "here")
     assert len(records(tmp_path / "here")) == 3 and records(tmp_path / "nodes") == records(tmp_path / "here")
     assert len(tables(tmp_path / "here")) > 20 and tables(tmp_path / "nodes") == tables(tmp_path / "here")
+
+
+def test_what_the_scheduler_refuses_is_one_line(cluster, tmp_path):
+    done = call("01", "--profile", "notebooks/profiles/slurm", *HERE, "--config", f"RESULTS_DIR={tmp_path / 'results'}")
+    assert done.returncode == 1 and cluster() == []
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Using profile")]
+    assert line.startswith("failed: 01_mnist-seed0, see ") and "Invalid generic resource (gres)" in line  # no GPU here
