@@ -1,0 +1,51 @@
+"""The threshold by its definition, its interval against scipy's and against simulated good images."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from kdhelpers.thresholds import choose, exact_interval, needed
+
+
+@pytest.mark.parametrize("of", [1, 2, 10, 59, 400])
+def test_the_interval_is_scipy_s_exact_one(of):
+    for count in {0, 1, of // 3, of - 1, of}:
+        expected = binomtest(count, of).proportion_ci(0.95, method="exact")
+        assert exact_interval(count, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.1, 0.29, 0.5])
+def test_it_is_the_smallest_score_that_few_enough_lie_above(rate):
+    rng = np.random.default_rng(0)
+    for count in [1, 2, 7, 19, 20, 21, 100]:
+        for scores in (rng.normal(size=count), rng.integers(0, 4, count)):  # without ties, and with many
+            scores = scores.astype(np.float32)
+            found = choose(scores, rate)
+            allowed = [score for score in scores if 100 * np.sum(scores > score) <= round(100 * rate * count, 9)]
+            assert found.value == min(allowed)
+            assert (found.held_out, found.above) == (count, np.sum(scores > min(allowed)))
+
+
+def test_the_true_rate_lies_in_the_interval_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    above, below = 0, 0
+    for _ in range(4000):  # scores are uniform, so that the rate above a threshold t is 1 - t
+        found = choose(rng.random(40).astype(np.float32), 0.05)
+        above += 1 - found.value > found.interval[1]
+        below += 1 - found.value < found.interval[0]
+    assert 0.018 < above / 4000 < 0.032  # 2.5 %, give or take three standard errors
+    assert below / 4000 < 0.025
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.5])
+def test_how_many_good_images_it_takes(rate):
+    assert (1 - rate) ** needed(rate) <= 0.05 + 1e-12 < (1 - rate) ** (needed(rate) - 1)
+    assert needed(0.05) == 59
+
+
+def test_it_says_when_there_are_too_few():
+    words = str(choose(np.arange(58, dtype=np.float32), 0.05))
+    assert "2 of 58" in words and "too few good images: 58" in words and "takes 59" in words
+    assert "too few" not in str(choose(np.arange(59, dtype=np.float32), 0.05))
+    with pytest.raises(ValueError, match="needs scores"):
+        choose(np.empty(0, np.float32), 0.05)

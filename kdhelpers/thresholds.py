@@ -1,0 +1,69 @@
+"""Above which score an image is called bad: set on good images that were not learned, at a chosen false-alarm rate."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold, and how far it can be trusted; str() says it in a few plain lines. Rates are shares in [0, 1]."""
+
+    value: float  # an image is bad when its score is above it; of float32, as scores are
+    false_alarms: float  # the rate that was asked for
+    held_out: int  # good images it was set on
+    above: int  # how many of them lie above it
+    interval: tuple[float, float]  # the rate among all good images lies in it, with a confidence of 95 %
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        lines = [
+            f"threshold {self.value:.6g}: {self.above} of {self.held_out} held-out good images lie above it, "
+            f"{100 * self.false_alarms:.3g} % may",
+            f"of all good images between {100 * low:.1f} % and {100 * high:.1f} % will be called bad "
+            f"(exact, {100 * CONFIDENCE:.0f} % confidence)",
+        ]
+        if self.held_out < needed(self.false_alarms):
+            lines.append(
+                f"too few good images: {self.held_out} are held out, and even if none of them lay above, nobody could "
+                f"be sure of {100 * self.false_alarms:.3g} %; that takes {needed(self.false_alarms)}"
+            )
+        return "\n".join(lines)
+
+
+def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
+    """The smallest score that no more than the share `false_alarms` of these scores lie above.
+
+    scores: float32 (n,), of good images that the cloner did not learn. false_alarms: in (0, 1). Raises ValueError
+    without scores.
+    """
+    if not len(scores):
+        raise ValueError("a threshold needs scores of good images")
+    allowed = math.floor(false_alarms * len(scores) + 1e-9)  # 0.29 · 100 is 28.999999999999996
+    value = np.sort(scores)[::-1][allowed]
+    above = int(np.sum(scores > value))  # fewer than allowed where scores are equal
+    return Threshold(float(value), false_alarms, len(scores), above, exact_interval(above, len(scores)))
+
+
+def exact_interval(count: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Clopper and Pearson's interval for a share, `count` of `of` having been seen; both ends in [0, 1].
+
+    It holds for a threshold set on the same images too: the rate above the (k + 1)-th highest of n scores has the
+    distribution Beta(k + 1, n − k), whose upper end is this one's, and whose lower end is above this one's.
+    """
+    outside = (1 - confidence) / 2
+    low = beta.ppf(outside, count, of - count + 1) if count else 0.0
+    high = beta.ppf(1 - outside, count + 1, of - count) if count < of else 1.0
+    return float(low), float(high)
+
+
+def needed(false_alarms: float, confidence: float = CONFIDENCE) -> int:
+    """How many good images have to lie below a threshold, all of them, for the rate to be surely no higher than asked.
+
+    The smallest n with (1 − false_alarms)^n ≤ 1 − confidence.
+    """
+    return math.ceil(math.log(1 - confidence) / math.log1p(-false_alarms) - 1e-9)
