@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,12 +41,13 @@ class Split:
     cls: str
     train: Images
     test: Images
-    labels: np.ndarray  # uint8 (n_test,); 1: anomalous
-    masks: np.ndarray | None  # float32 (n_test, h, w) in [0, 1], soft, zeros for normal images; None: no ground truth
+    labels: np.ndarray  # uint8 (n_test,); 0: normal, 1: anomalous, 2: nobody has said
+    masks: np.ndarray | None  # float32 (n_test, h, w) in [0, 1], soft, zeros where there is none; None: no ground truth
     kinds: list[str]  # of each test image: "good" for a normal one, otherwise "scratch_head", "3" ...
     names: list[str]  # of each test image, relative to the data folder
     sha256: str  # over the sorted (path relative to the data folder, SHA-256) of every file used, as JSON
     deviations: tuple[str, ...] = ()  # in what these files are not the article's
+    paths: list[Path] = field(default_factory=list)  # of each test image; [] where they are not files of their own
 
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its images on `device`."""
@@ -61,11 +62,12 @@ class Split:
             masks=None if self.masks is None else self.masks[index],
             kinds=[self.kinds[i] for i in index],
             names=[self.names[i] for i in index],
+            paths=[self.paths[i] for i in index] if self.paths else [],
         )
 
     def spread(self, count: int = 8) -> np.ndarray:
-        """Indices of up to `count` test images to look at: one normal, then each anomalous kind in turn."""
-        normal, anomalous = (np.flatnonzero(self.labels == value) for value in (0, 1))
+        """Indices of up to `count` test images to look at: one normal, then each other kind in turn."""
+        normal, anomalous = np.flatnonzero(self.labels == 0), np.flatnonzero(self.labels != 0)
         kinds = dict.fromkeys(self.kinds[i] for i in anomalous)
         by_kind = [[i for i in anomalous if self.kinds[i] == kind] for kind in kinds]
         turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
@@ -80,7 +82,8 @@ def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     if dataset == "cifar10":
         return tuple(_cifar_folders(Path(data_dir)) or NUMBERS)
     if dataset == "folder":
-        return (_safe(Path(os.path.realpath(Path(data_dir).expanduser())).name) or "folder",)
+        folder = Path(os.path.realpath(Path(data_dir).expanduser()))
+        return (_safe((folder.parent if folder.name.lower() == GOOD else folder).name) or "folder",)
     fixed = {"mvtec": MVTEC, "retinal_oct": ("oct2017", "resc"), "head_ct": ("normal",), "brain_mri": ("normal",)}
     if dataset not in fixed:
         raise InputError(_unknown("data set", dataset, DATASETS))
@@ -112,16 +115,19 @@ def load(
     image_size: int,
     seed: int,
     normal_test: int = NORMAL_TEST,
+    test_dir: Path | None = None,
+    test_label: str | None = None,
     progress: bool = True,
 ) -> Split:
     """The split of class `cls`, decoded and resized to `image_size` pixels; downloads what it can when it is absent.
 
     CIFAR-10: resized with Lanczos to image_size·256/224, the centre cropped, ImageNet's mean and standard deviation.
     Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the `normal_test`
-    normal test images of the medical data sets; the other splits depend on neither. Test images are kept for the next
-    class or seed of this process: do not change them in place. Raises InputError naming what is wrong and the way out.
+    normal test images of the medical data sets, and the good ones that are held out of one's own; the other splits
+    depend on neither. test_dir, test_label: as `layouts.list_files` has them. Test images are kept for the next class
+    or seed of this process: do not change them in place. Raises InputError naming what is wrong and the way out.
     """
-    data_dir = Path(data_dir).expanduser()
+    data_dir, test_dir = Path(data_dir).expanduser(), test_dir and Path(test_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
     if image_size < 32:
         raise InputError(f"image size {image_size} is too small: VGG-16 halves it five times; at least 32")
@@ -129,10 +135,26 @@ def load(
     if _is_binary(dataset, data_dir):
         split = _load_arrays(dataset, cls, data_dir, image_size, title)
     else:
-        split = _load_files(dataset, cls, data_dir, image_size, seed, normal_test, title)
+        files = list_files(
+            dataset, _folder_of(dataset, cls, data_dir), data_dir, seed, normal_test, test_dir, test_label
+        )
+        split = _load_files(dataset, cls, data_dir, files, image_size, test_dir, title)
     if len(split.train) < 2:
         raise InputError(f"{dataset} {cls} in {data_dir}: {len(split.train)} training image; at least 2 are needed")
     return split
+
+
+@reading()
+def fingerprint(data_dir: Path, *, seed: int, test_dir: Path | None = None, test_label: str | None = None) -> str:
+    """`Split.sha256` of one's own images, without decoding any: whether they are still those that were recorded."""
+    files = list_files("folder", "", data_dir, seed, test_dir=test_dir, test_label=test_label)
+    paths = files.train + files.test + [mask for mask in files.masks or [] if mask is not None]
+    return _digest(data_dir, test_dir, paths, [_sha256_of(stamp) for stamp in _stamps(paths)])
+
+
+@lru_cache(maxsize=2**17)
+def _sha256_of(stamp: tuple[str, int, int]) -> str:
+    return file_sha256(Path(stamp[0]))
 
 
 @reading()
@@ -178,7 +200,7 @@ def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int, title: str |
 @lru_cache(maxsize=1)
 def _read_arrays(dataset: str, data_dir: Path, stamps: tuple) -> tuple[downloads.Arrays, str]:
     arrays = downloads.read(dataset, data_dir)
-    return arrays, _digest(data_dir, arrays.files, [file_sha256(path) for path in arrays.files])
+    return arrays, _digest(data_dir, None, arrays.files, [file_sha256(path) for path in arrays.files])
 
 
 @lru_cache(maxsize=1)
@@ -188,14 +210,13 @@ def _resized_test(dataset: str, data_dir: Path, stamps: tuple, size: int, title:
 
 
 def _load_files(
-    dataset: str, cls: str, data_dir: Path, size: int, seed: int, normal_test: int, title: str | None
+    dataset: str, cls: str, data_dir: Path, files: Files, size: int, test_dir: Path | None, title: str | None
 ) -> Split:
-    files = list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed, normal_test)
     is_cifar = dataset == "cifar10"
     train, train_sha = read_images(files.train, size, lanczos=is_cifar, progress=title and f"{title}: training images")
     test, test_sha = _read_test(_stamps(files.test), size, is_cifar, title and f"{dataset}: test images")
     masks, mask_files, mask_sha = _load_masks(files, size, title and f"{title}: masks")
-    _warn_of_copies(files.train, train_sha, files.test, test_sha)
+    _warn_of_copies(files, train_sha, test_sha, test_dir)
     class_of = {folder: name for name, folder in _cifar_folders(data_dir).items()} if is_cifar else {}
     kinds = [class_of.get(kind, kind) for kind in files.kinds]
     return Split(
@@ -203,16 +224,18 @@ def _load_files(
         cls,
         Images(train, normalise=is_cifar),
         Images(test, normalise=is_cifar),
-        labels=np.array([kind != GOOD for kind in kinds], np.uint8),
+        labels=np.array([kind != GOOD for kind in kinds] if files.labels is None else files.labels, np.uint8),
         masks=masks,
         kinds=kinds,
-        names=[path.relative_to(data_dir).as_posix() for path in files.test],
+        names=[_name(path, data_dir, test_dir) for path in files.test],
         sha256=_digest(
             data_dir,
+            test_dir,
             files.train + files.test + mask_files + files.others,
             [*train_sha, *test_sha, *mask_sha, *(file_sha256(path) for path in files.others)],
         ),
         deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
+        paths=files.test,
     )
 
 
@@ -231,12 +254,18 @@ def _load_masks(files: Files, size: int, title: str | None) -> tuple[np.ndarray 
     return masks, paths, sha256
 
 
-def _warn_of_copies(train: list[Path], train_sha: list[str], test: list[Path], test_sha: list[str]) -> None:
-    trained_on = dict(zip(train_sha, train, strict=True))
-    copies = [f"{path} = {trained_on[sha]}" for path, sha in zip(test, test_sha, strict=True) if sha in trained_on]
-    if copies:
-        more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
-        warnings.warn(f"test images that are training images too: {', '.join(copies[:3])}{more}", stacklevel=4)
+def _warn_of_copies(files: Files, train_sha: list[str], test_sha: list[str], test_dir: Path | None) -> None:
+    test = list(zip(files.test, test_sha, strict=True))
+    given = [(path, sha) for path, sha in test if test_dir and path.is_relative_to(test_dir)]
+    held_out = {sha: path for path, sha in test if (path, sha) not in given}
+    for what, there, among in (
+        ("test images that are training images too", dict(zip(train_sha, files.train, strict=True)), test),
+        ("images of TEST_DIR that are in DATA_DIR too", held_out, given),
+    ):
+        copies = [f"{path} = {there[sha]}" for path, sha in among if sha in there]
+        if copies:
+            more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
+            warnings.warn(f"{what}: {', '.join(copies[:3])}{more}", stacklevel=4)
 
 
 def _is_binary(dataset: str, data_dir: Path) -> bool:
@@ -273,8 +302,14 @@ def _stamps(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
-def _digest(data_dir: Path, paths: list[Path], sha256: list[str]) -> str:
-    pairs = sorted((path.relative_to(data_dir).as_posix(), sha) for path, sha in zip(paths, sha256, strict=True))
+def _name(path: Path, data_dir: Path, test_dir: Path | None) -> str:
+    """Relative to DATA_DIR; of a picture in TEST_DIR, relative to the folder that TEST_DIR lies in."""
+    inside = test_dir is not None and path.is_relative_to(test_dir)
+    return path.relative_to(test_dir.parent if inside else data_dir).as_posix()
+
+
+def _digest(data_dir: Path, test_dir: Path | None, paths: list[Path], sha256: list[str]) -> str:
+    pairs = sorted((_name(path, data_dir, test_dir), sha) for path, sha in zip(paths, sha256, strict=True))
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 

@@ -10,13 +10,17 @@ AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integr
 def detection(scores: np.ndarray, labels: np.ndarray) -> dict:
     """Image-level results, the mean over the epochs given (Sec. 4: the last ten).
 
-    scores: float (epochs, n). labels: (n,), 1 = anomalous. Returns {auroc, auroc_last, auroc_per_epoch, ap, f1_max} in
-    per cent; all None, with a `reason`, when one of the two kinds is absent.
+    scores: float (epochs, n). labels: (n,), 0 = normal, 1 = anomalous; any other is not known and left out. Returns
+    {auroc, auroc_last, auroc_per_epoch, ap, f1_max} in per cent; all None, with a `reason`, when one of the two kinds
+    is absent.
     """
     names = ("auroc", "auroc_last", "auroc_per_epoch", "ap", "f1_max")
     for value, kind in ((0, "normal"), (1, "anomalous")):
         if not np.any(labels == value):
-            return dict.fromkeys(names) | {"reason": f"there are no {kind} test images"}
+            unlabeled = int(np.sum(labels > 1))
+            more = f"; {unlabeled} are unlabeled" if unlabeled else ""
+            return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{more}"}
+    scores, labels = scores[:, labels <= 1], labels[labels <= 1]
     auroc = [100 * float(roc_auc_score(labels, s)) for s in scores]
     return {
         "auroc": float(np.mean(auroc)),
@@ -56,8 +60,13 @@ def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, sof
 
 
 def localization_of(maps: dict[str, np.ndarray], split, protocol) -> dict[str, dict]:
-    """The pixel-level results of each of the named maps of a split's test images, masks as the protocol says."""
-    return {name: localization(m, split.masks, split.labels, soft=protocol.soft_masks) for name, m in maps.items()}
+    """The pixel-level results of each of the named maps of a split's test images, masks as the protocol says.
+
+    An image that is not known to be normal and has no mask says nothing of its pixels, and is left out.
+    """
+    known = (split.labels == 0) | split.masks.any(axis=(1, 2))
+    masks, labels = split.masks[known], split.labels[known]
+    return {name: localization(m[known], masks, labels, soft=protocol.soft_masks) for name, m in maps.items()}
 
 
 def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:

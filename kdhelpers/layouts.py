@@ -1,7 +1,8 @@
 """Where the image files of each data set lie under DATA_DIR, and how the article splits them (Sec. 4.1)."""
 
 import csv
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ from kdhelpers.images import reading
 from kdhelpers.protocols import NORMAL_TEST
 
 GOOD = "good"
+UNKNOWN = "unknown"
+LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
+"""What a test image is known to be, and how `Files.labels` says it."""
+HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of one's own good images, for the threshold; but never more than half
 SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm".split())
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave behind; hidden files aside
 
 _ADVICE = {
-    "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>",
+    "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>, "
+    "or give a folder with nothing but good images",
     "cifar10": "it needs one folder per class, of the same names, in cifar10/train and cifar10/test",
     "mvtec": "download MVTec AD from www.mvtec.com/company/research/datasets/mvtec-ad and unpack the category there",
     "oct2017": "download OCT2017.tar.gz from data.mendeley.com/datasets/rscbjbr9sj (doi 10.17632/rscbjbr9sj) and "
@@ -32,7 +38,8 @@ _ADVICE = {
 @dataclass(frozen=True)
 class Files:
     """The files of one split. kinds: of each test image, `GOOD` for a normal one. masks: of each test image, None for
-    a normal one; None altogether without ground truth. others: files read beside the images.
+    a normal one or one of TEST_DIR; None altogether without ground truth. others: files read beside the images. labels:
+    of each test image, as in `LABELS`; None where the kinds say it, bad being every one but `GOOD`.
     """
 
     train: list[Path]
@@ -40,18 +47,28 @@ class Files:
     kinds: list[str]
     masks: list[Path | None] | None = None
     others: list[Path] = field(default_factory=list)
+    labels: list[int] | None = None
 
 
 @reading()
-def list_files(dataset: str, cls: str, data_dir: Path, seed: int, normal_test: int = NORMAL_TEST) -> Files:
+def list_files(
+    dataset: str,
+    cls: str,
+    data_dir: Path,
+    seed: int,
+    normal_test: int = NORMAL_TEST,
+    test_dir: Path | None = None,
+    test_label: str | None = None,
+) -> Files:
     """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
 
-    seed: draws `normal_test` images for test from the normal ones of a medical data set.
+    seed: draws `normal_test` images for test from the normal ones of a medical data set, and from one's own good ones
+    those that are held out. test_dir, test_label: more pictures to score, for one's own images (`_own`).
 
     Raises InputError saying what is missing, from where to get it and where to put it.
     """
     if dataset == "folder":
-        return _inspection(data_dir, _ADVICE["folder"], masks_required=False)
+        return _own(data_dir, seed, test_dir, test_label)
     if dataset == "mvtec":
         return _inspection(_folder(data_dir, "mvtec", cls, advice=_ADVICE["mvtec"]), _ADVICE["mvtec"], True)
     if dataset == "cifar10":
@@ -66,10 +83,12 @@ def list_files(dataset: str, cls: str, data_dir: Path, seed: int, normal_test: i
 def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
     """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of one's own images.
 
-    Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at.
+    Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at. One's own
+    images, whose masks are not required, need no test folder either.
     """
     train = pictures(_folder(root, "train", GOOD, advice=advice))
-    test, kinds = _by_kind(_folder(root, "test", advice=advice), GOOD)
+    tested = masks_required or _find(root, "test")
+    test, kinds = _by_kind(_folder(root, "test", advice=advice), GOOD) if tested else ([], [])
     truth = _find(root, "ground_truth")
     folders = [f for f in subfolders(truth) if f.name.lower() != GOOD] if truth else []
     found = {(f.name.lower(), path.name): path for f in folders for path in pictures(f, empty=True)}
@@ -78,7 +97,7 @@ def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
     names = [(path.parent.name.lower(), f"{path.stem}_mask.png") for path in test]
     masks = [None if kind == GOOD else found.pop(name, None) for name, kind in zip(names, kinds, strict=True)]
     for path, kind, mask in zip(test, kinds, masks, strict=True):
-        if kind != GOOD and mask is None:
+        if kind not in (GOOD, UNKNOWN) and mask is None:
             expected = root / "ground_truth" / kind / f"{path.stem}_mask.png"
             way_out = "unpack the category again" if masks_required else "draw it, or remove the folder ground_truth"
             raise InputError(f"{path}: its mask {expected} is missing; {way_out}")
@@ -88,6 +107,61 @@ def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
             f"{stray}: there is no test image for this mask (<name>_mask.png belongs to <name>); remove it"
         )
     return Files(train, test, kinds, masks)
+
+
+def _own(root: Path, seed: int, test_dir: Path | None, test_label: str | None) -> Files:
+    """One's own images: laid out as MVTec AD's category, or good pictures only; and those in `test_dir`.
+
+    Good ones to test are test/good, or where there is no such folder a random part of the good ones.
+    """
+    if test_dir is not None and test_dir.resolve() == root.resolve():
+        raise InputError(f"TEST_DIR {test_dir} is DATA_DIR too: name a folder of other pictures, or leave it out")
+    if _find(root, "train") or _find(root, "test"):
+        files = _inspection(root, _ADVICE["folder"], masks_required=False)
+    elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not subfolders(root):
+        files = Files(pictures(root), [], [])
+    else:
+        raise InputError(f"{root / 'train'} is missing, and there are no pictures in {root}; {_ADVICE['folder']}")
+    if GOOD not in files.kinds:
+        files = _hold_out(files, seed)
+    labels = [LABELS.get(kind, LABELS["bad"]) for kind in files.kinds]
+    if test_dir is None:
+        return replace(files, labels=labels)
+    test, kinds, more = to_score(test_dir, test_label)
+    known = {path.resolve() for path in files.train + files.test}
+    for path in test:
+        if path.resolve() in known:
+            raise InputError(f"{path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
+    masks = files.masks and files.masks + [None] * len(test)
+    return replace(files, test=files.test + test, kinds=files.kinds + kinds, masks=masks, labels=labels + more)
+
+
+def _hold_out(files: Files, seed: int) -> Files:
+    """A random fifth of the training images, or `LEAST_HELD_OUT`, but no more than half, as normal test images."""
+    count = len(files.train)
+    held_out = min(max(math.ceil(HELD_OUT * count), LEAST_HELD_OUT), count // 2)
+    order = np.random.default_rng(seed).permutation(count)
+    test, train = ([files.train[i] for i in sorted(part)] for part in np.split(order, [held_out]))
+    masks = files.masks and [None] * len(test) + files.masks
+    return replace(files, train=train, test=test + files.test, kinds=[GOOD] * len(test) + files.kinds, masks=masks)
+
+
+def to_score(root: Path, label: str | None) -> tuple[list[Path], list[str], list[int]]:
+    """The pictures of TEST_DIR, the kind of each, and its label: what TEST_LABEL says, or the folders' names.
+
+    Without folders in it, all of its pictures are of the kind that it is called. InputError as `pictures` raises it.
+    """
+    if not subfolders(root):
+        test = pictures(root)
+        kinds = [GOOD if root.name.lower() == GOOD else root.name] * len(test)
+        return test, kinds, [LABELS[label or (GOOD if kind == GOOD else UNKNOWN)] for kind in kinds]
+    if label is not None:
+        raise InputError(
+            f"TEST_LABEL is {label!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or name "
+            "one of the folders as TEST_DIR"
+        )
+    test, kinds = _by_kind(root, GOOD)
+    return test, kinds, [LABELS.get(kind, LABELS["bad"]) for kind in kinds]
 
 
 def _oct2017(data_dir: Path) -> Files:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import benchmark, data, memory, networks, paths, results, samples
+from kdhelpers import benchmark, data, layouts, memory, networks, paths, results, samples
 from kdhelpers.ablations import ABLATIONS, DATASETS, Arm, arms_of, main_notebook
 from kdhelpers.errors import InputError
 from kdhelpers.kinds import Kind
-from kdhelpers.protocols import BATCH_SIZE, PROTOCOLS, SETTINGS, SMOKE_EPOCHS, protocol_for
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, PROTOCOLS, SETTINGS, SMOKE_EPOCHS, protocol_for
 from kdhelpers.runs import Run
 
 COMMON = (
@@ -31,7 +31,9 @@ COMMON = (
     "DATA_DIR",
     "RESULTS_DIR",
 )
-OPTIONAL = ("CLASSES", "ARMS")
+OWN = ("TEST_DIR", "TEST_LABEL", "FALSE_ALARMS")
+"""Names that only the notebook of one's own images has."""
+OPTIONAL = ("CLASSES", "ARMS", *OWN)
 """Names that only some notebooks have: CLASSES not for one's own folder, ARMS where there are several."""
 PROFILES = ("smoke", "full")
 
@@ -48,7 +50,9 @@ def check(notebook: str, namespace: dict) -> Run:
 
 def check_arms(notebook: str, namespace: dict) -> list[Run]:
     """All `Run`s of a notebook from its globals: the arms of each data set, the main run first. Raises as `check`."""
-    runs = resolve(notebook, **_given(notebook, namespace, tuple(dict.fromkeys((*COMMON, *OPTIONAL)))))
+    theirs = () if DATASETS[notebook] == ("folder",) else OWN
+    allowed = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name not in theirs]
+    runs = resolve(notebook, **_given(notebook, namespace, allowed))
     memory.keep_freed_memory()
     if notebook in ABLATIONS:
         _refuse_to_replace(runs)
@@ -81,7 +85,7 @@ def resolve_benchmark(**given) -> tuple[list[benchmark.Case], Path]:
     if not isinstance(sizes, (list, tuple)) or not sizes:
         raise InputError(f"SIZES is {sizes!r}; it is None, or a list of image sizes in pixels such as [128]")
     protocol = protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), "mvtec")
-    device = _device(given["DEVICE"])
+    device = device_of(given["DEVICE"])
     cases = [
         benchmark.Case(
             source=_source(given["SOURCE"], profile),
@@ -179,6 +183,7 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
     smoke = profile == "smoke"
     source = _source(given["SOURCE"], profile)
     data_dir = _data_dir(given["DATA_DIR"], dataset, smoke)
+    own = _own(given, data_dir) if dataset == "folder" else {}
     main = Run(
         notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
         dataset=dataset,
@@ -198,10 +203,11 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
             default=setting.smoke_size if smoke and setting.smoke_size else setting.image_size,
         ),
         batch_size=_whole("BATCH_SIZE", given["BATCH_SIZE"], least=1, default=BATCH_SIZE),
-        device=_device(given["DEVICE"]),
+        device=device_of(given["DEVICE"]),
         cache=_one_of("CACHE", given["CACHE"], networks.CACHES),
         data_dir=data_dir,
         results_dir=_results_dir(given),
+        **own,
     )
     return [_changed(main, arm, notebook) for arm in arms_of(notebook, dataset, main.protocol)]
 
@@ -228,13 +234,32 @@ def _data_dir(given: str | None, dataset: str, smoke: bool) -> Path:
         return samples.make() / ("own_images" if dataset == "folder" else "")
     if given is None and dataset == "folder":
         raise InputError(
-            "DATA_DIR is not given: name the folder of your images, with train/good/* and test/<kind>/* in it"
+            "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
+            "test/<kind>/*"
         )
     folder = Path(given or paths.DATA_DIR).expanduser().absolute()
     if not folder.is_dir():
         what = "of your images" if dataset == "folder" else "that holds the data sets"
         raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
     return folder
+
+
+def _own(given: dict, data_dir: Path) -> dict:
+    """What is asked for of one's own images. Lists them, so that what is wrong with the folders is said at once."""
+    label, rate = given.get("TEST_LABEL"), given.get("FALSE_ALARMS", FALSE_ALARMS)
+    folder = given.get("TEST_DIR") and Path(given["TEST_DIR"]).expanduser().absolute()
+    if folder and not folder.is_dir():
+        raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
+    if label is not None:
+        _one_of("TEST_LABEL", label, tuple(layouts.LABELS))
+        if not folder:
+            raise InputError(
+                f"TEST_LABEL is {label!r} and there is no TEST_DIR: it says what the pictures in there are"
+            )
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 0.5:
+        raise InputError(f"FALSE_ALARMS is {rate!r}; it is a share above 0 and up to 0.5, such as {FALSE_ALARMS}")
+    layouts.list_files("folder", "", data_dir, 0, test_dir=folder, test_label=label)
+    return {"test_dir": folder or None, "test_label": label, "false_alarms": float(rate)}
 
 
 def _classes(given: Sequence | str | None, dataset: str, data_dir: Path, smoke: bool) -> tuple[str, ...]:
@@ -284,7 +309,8 @@ def _whole(name: str, value, *, least: int, default: int | None = None) -> int:
     return value
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of that name, "auto" for a GPU where there is one; InputError when it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

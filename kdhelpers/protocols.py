@@ -58,6 +58,7 @@ LAST_EPOCHS = 10  # Sec. 4: results are the mean over the last ten epochs
 SEEDS = 10  # Sec. 4: ten seeds
 NORMAL_TEST = 10  # Sec. 4.1: random normal test images of a medical data set
 SMOKE_EPOCHS = 3
+FALSE_ALARMS = 0.05  # of one's own images: the share of good ones that may be called bad
 
 _TEXT = Protocol(
     name="text",

@@ -87,7 +87,8 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
             "test_normal": int(np.sum(split.labels == 0)),
             "test_anomalous": int(np.sum(split.labels == 1)),
             "sha256": split.sha256,
-        },
+        }
+        | ({"test_unlabeled": unlabeled} if (unlabeled := int(np.sum(split.labels > 1))) else {}),
         "training": {
             "lambda": fit.protocol.lam,
             "loss": fit.loss,
@@ -104,7 +105,8 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
         | {
             "source": run.source,
             "data_dir": paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir),
-        },
+        }
+        | ({"test_dir": str(run.test_dir)} if run.test_dir else {}),
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}

@@ -8,7 +8,7 @@ import torch
 
 from kdhelpers import data, networks, results
 from kdhelpers.ablations import AFTER_TRAINING, METHODS
-from kdhelpers.protocols import BATCH_SIZE, NORMAL_TEST, SEEDS, SETTINGS, Protocol
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Run:
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
+    # Of one's own images only:
+    test_dir: Path | None = None  # pictures to score
+    test_label: str | None = None  # what they are known to be, as in `layouts.LABELS`
+    false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
 
     def record_path(self, cls: str) -> Path:
         return self._path("records", cls, ".json")
@@ -65,7 +69,7 @@ class Run:
             "augment": self.augment,
             "normal_test": self.normal_test,
             "protocol": asdict(self.protocol),
-        }
+        } | ({"test_label": self.test_label} if self.dataset == "folder" else {})
 
     def shares_cloner_with(self, main: "Run") -> bool:
         """True for an arm that differs from the run `main` only in what is done with the trained cloner."""
@@ -84,13 +88,22 @@ class Run:
             image_size=image_size or self.image_size,
             seed=self.seed,
             normal_test=normal_test or self.normal_test,
+            test_dir=self.test_dir,
+            test_label=self.test_label,
         )
         return split.to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
-        """True without a record by this code and these parameters; cloner: or without its cloner on this machine."""
+        """True without a record by this code and these parameters; cloner: or without its cloner on this machine.
+
+        One's own images change more often than a data set: a record of others than are there now does not count.
+        """
         if not results.is_current(self.record_path(cls), self.parameters(cls)):
             return True
+        if self.dataset == "folder":
+            now = data.fingerprint(self.data_dir, seed=self.seed, test_dir=self.test_dir, test_label=self.test_label)
+            if results.read(self.record_path(cls))["data"]["sha256"] != now:
+                return True
         return cloner and not self.cloner_path(cls).is_file()
 
     def records(self) -> list[dict]:
