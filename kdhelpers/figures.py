@@ -9,8 +9,10 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-NORMAL, ANOMALOUS = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+NORMAL, ANOMALOUS, UNLABELED = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
+LABELS = ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS), (2, "unlabeled", UNLABELED))
 _HEAT = "inferno"
 LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 
@@ -29,11 +31,12 @@ def pixels(images, index) -> np.ndarray:
 
 
 def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
-    """A row each of normal training images, normal test images and anomalous test images."""
+    """A row each of normal training images, and of normal, anomalous and unlabeled test images."""
     rows = [
         ("train,\nnormal", split.train, np.arange(len(split.train)), None),
         ("test,\nnormal", split.test, np.flatnonzero(split.labels == 0), None),
         ("test,\nanomalous", split.test, np.flatnonzero(split.labels == 1), split.kinds),
+        ("test,\nunlabeled", split.test, np.flatnonzero(split.labels == 2), split.kinds),
     ]
     rows = [row for row in rows if len(row[2])]
     figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 1.15, len(rows) * 1.35), squeeze=False)
@@ -47,7 +50,7 @@ def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
             if kinds:
                 axis.set_title(kinds[i].replace("_", "\n"), fontsize=7, pad=2)
         line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    return _titled(figure, f"{split.dataset} {split.cls}", title)
+    return titled(figure, f"{split.dataset} {split.cls}", title)
 
 
 def show_losses(records: list[dict], *, title: str = "") -> Figure:
@@ -67,11 +70,13 @@ def show_losses(records: list[dict], *, title: str = "") -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     if len(records) > 1:
         axes[-1].legend(fontsize=7, ncols=1 + len(records) // 6, loc="upper left", bbox_to_anchor=(1.02, 1))
-    return _titled(figure, "training", title)
+    return titled(figure, "training", title)
 
 
-def show_scores(scores: dict[str, tuple[np.ndarray, np.ndarray]], *, title: str = "") -> Figure:
-    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,))."""
+def show_scores(
+    scores: dict[str, tuple[np.ndarray, np.ndarray]], *, threshold: float | None = None, title: str = ""
+) -> Figure:
+    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold."""
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)
@@ -79,9 +84,11 @@ def show_scores(scores: dict[str, tuple[np.ndarray, np.ndarray]], *, title: str 
         axis.axis("off")
     for axis, (name, (score, labels)) in zip(axes.flat, scores.items(), strict=False):
         bins = np.histogram_bin_edges(score, bins=40)
-        for value, kind, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
+        for value, kind, colour in LABELS:
             if np.any(labels == value):
                 axis.hist(score[labels == value], bins, density=True, color=colour, alpha=0.6, label=kind)
+        if threshold is not None:
+            axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold")
         axis.set(title=name, yticks=[], xlabel="score")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
     for line in axes:
@@ -90,7 +97,7 @@ def show_scores(scores: dict[str, tuple[np.ndarray, np.ndarray]], *, title: str 
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _titled(figure, "scores of the test images", title)
+    return titled(figure, "scores of the test images", title)
 
 
 def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
@@ -108,10 +115,13 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     for i, image in enumerate(images):
         cells = dict(zip(names, axes[:, i], strict=True))
         cells["image"].imshow(image)
-        name = Path(split.names[i]).name + "\n" if split.dataset == "folder" else ""  # to be found in a table of scores
-        cells["image"].set_title(name + split.kinds[i].replace("_", "\n"), fontsize=7, pad=3)
+        name = (
+            short_name(split.names[i]) + "\n" if split.dataset == "folder" else ""
+        )  # to be found in a table of scores
+        cells["image"].set_title(name + split.kinds[i].replace("_", "\n"), fontsize=7, pad=3, parse_math=False)
         if "mask" in cells:
-            cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
+            if split.labels[i] == 0 or split.masks[i].any():  # otherwise nobody has drawn one
+                cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
         cells["map"].imshow(maps[i], cmap=_HEAT, vmin=0, vmax=top)
         show_heat(cells["both"], image, maps[i], top)
     for axis in axes.flat:
@@ -119,7 +129,7 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
         axis.spines[:].set_visible(False)
     for line, name in zip(axes, names, strict=True):
         line[0].set_ylabel(name, fontsize=9)
-    return _titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
+    return titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
 
 
 def show_methods(pictures: list, names: list[str], *, title: str = "") -> Figure:
@@ -141,7 +151,7 @@ def show_methods(pictures: list, names: list[str], *, title: str = "") -> Figure
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    return _titled(figure, "localization", title)
+    return titled(figure, "localization", title)
 
 
 def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = None) -> None:
@@ -151,12 +161,56 @@ def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = Non
     axis.imshow(np.ma.masked_less(heat, LOW * top), cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
 
 
+def overlay(image: np.ndarray, heat: np.ndarray, top: float) -> np.ndarray:
+    """The picture with its map over it, as `show_heat` draws it: uint8 (h, w, 3).
+
+    image: uint8 (h, w, 3). heat: float (h', w'), stretched to the picture. top: the map's value that is hottest.
+    """
+    size = image.shape[1], image.shape[0]
+    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)) / (top or 1)
+    colours = 255 * plt.get_cmap(_HEAT)(heat.clip(0, 1))[..., :3]
+    mixed = np.rint(0.35 * image + 0.65 * colours).astype(np.uint8)
+    return np.where((heat >= LOW)[..., None], mixed, image)
+
+
+def show_sheet(
+    images: list[np.ndarray], names: list[str], kinds: list[str], scores: np.ndarray, threshold: float, title: str
+) -> Figure:
+    """A sheet of pictures, uint8 (h, w, 3) each, with name, kind and score; those above the threshold in colour."""
+    columns = min(6, len(images))
+    lines = -(-len(images) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(max(4, 1.75 * columns), 2.15 * lines + 0.4), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, name, kind, score in zip(axes.flat, images, names, kinds, scores, strict=False):
+        axis.imshow(_squared(image))
+        words = f"{short_name(name)}\n{short_name(kind)} · {score:.4g}"
+        axis.set_title(words, fontsize=7, pad=3, color=ANOMALOUS if score > threshold else "black", parse_math=False)
+    return titled(figure, title, "")
+
+
+def _squared(image: np.ndarray) -> np.ndarray:
+    """The picture in the middle of a white square: beside each other, all have their names at one height."""
+    height, width = image.shape[:2]
+    square = np.full((max(height, width),) * 2 + (3,), 255, np.uint8)
+    top, left = ((len(square) - side) // 2 for side in (height, width))
+    square[top : top + height, left : left + width] = image
+    return square
+
+
+def short_name(name: str, most: int = 22) -> str:
+    """A file's name as a figure can show it: its end cut off where it is long, what cannot be printed left out."""
+    last = "".join(c if c.isprintable() else "?" for c in Path(name).name)
+    return last if len(last) <= most else f"{last[: most - 1]}…"
+
+
 def name_of(record: dict) -> str:
     """Class, and arm where there is one, for a legend."""
     return record["class"] + (f" {record['arm']}" if record["arm"] else "")
 
 
-def _titled(figure: Figure, title: str, remark: str) -> Figure:
+def titled(figure: Figure, title: str, remark: str) -> Figure:
+    """The figure with its title and what has to be said of it, laid out, and closed."""
     figure.suptitle(title + (f" — {remark}" if remark else ""), fontsize=10)
     figure.tight_layout()
     plt.close(figure)  # a notebook shows the figure that the cell returns, once

@@ -67,6 +67,11 @@ def read_image(path: Path | str, size: int, *, grey: bool = False, lanczos: bool
     return fit(_decode(path, _bytes(path), "L" if grey else "RGB"), size, lanczos=lanczos)
 
 
+def read_picture(path: Path | str) -> Image.Image:
+    """One picture upright and in RGB, as large as it is. Raises InputError as `read_image` does."""
+    return _decode(path, _bytes(path), "RGB")
+
+
 def read_images(
     paths: Sequence[Path], size: int, *, lanczos: bool = False, progress: str | None = None
 ) -> tuple[Tensor, list[str]]:

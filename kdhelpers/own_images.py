@@ -1,0 +1,134 @@
+"""What comes out of one's own images, beside the record: scores, heat maps, a sheet of the worst, and the detector."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from kdhelpers import detector, figures, networks, results, thresholds
+from kdhelpers.detector import Detector
+from kdhelpers.images import read_picture
+from kdhelpers.writing import written_at_once
+
+MOST = 100  # heat maps: of the images above the threshold, the worst first, no more than this
+ON_SHEET = 24  # of the worst, above the threshold or not: these have a heat map in any case
+_LONGER_SIDE = (256, 800)  # pixels of a picture beside its heat map: no smaller and no larger
+
+
+def folder_of(run) -> Path:
+    """Where everything lies; of a smoke run apart, so that it replaces nothing."""
+    place = run.results_dir / "smoke" if run.profile == "smoke" else run.results_dir
+    return place / "own_images" / run.classes[0]
+
+
+def describe(split) -> str:
+    """How many images of each kind there are, and what follows from too few, in plain lines."""
+    known = [int(np.sum(split.labels == label)) for label in (0, 1, 2)]
+    lines = [
+        f"{len(split.train)} good images to learn from",
+        f"{len(split.labels)} to score: {known[0]} good ones, held out for the threshold; {known[1]} bad, "
+        f"{known[2]} unlabeled",
+    ]
+    if not known[1]:
+        lines.append("no AUROC: " + ("the images to score are unlabeled" if known[2] else "there are no bad images"))
+    if len(split.train) < 30:
+        lines.append(
+            f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones, and "
+            "will call new good images bad; a hundred is a beginning"
+        )
+    return "\n".join(lines)
+
+
+def judge(run, split) -> tuple[Detector, pd.DataFrame]:
+    """The detector of a recorded run, with its threshold, and a row for each test image, in the split's order.
+
+    The table: image (its path), kind, score (float32), bad (yes or no), threshold (float32).
+    """
+    cls = run.classes[0]
+    source, source_id = networks.load_source(run.source, run.device)
+    cloner, fit = run.fit(cls)
+    record = results.read(run.record_path(cls))
+    trained = Detector(source, cloner, fit.protocol, run.image_size, source_id, record)
+    scores = trained.scores(split.paths)
+    threshold = thresholds.choose(scores[split.labels == 0], run.false_alarms)
+    value = np.float32(threshold.value)
+    table = pd.DataFrame(
+        {
+            "image": [str(path) for path in split.paths],
+            "kind": split.kinds,
+            "score": scores,
+            "bad": np.where(scores > value, "yes", "no"),
+            "threshold": value,
+        }
+    )
+    return Detector(source, cloner, fit.protocol, run.image_size, source_id, record, threshold), table
+
+
+def write(run, made: Detector, table: pd.DataFrame) -> Figure:
+    """Writes scores.csv, heat_maps/*.png, worst.png and detector.safetensors to `folder_of(run)`; returns the sheet.
+
+    Each file is whole or not there, the detector comes last, and heat maps of an earlier run are removed. Says what
+    there is. Raises InputError when there is no room.
+    """
+    folder = folder_of(run)
+    worst = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+    bad = int((worst["bad"] == "yes").sum())
+    worst = worst.head(min(max(bad, ON_SHEET), MOST))
+    maps = made.maps([Path(image) for image in worst["image"]])
+    top = float(maps.max())
+    with written_at_once(folder / "scores.csv") as temporary:
+        table.to_csv(temporary, index=False, errors="surrogateescape")
+    kept, on_sheet = set(), []
+    for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
+        picture = np.asarray(_scaled(read_picture(row.image)))
+        hot = figures.overlay(picture, heat, top)
+        name = f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}.png"
+        with written_at_once(folder / "heat_maps" / name) as temporary:
+            Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
+        kept.add(name)
+        on_sheet += [hot] if rank <= ON_SHEET else []
+    for old in (folder / "heat_maps").glob("*.png"):
+        if old.name not in kept:
+            old.unlink()
+    shown = worst.head(ON_SHEET)
+    title = f"{run.classes[0]}: the {len(shown)} highest scores of {len(table)}, in orange above the threshold"
+    title += f" — {run.title}" if run.title else ""
+    sheet = figures.show_sheet(
+        on_sheet, list(shown["image"]), list(shown["kind"]), shown["score"].to_numpy(), made.threshold.value, title
+    )
+    with written_at_once(folder / "worst.png") as temporary:
+        sheet.savefig(temporary, format="png", dpi=150)
+    detector.save(made, folder / "detector.safetensors")
+    which = f"the {len(worst)} worst" if len(worst) > bad else f"those above the threshold, {bad}"
+    which = f"the {MOST} worst of the {bad} above the threshold, no more are drawn" if bad > MOST else which
+    print(
+        f"{folder}:\n  scores.csv            {len(table)} images\n  heat_maps/            {which}\n"
+        f"  worst.png             the sheet below\n  detector.safetensors  for new pictures"
+    )
+    return sheet
+
+
+def is_written(run) -> bool:
+    """True when the detector that is there is of the run's record and its false-alarm rate."""
+    path = folder_of(run) / "detector.safetensors"
+    if not path.is_file():
+        return False
+    said = detector.settings_of(path)
+    current = results.read(run.record_path(run.classes[0]))
+    return said["record"] == current and said["threshold"]["false_alarms"] == run.false_alarms
+
+
+def _scaled(picture: Image.Image) -> Image.Image:
+    low, high = _LONGER_SIDE
+    longer = max(picture.size)
+    factor = min(max(longer, low), high) / longer
+    size = tuple(max(1, round(side * factor)) for side in picture.size)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def _safe(name: str) -> str:
+    """The name with what a file name could trip over made "_", and no longer than file systems allow."""
+    return re.sub(r"[^\w.]+", "_", name).strip("._")[:80] or "image"

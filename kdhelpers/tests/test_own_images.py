@@ -1,0 +1,415 @@
+"""One's own images from folders to files: what is read, what is refused, what is written, and the detector again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+from test_bad_input import OWN, one_line
+from test_notebooks import ENVIRONMENT, execute
+
+from kdhelpers import data, detector, evaluation, own_images, parameters
+from kdhelpers.errors import InputError
+from kdhelpers.paths import ROOT
+
+
+@pytest.fixture
+def folders(sample_data, tmp_path):
+    """Two plain folders in one with a space in its name: 14 good pictures and 6 to judge, of different sizes."""
+    root = tmp_path / "my parts"
+    sample = sample_data / "own_images"
+    for name, kinds in (("fine", ("train/good", "test/good")), ("new", ("test/crack", "test/mould"))):
+        (root / name).mkdir(parents=True)
+        for kind in kinds:
+            for path in (sample / kind).iterdir():
+                shutil.copy(path, root / name / f"{kind.replace('/', '-')}-{path.name}")
+    Image.new("L", (30, 90), 140).save(root / "fine" / "grey.png")
+    Image.new("RGBA", (301, 20), (10, 200, 30, 128)).save(root / "new" / "wide.webp")
+    return root
+
+
+def given(root, **changed):
+    return OWN | {"DATA_DIR": str(root / "fine"), "TEST_DIR": str(root / "new"), "TEST_LABEL": None} | changed
+
+
+def load(root, **changed):
+    run = parameters.check("00_quickstart", given(root, **changed))
+    return run.load(run.classes[0])
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2)])
+def test_good_ones_are_held_out(tmp_path, count, held_out):
+    for i in range(count):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:03d}.png")
+
+    def split(seed):
+        found = data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=seed, progress=False)
+        red = [set(images.pixels[:, 0, 0, 0].tolist()) for images in (found.train, found.test)]
+        assert not red[0] & red[1] and red[0] | red[1] == set(range(count))
+        assert not found.labels.any() and found.kinds == ["good"] * held_out and len(red[1]) == held_out
+        return red[1]
+
+    assert split(0) == split(0)
+    assert count == 4 or split(0) != split(1)
+
+
+def test_too_few_to_hold_any_out(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8), {"a": "red", "b": "blue"}[name]).save(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match="1 training image; at least 2 are needed"):
+        data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=0, progress=False)
+
+
+@pytest.mark.parametrize(
+    "layout, label, kinds, labels",
+    [
+        ({"new": 2}, None, {"new"}, {2}),
+        ({"new": 2}, "bad", {"new"}, {1}),
+        ({"new": 2}, "good", {"new"}, {0}),
+        ({"new": 2}, "unknown", {"new"}, {2}),
+        ({"Good": 2}, None, {"good"}, {0}),
+        ({"new/dent": 1, "new/good": 1, "new/unknown": 1}, None, {"dent", "good", "unknown"}, {0, 1, 2}),
+    ],
+)
+def test_what_the_pictures_to_judge_are(folders, layout, label, kinds, labels):
+    shutil.rmtree(folders / "new")
+    for number, (name, count) in enumerate(layout.items()):
+        (folders / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (9, 9), (number, i, 77)).save(folders / name / f"{i}.png")
+    test_dir = folders / next(iter(layout)).split("/")[0]
+    split = load(folders, TEST_DIR=str(test_dir), TEST_LABEL=label)
+    theirs = [i for i, name in enumerate(split.names) if name.startswith(test_dir.name + "/")]
+    assert len(theirs) == sum(layout.values()) and len(split.labels) - len(theirs) == 7
+    assert {split.kinds[i] for i in theirs} == kinds and {split.labels[i] for i in theirs} == labels
+    assert len(kinds) == 1 or dict(zip(split.kinds, split.labels, strict=True)) == {"dent": 1, "good": 0, "unknown": 2}
+    assert [path.name for path in split.paths] == [name.rpartition("/")[2] for name in split.names]
+
+
+def test_pictures_to_judge_beside_a_folder_with_masks(sample_data, folders):
+    """The threshold's good ones are test/good; a picture without a mask, bad or not, has no part in pixel metrics."""
+    own = sample_data / "own_images"
+    before = load(folders, DATA_DIR=str(own), TEST_DIR=None)
+    rng = np.random.default_rng(0)
+    for label in ("bad", None):
+        shutil.rmtree(folders / "new")
+        (folders / "new").mkdir()
+        Image.new("RGB", (9, 9)).save(folders / "new" / "a.png")
+        split = load(folders, DATA_DIR=str(own), TEST_LABEL=label)
+        assert data.fingerprint(own, seed=0, test_dir=folders / "new", test_label=label) == split.sha256
+        assert len(split.train) == len(before.train) == 10 and len(split.labels) == len(before.labels) + 1
+        maps = rng.random(split.masks.shape)
+        with_it, without = (
+            evaluation.localization_of({"x": maps[: len(s.labels)]}, s, run_protocol()) for s in (split, before)
+        )
+        assert with_it == without
+
+
+def run_protocol():
+    from kdhelpers.protocols import protocol_for
+
+    return protocol_for("official", "folder")
+
+
+def test_unlabeled_images_have_no_part_in_auroc():
+    scores, labels = np.array([[0.1, 0.5, 0.4, 0.9, 0.0]]), np.array([0, 1, 0, 2, 2])
+    assert evaluation.detection(scores, labels)["auroc"] == 100
+    lone = evaluation.detection(scores, np.array([1, 1, 1, 1, 1]))
+    assert lone["auroc"] is None and lone["reason"] == "there are no normal test images"
+    none = evaluation.detection(scores, np.array([0, 2, 0, 2, 2]))
+    assert none["auroc"] is None and none["reason"] == "there are no anomalous test images; 3 are unlabeled"
+
+
+# --- what is refused, or warned of --------------------------------------------------------------------------------
+
+
+def emptied(root):
+    shutil.rmtree(root / "new")
+    (root / "new").mkdir()
+
+
+def with_folders(root):
+    (root / "new" / "dent").mkdir()
+    for path in list((root / "new").glob("*.*")):
+        path.rename(root / "new" / "dent" / path.name)
+
+
+@pytest.mark.parametrize(
+    "spoil, changed, words",
+    [
+        (None, {"TEST_DIR": "/nowhere"}, ("TEST_DIR /nowhere is not a folder", "leave it out")),
+        (emptied, {}, ("my parts/new: there are no image files", "put some there")),
+        (None, {"TEST_DIR": "fine"}, ("TEST_DIR", "my parts/fine is DATA_DIR too", "name a folder of other pictures")),
+        (None, {"TEST_DIR": "."}, ("is in DATA_DIR and in TEST_DIR", "my parts/fine/", "share no picture")),
+        (with_folders, {"TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad'", "my parts/new has folders", "leave TEST_LABEL")),
+        (lambda root: (root / "new" / "a.txt").touch(), {}, ("new/a.txt", "not an image file", "convert it")),
+        (emptied, {"DATA_DIR": "new", "TEST_DIR": None}, ("my parts/new: there are no image files",)),
+        (None, {"DATA_DIR": ".", "TEST_DIR": None}, ("my parts/train is missing", "nothing but good images")),
+        (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "good, bad, unknown", "did you mean good")),
+        (None, {"TEST_DIR": None, "TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad' and there is no TEST_DIR",)),
+        *(
+            (None, {"FALSE_ALARMS": value}, (f"FALSE_ALARMS is {value!r}", "above 0 and up to 0.5, such as 0.05"))
+            for value in (0, 0.51, 5, -0.1, "0.05", None, True, float("nan"))
+        ),
+    ],
+)
+def test_refused_in_one_line(folders, spoil, changed, words):
+    if spoil:
+        spoil(folders)
+    for name in {"DATA_DIR", "TEST_DIR"} & changed.keys():
+        if changed[name] and not changed[name].startswith("/"):
+            changed = changed | {name: str(folders / changed[name])}
+    with pytest.raises(InputError) as error:
+        parameters.check("00_quickstart", given(folders, **changed))
+    one_line(str(error.value), words)
+
+
+def test_only_own_images_have_these_parameters(sample_data):
+    namespace = OWN | {"CLASSES": None, "DATA_DIR": str(sample_data), "FALSE_ALARMS": 0.1}
+    with pytest.raises(InputError, match="unknown parameter FALSE_ALARMS; 01_mnist has PROFILE"):
+        parameters.check("01_mnist", namespace)
+
+
+def test_copies_are_warned_of_by_name(folders):
+    split = load(folders)
+    held_out = split.paths[0]
+    trained = next(path for path in (folders / "fine").iterdir() if path not in split.paths)
+    for original, name in ((held_out, "h"), (trained, "t")):
+        shutil.copy(original, folders / "new" / f"{name}{original.suffix}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        load(folders)
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    new = folders / "new"
+    assert said == [
+        f"test images that are training images too: {new / ('t' + trained.suffix)} = {trained}",
+        f"images of TEST_DIR that are in DATA_DIR too: {new / ('h' + held_out.suffix)} = {held_out}",
+    ]
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_whole_way_and_again(folders, tmp_path):
+    results = tmp_path / "results"
+
+    def run(**changed):
+        out = tmp_path / "out.ipynb"
+        done = execute("00_quickstart", out, **given(folders, RESULTS_DIR=str(results), **changed))
+        assert done.returncode == 0, done.stderr
+        (path,) = results.glob("records/**/*.json")
+        return out.read_text(), path
+
+    said, record = run()
+    for words in ("8 good images to learn from", "7 unlabeled", "no AUROC: there are no anomalous", "too few good"):
+        assert words in said
+    assert "image/png" in said and "widget-view" not in said
+    made = json.loads(record.read_text())
+    assert made["data"] | {"sha256": ""} == {
+        "train": 8,
+        "test_normal": 7,
+        "test_anomalous": 0,
+        "test_unlabeled": 7,
+        "sha256": "",
+    }
+    assert made["parameters"]["test_label"] is None and made["environment"]["test_dir"] == str(folders / "new")
+
+    folder = results / "smoke" / "own_images" / "fine"
+    first = contents(folder)
+    table = pd.read_csv(folder / "scores.csv", dtype={"score": str, "threshold": str})
+    assert list(table) == ["image", "kind", "score", "bad", "threshold"] and len(table) == 14
+    assert [sum(table.kind == kind) for kind in ("good", "new")] == [7, 7]
+    threshold = np.float32(table.threshold[0])
+    assert threshold == table.score.astype(np.float32)[table.kind == "good"].max()  # 5 % of 7 is none
+    assert list(table.bad) == ["yes" if np.float32(score) > threshold else "no" for score in table.score]
+    pictures = sorted((folder / "heat_maps").iterdir())
+    assert len(pictures) == 14  # fewer than go on a sheet: all of them
+    worst = table.image[table.score.astype(np.float32).idxmax()].rpartition("/")[2].rpartition(".")[0]
+    assert pictures[0].name.startswith("001-") and pictures[0].stem.endswith(worst)
+    for path in [*pictures, folder / "worst.png"]:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG" and max(picture.size) >= 256
+
+    # The same numbers from the file alone, in whatever company, in Python and on the command line.
+    loaded = detector.load(folder / "detector.safetensors", "untrained", "cpu")
+    torch.set_num_threads(1)  # as the notebook had
+    again = loaded.score(list(table.image))
+    assert [str(score) for score in again["score"].to_numpy()] == list(table.score)
+    assert list(again["bad"]) == list(table.bad == "yes")
+    alone = loaded.score(table.image[9])
+    assert alone["score"][0] == again["score"][9] and alone["image"][0] == table.image[9]
+    maps = loaded.maps(list(table.image[:2]))
+    assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min() <= maps.max() <= 1
+    command = [sys.executable, "-m", "kdhelpers.detector", folder / "detector.safetensors", folders / "new"]
+    command += ["--source", "untrained", "--device", "cpu"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and "of 7 are above the threshold" in done.stderr
+    assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == list(table.score[table.kind == "new"])
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "new.csv"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.stdout == "" and len(pd.read_csv(tmp_path / "new.csv")) == 7
+
+    # Another rate needs no training; another picture does, and what no longer belongs there goes.
+    before = record.stat().st_mtime_ns
+    asked = given(folders, RESULTS_DIR=str(results), FALSE_ALARMS=0.5)
+    assert not own_images.is_written(parameters.check("00_quickstart", asked))
+    _, record = run(FALSE_ALARMS=0.5)
+    assert own_images.is_written(parameters.check("00_quickstart", asked))
+    assert record.stat().st_mtime_ns == before
+    changed = detector.load(folder / "detector.safetensors", "untrained", "cpu").threshold
+    assert (changed.false_alarms, changed.above, changed.value < threshold) == (0.5, 3, True)
+    assert contents(folder)["detector.safetensors"] != first["detector.safetensors"]
+    (folders / "new" / "wide.webp").unlink()
+    _, record = run()
+    assert record.stat().st_mtime_ns != before
+    assert len(list((folder / "heat_maps").iterdir())) == 13 and not list(folder.glob("*/*wide*"))
+
+
+def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
+    run = parameters.check("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
+    table = pd.DataFrame({"image": [str(path) for path in sorted((folders / "new").iterdir())], "kind": "new"})
+    table = table.assign(score=np.arange(len(table), dtype=np.float32), bad="yes", threshold=np.float32(-1))
+    monkeypatch.setattr(own_images, "MOST", 3)
+    monkeypatch.setattr(own_images, "ON_SHEET", 2)
+    monkeypatch.setattr(own_images.detector, "save", lambda *_: None)
+
+    class Made:
+        threshold = own_images.thresholds.choose(np.float32([-1]), 0.05)
+
+        def maps(self, paths):
+            return np.random.default_rng(0).random((len(paths), 32, 32), np.float32)
+
+    own_images.write(run, Made(), table)
+    assert len(list(own_images.folder_of(run).glob("heat_maps/*.png"))) == 3
+    assert "the 3 worst of the 7 above the threshold, no more are drawn" in capsys.readouterr().out
+
+
+def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
+    wrong = given(folders, RESULTS_DIR=str(tmp_path / "results"), FALSE_ALARMS=5)
+    done = execute("00_quickstart", tmp_path / "out.ipynb", **wrong)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    one_line(line, ("error: FALSE_ALARMS is 5", "such as 0.05"))
+    assert not (tmp_path / "results").exists() and not (tmp_path / "out.ipynb").exists()
+
+
+# --- detectors that are none --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(source, tmp_path):
+    """A detector that nobody has trained."""
+    from kdhelpers import networks, thresholds
+
+    protocol = run_protocol()
+    cloner, (_, identity) = networks.make_cloner(protocol, 0).eval(), networks.load_source("untrained")
+    threshold = thresholds.choose(np.arange(20, dtype=np.float32), 0.05)
+    whole = detector.Detector(source, cloner, protocol, 32, identity, {"seed": 0}, threshold)
+    detector.save(whole, tmp_path / "detector.safetensors")
+    return whole, tmp_path / "detector.safetensors"
+
+
+def test_a_detector_is_what_was_saved(made):
+    whole, path = made
+    loaded = detector.load(path, "untrained", "cpu")
+    assert (loaded.protocol, loaded.threshold, loaded.record) == (whole.protocol, whole.threshold, whole.record)
+    for name, value in whole.cloner.state_dict().items():
+        assert torch.equal(loaded.cloner.state_dict()[name], value)
+
+
+def spoilt_metadata(path, change):
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        settings = json.loads(file.metadata()["detector"])
+    save_file(tensors, path, {"detector": json.dumps(change(settings))})
+
+
+@pytest.mark.parametrize(
+    "spoil, source, words",
+    [
+        (lambda path: path.unlink(), "untrained", ("is not a file", "name the detector.safetensors")),
+        (lambda path: path.write_text("score"), "untrained", ("is not a detector", "name the detector.safetensors")),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "untrained", ("is not a detector",)),
+        (lambda path: save_file({"a": np.zeros(2)}, path), "untrained", ("is not a detector",)),
+        (
+            lambda path: spoilt_metadata(path, lambda s: s | {"schema": 2}),
+            "untrained",
+            ("not a detector of schema 1", "make it again"),
+        ),
+        (
+            lambda path: spoilt_metadata(path, lambda s: s | {"protocol": {"name": "x"}}),
+            "untrained",
+            ("another version of kdhelpers", "make it again"),
+        ),
+        (
+            lambda path: spoilt_metadata(path, lambda s: s | {"protocol": s["protocol"] | {"width": "equal"}}),
+            "untrained",
+            ("another version of kdhelpers", "make it again"),
+        ),
+        (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
+        (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
+        (None, "gone.pt", ("gone.pt", "nor an existing weights file")),
+        (
+            lambda path: spoilt_metadata(path, lambda s: s | {"source": {"name": "untrained", "sha256": "0" * 64}}),
+            "untrained",
+            ("(SHA-256 00000000…)", "is another one"),
+        ),
+    ],
+)
+def test_a_file_that_is_no_detector_or_another_source(made, tmp_path, monkeypatch, spoil, source, words):
+    _, path = made
+    monkeypatch.setattr(detector.networks, "_imagenet_file", lambda: pytest.fail("it was downloaded"))
+    (tmp_path / "other.pt").write_bytes(b"weights")
+    if spoil:
+        spoil(path)
+    with pytest.raises(InputError) as error:
+        detector.load(path, str(tmp_path / source) if source.endswith(".pt") else source, "cpu")
+    one_line(str(error.value), words)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdhelpers.detector", path, tmp_path, "--source", source],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "images, words",
+    [("gone", ("gone is neither a folder nor a picture",)), ([], ("no pictures to score",)), ("a.png", ("is empty",))],
+)
+def test_what_cannot_be_scored(made, tmp_path, images, words):
+    whole, _ = made
+    (tmp_path / "a.png").touch()
+    with pytest.raises(InputError) as error:
+        whole.score(str(tmp_path / images) if images else images)
+    one_line(str(error.value), words)
+
+
+def test_names_that_are_no_text(made, tmp_path):
+    _, path = made
+    os.mkdir(tmp_path / "new")
+    Image.new("RGB", (40, 40)).save(tmp_path / "new" / "a.png")
+    os.rename(tmp_path / "new" / "a.png", os.fsencode(tmp_path / "new") + b"/\xfc,$a$.png")
+    command = [sys.executable, "-m", "kdhelpers.detector", path, tmp_path / "new", "--source", "untrained"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
+    assert done.returncode == 0 and b"/\xfc,$a$.png" in done.stdout
