@@ -1,0 +1,117 @@
+"""A threshold to play with: sliders where a person sits at the notebook, and a picture that is there everywhere."""
+
+import io
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from kdhelpers import figures
+
+_NEAREST = 4  # pictures shown on either side of the threshold
+_STEPS = 200  # of the slider, from the lowest to the highest score
+
+
+def threshold_slider(
+    split, maps: np.ndarray | Callable[[np.ndarray], np.ndarray], scores: np.ndarray, threshold: float, title: str = ""
+) -> None:
+    """Displays what a threshold calls bad: a picture and, where a person can move them, sliders for it and for images.
+
+    split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function that makes those
+    of the images at the indices given, (k,). Without ipywidgets, and where nobody is there to move a slider, there is
+    the picture only.
+    """
+    draw = maps if callable(maps) else lambda index: maps[index]
+    display(static(split, draw, scores, threshold, title))
+    if is_attended():
+        try:
+            import ipywidgets
+        except ImportError:
+            print("sliders need ipywidgets: pip install ipywidgets")
+        else:
+            display(_sliders(ipywidgets, split, draw, scores, threshold))
+
+
+def is_attended() -> bool:
+    """True in a notebook that a person runs: its front end says with each request whether somebody could be asked."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent("shell") if kernel else {}
+    return bool(request.get("content", {}).get("allow_stdin"))
+
+
+def static(split, draw: Callable, scores: np.ndarray, threshold: float, title: str = "") -> Figure:
+    """All scores with the threshold, and the images nearest to it: below it on the left, above it on the right."""
+    order = np.argsort(scores, kind="stable")
+    first_above = int(np.searchsorted(scores[order], threshold, side="right"))
+    nearest = order[max(0, first_above - _NEAREST) : first_above + _NEAREST]
+    heat, images = draw(nearest), figures.pixels(split.test, nearest)
+    count = len(nearest)
+    figure = plt.figure(figsize=(max(6, 1.3 * count), 3.9))
+    grid = figure.add_gridspec(2, count, height_ratios=(1.2, 1))
+    _strip(figure.add_subplot(grid[0, :]), split.labels, scores, threshold)
+    top = float(heat.max())
+    for column, (i, image, hot) in enumerate(zip(nearest, images, heat, strict=True)):
+        axis = figure.add_subplot(grid[1, column])
+        _one(axis, split, i, figures.overlay(image, hot, top), scores, threshold)
+    return figures.titled(figure, "the threshold, and the images nearest to it", title)
+
+
+def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: float):
+    order = np.argsort(-scores, kind="stable")
+    low, high = float(scores.min()), float(scores.max())
+    step = (high - low) / _STEPS or 1.0
+    wide = ipywidgets.Layout(width="36em")
+    limit = ipywidgets.FloatSlider(
+        value=threshold, min=low - step, max=high + step, step=step, description="threshold", readout_format=".4g"
+    )
+    which = ipywidgets.IntSlider(value=1, min=1, max=len(scores), description="image")
+    limit.layout = which.layout = wide
+    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="44em"))
+
+    def show(_=None) -> None:
+        i = order[which.value - 1]
+        (hot,), (image,) = draw(np.array([i])), figures.pixels(split.test, np.array([i]))
+        figure, (strip, plain, both) = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=(2, 1, 1))
+        _strip(strip, split.labels, scores, limit.value, chosen=scores[i])
+        _one(plain, split, i, image, scores, limit.value)
+        _one(both, split, i, figures.overlay(image, hot, float(hot.max())), scores, limit.value)
+        both.set_title("where", fontsize=7, pad=3)
+        figure.tight_layout()
+        plt.close(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        picture.value = buffer.getvalue()
+
+    limit.observe(show, "value")
+    which.observe(show, "value")
+    show()
+    return ipywidgets.VBox([limit, which, picture])
+
+
+def _strip(axis, labels: np.ndarray, scores: np.ndarray, threshold: float, chosen: float | None = None) -> None:
+    """A dot for each image, a line for each label, and how many of them are above the threshold."""
+    names = []
+    for value, name, colour in figures.LABELS:
+        mine = scores[labels == value]
+        if len(mine):
+            height = np.full(len(mine), len(names)) + np.linspace(-0.25, 0.25, 7)[np.arange(len(mine)) % 7]
+            axis.scatter(mine, height, s=9, color=colour, alpha=0.6, linewidths=0)
+            names.append(f"{name}: {np.sum(mine > threshold)} of {len(mine)} above")
+    axis.axvline(threshold, color="black", linewidth=1, linestyle="--")
+    if chosen is not None:
+        axis.axvline(chosen, color="gray", linewidth=3, alpha=0.3)
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="score", ylim=(-0.6, len(names) - 0.4))
+    axis.tick_params(labelsize=8)
+    axis.xaxis.set_major_locator(plt.MaxNLocator(nbins=5))
+
+
+def _one(axis, split, i: int, image: np.ndarray, scores: np.ndarray, threshold: float) -> None:
+    axis.imshow(image)
+    axis.axis("off")
+    name = split.names[i] if split.paths else split.kinds[i]
+    bad = scores[i] > threshold
+    words = f"{figures.short_name(name, 18)}\n{figures.short_name(split.kinds[i], 18)} · {scores[i]:.4g}"
+    axis.set_title(words, fontsize=7, pad=3, color=figures.ANOMALOUS if bad else "black", parse_math=False)
