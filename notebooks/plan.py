@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from kdhelpers import data, networks, parameters, paths, running_time
+from kdhelpers import data, networks, own_images, parameters, paths, running_time
 from kdhelpers.ablations import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
 from kdhelpers.errors import InputError
 
@@ -35,6 +35,7 @@ NO_CLASSES: list[str] = []
 STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
 RUNNING_TIME = "21_running_time"
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # S's activations may be kept there
+OWN_IMAGES = "00_quickstart"
 WITHOUT_DATA = {
     RUNNING_TIME: "running time, of this machine",
     "90_tables_and_figures": "tables and figures, of what is recorded",
@@ -259,7 +260,8 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 changed | {"SEED": seed},
                 records=sum(len(run.classes) for run in own),
                 recorded=sum(not run.is_pending(cls) for run in own for cls in run.classes),
-                pending=any(pending),
+                # One's own images are judged anew, in seconds, where all that has changed is how many may be bad.
+                pending=any(pending) or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
                 work=sum(run.work for run in own) or float(any(pending)),
                 source=runs[0].source,
                 downloads=downloads,
