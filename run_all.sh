@@ -157,7 +157,7 @@ run_notebooks() {
 
 # test: pytest over the package's tests and over copies of the notebooks with PROFILE="smoke".
 run_tests() {
-    find_environment run test
+    find_environment run test export
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     "$python" -m ruff check .
