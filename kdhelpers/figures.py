@@ -132,21 +132,29 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     return titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
 
 
-def show_methods(pictures: list, names: list[str], *, title: str = "") -> Figure:
+def show_methods(
+    pictures: list, names: list[str], *, masks: bool = False, one_scale: bool = False, title: str = ""
+) -> Figure:
     """A column for each test image, a row for the image and one for the map over it by each method.
 
-    pictures: `results.Pictures` of the same images, one for each name; each map has its own scale.
+    pictures: `results.Pictures` of the same images, one for each name. masks: a row of them below the images.
+    one_scale: of all maps of a method; otherwise each map has its own.
     """
     count = len(pictures[0].pixels)
-    lines = len(names) + 1
+    above = ["image", *(["mask"] if masks else [])]
+    lines = len(above) + len(names)
     figure, axes = plt.subplots(lines, count, figsize=(max(4, 1.3 * count), 1.3 * lines + 0.3), squeeze=False)
     for axis, image, kind in zip(axes[0], pictures[0].pixels, pictures[0].kinds, strict=True):
         axis.imshow(image)
         axis.set_title(kind.replace("_", "\n"), fontsize=7, pad=3)
-    for line, of_method in zip(axes[1:], pictures, strict=True):
+    if masks:
+        for axis, mask in zip(axes[1], pictures[0].masks, strict=True):
+            axis.imshow(mask, cmap="gray", vmin=0, vmax=1)
+    for line, of_method in zip(axes[len(above) :], pictures, strict=True):
+        top = float(of_method.maps.max()) if one_scale else None
         for axis, image, heat in zip(line, of_method.pixels, of_method.maps, strict=True):
-            show_heat(axis, image, heat)
-    for line, name in zip(axes, ["image", *names], strict=True):
+            show_heat(axis, image, heat, top)
+    for line, name in zip(axes, [*above, *names], strict=True):
         line[0].set_ylabel(name, fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

@@ -36,6 +36,7 @@ OWN = ("TEST_DIR", "TEST_LABEL", "FALSE_ALARMS")
 OPTIONAL = ("CLASSES", "ARMS", *OWN)
 """Names that only some notebooks have: CLASSES not for one's own folder, ARMS where there are several."""
 PROFILES = ("smoke", "full")
+PEERS = ("stfpm", "patchcore")  # of anomalib, in notebook 30
 
 
 def check(notebook: str, namespace: dict) -> Run:
@@ -105,6 +106,31 @@ def resolve_benchmark(**given) -> tuple[list[benchmark.Case], Path]:
     return cases, _results_dir(given) / "running_time" / f"{name}-{profile}.json"
 
 
+def check_peers(notebook: str, namespace: dict) -> tuple[Run, dict]:
+    """The `Run` of 04_mvtec of one category that anomalib stands beside, and the keywords of `peers.carry_out`.
+
+    Raises as `check`.
+    """
+    given = _given(notebook, namespace, (*COMMON, "METHODS", "STFPM_EPOCHS", "CORESET", "BACKBONES"))
+    smoke = _one_of("PROFILE", given["PROFILE"], PROFILES) == "smoke"
+    classes, coreset = given["CLASSES"], given["CORESET"]
+    if not (smoke and classes is None) and not (isinstance(classes, (list, tuple)) and len(classes) == 1):
+        raise InputError(f"CLASSES is {classes!r}; it is a list of the one category to compare on, such as ['screw']")
+    if isinstance(coreset, bool) or not isinstance(coreset, (int, float)) or not 0 < coreset <= 1:
+        raise InputError(f"CORESET is {coreset!r}; it is the share of patches that PatchCore keeps, above 0, at most 1")
+    backbones = _one_of("BACKBONES", given["BACKBONES"], ("imagenet", "untrained"))
+    chosen = {
+        "methods": _some_of("METHODS", given["METHODS"], PEERS),
+        "epochs": _whole("STFPM_EPOCHS", given["STFPM_EPOCHS"], least=1, default=1 if smoke else 100),
+        "coreset": float(coreset),
+        "backbones": "untrained" if smoke else backbones,
+    }
+    (run,) = resolve("04_mvtec", **{name: value for name, value in given.items() if name in COMMON})
+    memory.keep_freed_memory()
+    _refuse_to_replace([run])
+    return run, chosen
+
+
 def _given(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
     named = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
     known = [name for name in allowed if name in named]
@@ -115,7 +141,7 @@ def _given(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
 
 
 def _refuse_to_replace(runs: list[Run]) -> None:
-    """An ablation makes the main runs that it lacks; it must not undo those that were made otherwise."""
+    """Who is not of its notebook may make a main run that is missing, and must not undo one that was made otherwise."""
     for run in runs:
         for cls in run.classes if run.arm is None else ():
             path = run.record_path(cls)

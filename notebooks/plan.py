@@ -36,8 +36,10 @@ STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
 RUNNING_TIME = "21_running_time"
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # S's activations may be kept there
 OWN_IMAGES = "00_quickstart"
+PEERS = "30_beside_anomalib"
 WITHOUT_DATA = {
     RUNNING_TIME: "running time, of this machine",
+    PEERS: "anomalib's methods beside ours, on one category of MVTecAD",
     "90_tables_and_figures": "tables and figures, of what is recorded",
 }
 
@@ -47,7 +49,7 @@ class Job:
     """One run of a notebook."""
 
     notebook: str
-    seed: int | None  # None for the running time, which is the same, and the tables, which have all seeds in them
+    seed: int | None  # None for what measures time, once, and the tables, which have all seeds in them
     changed: dict  # the parameters that differ from the notebook's defaults
     records: int = 0  # that the notebook has of its own
     recorded: int = 0
@@ -62,9 +64,9 @@ class Job:
 
     @property
     def stage(self) -> tuple[int, int]:
-        """Lower goes first: the main runs by seed, the ablations, which need them, the running time, the tables."""
+        """Lower goes first: the main runs by seed, the ablations, which need them, what measures time, the tables."""
         if self.seed is None:
-            return 2 if self.notebook == RUNNING_TIME else 3, 0
+            return 2 if self.notebook in (RUNNING_TIME, PEERS) else 3, 0
         return int(self.notebook in ABLATIONS), self.seed
 
 
