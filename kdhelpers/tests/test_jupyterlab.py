@@ -263,4 +263,4 @@ def test_a_wrong_value_shows_one_clear_line_and_nothing_else(lab, page, pictures
     assert red_lines(page) == ["InputError: PROFILE is 'smok'; it is one of smoke, full (did you mean smoke?)"]
     assert errors(save(page, path)) == ["InputError"]
     assert not figures(page)
-    page.screenshot(path=pictures / f"{path.stem}-error.png")
+    photograph(page, pictures / f"{path.stem}-error.png")
