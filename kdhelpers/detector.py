@@ -110,23 +110,32 @@ def load(path: Path | str, source: str = "imagenet", device: str = "auto") -> De
     cpu, cuda ... Raises InputError for a file that is no detector, and for a source whose SHA-256 is not the recorded
     one.
     """
-    settings, state = _read(Path(path).expanduser())
+    settings, cloner = read(path)
+    network, identity = _source(str(source), settings["source"], path, place := device_of(device))
+    threshold = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
+    protocol = Protocol(**settings["protocol"])
+    return Detector(
+        network, cloner.to(place), protocol, settings["image_size"], identity, settings["record"], threshold
+    )
+
+
+def read(path: Path | str) -> tuple[dict, nn.Sequential]:
+    """What a detector says of itself, {schema, protocol, image_size, source, threshold, record}, and its cloner.
+
+    The cloner is in eval mode, on the CPU. Raises InputError for a file that is no detector.
+    """
+    path = Path(path).expanduser()
+    settings, state = _read(path)
     try:
-        protocol = Protocol(**settings["protocol"])
-        threshold = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
-        cloner = networks.make_cloner(protocol, seed=0)
+        cloner = networks.make_cloner(Protocol(**settings["protocol"]), seed=0)
         cloner.load_state_dict(state)
-        wanted, size, record = settings["source"], settings["image_size"], settings["record"]
+        for name in ("image_size", "source", "record"):
+            settings[name]
+        Threshold(**settings["threshold"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
-    network, identity = _source(str(source), wanted, path, place := device_of(device))
-    return Detector(network, cloner.eval().to(place), protocol, size, identity, record, threshold)
-
-
-def settings_of(path: Path | str) -> dict:
-    """What a detector says of itself: schema, protocol, image_size, source, threshold, record. Raises as `load`."""
-    return _read(Path(path).expanduser())[0]
+    return settings, cloner.eval()
 
 
 def _read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:

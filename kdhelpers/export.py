@@ -23,7 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import conv_transpose2d, max_pool2d, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kdhelpers import localization, losses, networks, results
+from kdhelpers import detector, localization, losses, networks, results
 from kdhelpers.errors import InputError
 from kdhelpers.images import Images
 from kdhelpers.protocols import Protocol
@@ -201,13 +201,19 @@ def _in_torch(source, cloner, protocol: Protocol, x: Tensor) -> tuple[np.ndarray
 
 
 def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.ndarray]:
-    """What `results.save` left at `path`: cloner, protocol with λ, record, and a few test images, uint8 (n, h, w, 3).
+    """What `results.save` or `detector.save` left at `path`: cloner, protocol with λ, record, and a few test images.
 
-    Raises InputError when the file is none of these or has been written by another version.
+    The images are uint8 (n, h, w, 3), none with a detector. Raises InputError when the file is none of these or has
+    been written by another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {})["record"])
+            metadata = file.metadata() or {}
+        if "detector" in metadata:
+            settings, cloner = detector.read(path)
+            size = settings["image_size"]
+            return cloner, Protocol(**settings["protocol"]), settings["record"], np.empty((0, size, size, 3), np.uint8)
+        record = json.loads(metadata["record"])
         protocol = Protocol(**record["parameters"]["protocol"])
         like = SimpleNamespace(protocol=protocol, seed=record["seed"], device="cpu")
         cloner, fit = results.load_fit(record, path, like)
@@ -227,7 +233,12 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m kdhelpers.export",
         description="Makes one ONNX file of a trained cloner and its source, and checks it against PyTorch.",
     )
-    parser.add_argument("cloner", type=Path, metavar="CLONER.safetensors", help="a file of results/cloners")
+    parser.add_argument(
+        "cloner",
+        type=Path,
+        metavar="CLONER.safetensors",
+        help="a file of results/cloners, or a detector of one's own images",
+    )
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     parser.add_argument("--source", metavar="imagenet|PATH", help="where the source's weights are now, if not as then")
     given = parser.parse_args(arguments)
@@ -250,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     size, normalise = record["parameters"]["image_size"], record["dataset"] == "cifar10"
     to_onnx(source, cloner, protocol, size, given.out, normalise=normalise, record=record)
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
-    for name, pixels in (("random images", noise), ("test images", shown)):
+    for name, pixels in (("random images", noise), *([("test images", shown)] if len(shown) else [])):
         found = compare(given.out, source, cloner, protocol, pixels, normalise)
         score, map_, own = (found[what].max() for what in ("score", "map", "PyTorch"))
         print(

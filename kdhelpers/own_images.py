@@ -116,7 +116,7 @@ def is_written(run) -> bool:
     path = folder_of(run) / "detector.safetensors"
     if not path.is_file():
         return False
-    said = detector.settings_of(path)
+    said = detector.read(path)[0]
     current = results.read(run.record_path(run.classes[0]))
     return said["record"] == current and said["threshold"]["false_alarms"] == run.false_alarms
 

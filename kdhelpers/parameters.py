@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import benchmark, data, layouts, memory, networks, paths, results, samples
+from kdhelpers import benchmark, data, layouts, memory, networks, paths, results, samples, writing
 from kdhelpers.ablations import ABLATIONS, DATASETS, Arm, arms_of, main_notebook
 from kdhelpers.errors import InputError
 from kdhelpers.kinds import Kind
@@ -57,6 +57,8 @@ def check_arms(notebook: str, namespace: dict) -> list[Run]:
     memory.keep_freed_memory()
     if notebook in ABLATIONS:
         _refuse_to_replace(runs)
+    if any(run.is_pending(cls) for run in runs for cls in run.classes):
+        writing.check(runs[0].results_dir)  # now, and not after hours of training
     return runs
 
 

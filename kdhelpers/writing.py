@@ -39,3 +39,10 @@ def written_at_once(path: Path) -> Iterator[Path]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+def check(folder: Path) -> None:
+    """Raises InputError when nothing can be written to `folder`, which is made where it is not there."""
+    with written_at_once(folder / ".writable") as temporary:
+        temporary.write_text("")
+    (folder / ".writable").unlink(missing_ok=True)
