@@ -149,7 +149,7 @@ run_notebooks() {
     [[ ${#notebooks[@]} == 0 ]] || config+=("only=[$(IFS=,; echo "${notebooks[*]}")]")
     find_environment run
     trap 'status=130' INT # Snakemake says what is kept
-    "$python" notebooks/workflow.py --snakefile notebooks/Snakefile ${cores[@]+"${cores[@]}"} --keep-going --nolock \
+    "$python" notebooks/quietly.py snakemake --snakefile notebooks/Snakefile ${cores[@]+"${cores[@]}"} --keep-going --nolock \
         --quiet all rules host reason ${options[@]+"${options[@]}"} --config "profile=$profile" "run=$(date +%Y%m%d-%H%M%S)-$$" \
         ${config[@]+"${config[@]}"} || status=$((status == 130 ? 130 : $?))
     return $status

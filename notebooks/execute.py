@@ -160,8 +160,9 @@ def end_with(process: int) -> None:
     os._exit(130)
 
 
-def _said(error: InputError | OSError) -> str:
-    return f"{error.filename} ({error.strerror})" if isinstance(error, OSError) and error.strerror else str(error)
+def _said(error: InputError | OSError, out: Path) -> str:
+    known = isinstance(error, OSError) and error.strerror
+    return f"{error.filename or out} cannot be read or written ({error.strerror})" if known else str(error)
 
 
 def failed_path(out: Path) -> Path:
@@ -204,7 +205,7 @@ def main() -> int:
             execute_again(arguments.notebook, arguments.out, parameters)
         return 0
     except (InputError, OSError) as error:
-        message, where, traceback = _said(error), None, format_exception(error)
+        message, where, traceback = _said(error, arguments.out), None, format_exception(error)
     except PapermillExecutionError as error:
         said = " ".join(error.evalue.split())
         message = said if error.ename == InputError.__name__ else f"{error.ename}: {said}"

@@ -4,6 +4,7 @@ import difflib
 import fcntl
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -152,10 +153,18 @@ def lock(results: Path) -> IO:
             "RESULTS_DIR"
         ) from None
     except OSError as error:
-        raise InputError(
-            f"{results} cannot be written to ({error.strerror}): make room there, or give another RESULTS_DIR"
-        ) from None
+        raise _unwritable(results, error.strerror) from None
     return file
+
+
+def check_folder(results: Path) -> None:
+    """Raises InputError when something else than a folder lies there."""
+    if results.exists() and not results.is_dir():
+        raise _unwritable(results, "not a folder")
+
+
+def _unwritable(results: Path, why: str) -> InputError:
+    return InputError(f"{results} cannot be written to ({why}): make room there, or give another RESULTS_DIR")
 
 
 def kept(results: Path, progress: "Progress") -> str:
@@ -296,6 +305,7 @@ class Progress(logging.Handler):
         self.errors: list[str] = []  # what Snakemake itself says
         self.explained = False  # a job that comes before these has failed, and said why
         self.stopped = False  # by Ctrl-C
+        self.held: IO | None = None  # the lock of the results folder
         self.start = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -317,6 +327,11 @@ class Progress(logging.Handler):
             print(self.line(), flush=True)
         elif record.levelno >= logging.ERROR:  # of Snakemake itself, if no job has failed
             self.errors.append(f"error: {record.getMessage()}")
+
+    def say_errors(self) -> None:
+        """Prints what Snakemake itself said, unless it said so because a job had failed or was stopped."""
+        if not (self.failed or self.stopped or self.explained):
+            print(*self.errors, sep="\n", end="\n" * bool(self.errors), file=sys.stderr, flush=True)
 
     def line(self) -> str:
         elapsed = time.monotonic() - self.start

@@ -57,7 +57,7 @@ def strike(run, how, rng):
         return bool(processes)
     victims = {
         "kernel": lambda: rng.sample(called(processes, "ipykernel"), 1),
-        "snakemake": lambda: called(processes, "notebooks/workflow.py")[:1],
+        "snakemake": lambda: called(processes, "quietly.py snakemake")[:1],
         "everything": lambda: processes,
     }
     try:
