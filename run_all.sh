@@ -7,6 +7,8 @@ usage() {
 ./run_all.sh [full] [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    every notebook with ten seeds, as the article (the default)
 ./run_all.sh smoke  [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    small generated samples, no download: proves the way only
 ./run_all.sh test   [PYTEST OPTION ...]                      style, the tests, and all notebooks in smoke
+./run_all.sh refresh [NOTEBOOK ...]                          puts the outputs of a new smoke run (of 21: a full one) into
+                                                             notebooks/, to be read there without running anything
 ./run_all.sh verify [K] [NAME=VALUE ...]                     runs K recorded cells again (3, drawn with seed=0; all of smoke)
                                                              and says whether each comes out the same to the last digit
 
@@ -116,7 +118,7 @@ name_of() {
     name=$(basename "$1" .ipynb)
     found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
     [[ $(wc -w <<<"$found") == 1 ]] ||
-        fail "there is no command or notebook $1; commands are smoke, full, test and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
+        fail "there is no command or notebook $1; commands are smoke, full, test, refresh and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
     echo "${found%.ipynb}"
 }
 
@@ -181,6 +183,23 @@ END
     "$python" -m pytest -c pyproject.toml --rootdir . --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
 }
 
+# refresh: the outputs that are kept in notebooks/, of all of them or of those named.
+refresh_outputs() {
+    local names=() name
+    for name in "$@"; do
+        name=$(name_of "$name")
+        names+=("$name")
+    done
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    run_notebooks smoke --config "RESULTS_DIR=$folder"
+    # The one notebook that needs neither data nor weights to show what it finds: after the others, to be alone.
+    if [[ ${#names[@]} == 0 || " ${names[*]} " == *" 21_running_time "* ]]; then
+        run_notebooks full 21_running_time --config "RESULTS_DIR=$folder"
+    fi
+    "$python" notebooks/outputs.py keep "$folder" ${names[@]+"${names[@]}"}
+}
+
 # verify: is what is recorded what comes out?
 run_verification() {
     find_environment run
@@ -192,6 +211,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${1:-full} in
     -h | --help) usage ;;
     test) shift && run_tests "$@" ;;
+    refresh) shift && refresh_outputs "$@" ;;
     verify) shift && run_verification "$@" ;;
     smoke | full) run_notebooks "${1:-full}" "${@:2}" ;;
     *) run_notebooks full "$@" ;;

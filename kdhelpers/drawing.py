@@ -77,7 +77,7 @@ def cookie(rng: np.random.Generator) -> np.ndarray:
     picture = mix(picture, dough, ellipse(height, width, *rng.uniform(-0.05, 0.05, 2), ry, rx))
     for angle in np.arange(5) * 2 * math.pi / 5 + rng.uniform(0, 1):
         chip = ellipse(height, width, 0.55 * ry * math.sin(angle), 0.55 * rx * math.cos(angle), 0.12 * ry, 0.12 * rx)
-        picture = mix(picture, (70, 40, 25), chip)
+        picture = mix(picture, (160, 110, 60), chip)
     return picture
 
 

@@ -14,7 +14,15 @@ from kdhelpers import benchmark, data, layouts, memory, networks, paths, results
 from kdhelpers.ablations import ABLATIONS, DATASETS, Arm, arms_of, main_notebook
 from kdhelpers.errors import InputError
 from kdhelpers.kinds import Kind
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, PROTOCOLS, SETTINGS, SMOKE_EPOCHS, protocol_for
+from kdhelpers.protocols import (
+    BATCH_SIZE,
+    FALSE_ALARMS,
+    PROTOCOLS,
+    SETTINGS,
+    SMOKE_BATCH_SIZE,
+    SMOKE_EPOCHS,
+    protocol_for,
+)
 from kdhelpers.runs import Run
 
 COMMON = (
@@ -230,7 +238,9 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
             least=32,
             default=setting.smoke_size if smoke and setting.smoke_size else setting.image_size,
         ),
-        batch_size=_whole("BATCH_SIZE", given["BATCH_SIZE"], least=1, default=BATCH_SIZE),
+        batch_size=_whole(
+            "BATCH_SIZE", given["BATCH_SIZE"], least=1, default=SMOKE_BATCH_SIZE if smoke else BATCH_SIZE
+        ),
         device=device_of(given["DEVICE"]),
         cache=_one_of("CACHE", given["CACHE"], networks.CACHES),
         data_dir=data_dir,

@@ -57,7 +57,8 @@ BATCH_SIZE = 64  # Sec. 3.2
 LAST_EPOCHS = 10  # Sec. 4: results are the mean over the last ten epochs
 SEEDS = 10  # Sec. 4: ten seeds
 NORMAL_TEST = 10  # Sec. 4.1: random normal test images of a medical data set
-SMOKE_EPOCHS = 3
+# In smoke, with its dozen of images: enough steps to find what is wrong with them, which the article's batch is not.
+SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 30, 4
 FALSE_ALARMS = 0.05  # of one's own images: the share of good ones that may be called bad
 
 _TEXT = Protocol(

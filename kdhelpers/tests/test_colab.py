@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from kdhelpers import published
 from kdhelpers.paths import ROOT
 
-REPLACED = "%pip install --quiet kdhelpers"  # needs the network; the wheel takes its place
+REPLACED = "%pip install --quiet --find-links . kdhelpers"  # needs the network; the wheel takes its place
 PRELOADED = ("numpy", "torch", "torchvision")  # Colab's own: another version of one needs a restart, or breaks it
 
 RUN = """
