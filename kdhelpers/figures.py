@@ -13,6 +13,7 @@ from PIL import Image
 
 NORMAL, ANOMALOUS, UNLABELED = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
 LABELS = ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS), (2, "unlabeled", UNLABELED))
+OWN_LABELS = ((0, "good", NORMAL), (1, "bad", ANOMALOUS), (2, "unlabeled", UNLABELED))  # of one's own images
 _HEAT = "inferno"
 LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 
@@ -24,6 +25,11 @@ def use_style() -> None:
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
 
 
+def labels_of(dataset: str) -> tuple[tuple[int, str, tuple], ...]:
+    """Each label of a test image with its word and its colour."""
+    return OWN_LABELS if dataset == "folder" else LABELS
+
+
 def pixels(images, index) -> np.ndarray:
     """The images as they lie in memory, uint8 (k, h, w, 3)."""
     chosen = images.pixels[index]
@@ -32,14 +38,15 @@ def pixels(images, index) -> np.ndarray:
 
 def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
     """A row each of normal training images, and of normal, anomalous and unlabeled test images."""
+    normal, anomalous, unlabeled = (name for _, name, _ in labels_of(split.dataset))
     rows = [
-        ("train,\nnormal", split.train, np.arange(len(split.train)), None),
-        ("test,\nnormal", split.test, np.flatnonzero(split.labels == 0), None),
-        ("test,\nanomalous", split.test, np.flatnonzero(split.labels == 1), split.kinds),
-        ("test,\nunlabeled", split.test, np.flatnonzero(split.labels == 2), split.kinds),
+        (f"train,\n{normal}", split.train, np.arange(len(split.train)), None),
+        (f"test,\n{normal}", split.test, np.flatnonzero(split.labels == 0), None),
+        (f"test,\n{anomalous}", split.test, np.flatnonzero(split.labels == 1), split.kinds),
+        (f"test,\n{unlabeled}", split.test, np.flatnonzero(split.labels == 2), split.kinds),
     ]
     rows = [row for row in rows if len(row[2])]
-    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 1.15, len(rows) * 1.35), squeeze=False)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 1.15, len(rows) * 1.15 + 0.4), squeeze=False)
     for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
         chosen = np.unique(members[np.linspace(0, len(members) - 1, columns).astype(int)])
         shown = pixels(images, torch.as_tensor(chosen))
@@ -74,19 +81,26 @@ def show_losses(records: list[dict], *, title: str = "") -> Figure:
 
 
 def show_scores(
-    scores: dict[str, tuple[np.ndarray, np.ndarray]], *, threshold: float | None = None, title: str = ""
+    scores: dict[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    threshold: float | None = None,
+    labels: tuple = LABELS,
+    title: str = "",
 ) -> Figure:
-    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold."""
+    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold.
+
+    labels: what a label is called and its colour, as `labels_of` has it.
+    """
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)
     for axis in axes.flat[len(scores) :]:
         axis.axis("off")
-    for axis, (name, (score, labels)) in zip(axes.flat, scores.items(), strict=False):
+    for axis, (name, (score, found)) in zip(axes.flat, scores.items(), strict=False):
         bins = np.histogram_bin_edges(score, bins=40)
-        for value, kind, colour in LABELS:
-            if np.any(labels == value):
-                axis.hist(score[labels == value], bins, density=True, color=colour, alpha=0.6, label=kind)
+        for value, kind, colour in labels:
+            if np.any(found == value):
+                axis.hist(score[found == value], bins, density=True, color=colour, alpha=0.6, label=kind)
         if threshold is not None:
             axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold")
         axis.set(title=name, yticks=[], xlabel="score")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.io.formats.style import Styler
 
 from kdhelpers.ablations import ABLATIONS, arms_of, main_notebook
 from kdhelpers.cells import MEAN, cells, value_of
@@ -245,16 +244,6 @@ def running_time(records: Sequence[dict]) -> pd.DataFrame:
         row["GPU (MB)"] = max(devices) if devices else NOTHING
         rows.append(row | {"device": ", ".join(sorted({r["environment"]["device"] for r in group}))})
     return pd.DataFrame(rows)
-
-
-def styled(frame: pd.DataFrame, caption: str = "") -> Styler:
-    """The table as a notebook shows it: no index, text on the left, each row on one line."""
-    styler = frame.style.hide(axis="index").format(precision=2, na_rep=NOTHING)
-    if caption:
-        styler = styler.set_caption(caption)
-    text = frame.select_dtypes(exclude="number").columns
-    styler = styler.set_properties(**{"white-space": "nowrap"}).set_properties(text, **{"text-align": "left"})
-    return styler.set_table_styles([{"selector": "th", "props": "text-align: left"}])
 
 
 def write_all(records: Sequence[dict], folder: Path) -> None:

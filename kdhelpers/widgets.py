@@ -51,7 +51,7 @@ def static(split, draw: Callable, scores: np.ndarray, threshold: float, title: s
     count = len(nearest)
     figure = plt.figure(figsize=(max(6, 1.3 * count), 3.9))
     grid = figure.add_gridspec(2, count, height_ratios=(1.2, 1))
-    _strip(figure.add_subplot(grid[0, :]), split.labels, scores, threshold)
+    _strip(figure.add_subplot(grid[0, :]), split, scores, threshold)
     top = float(heat.max())
     for column, (i, image, hot) in enumerate(zip(nearest, images, heat, strict=True)):
         axis = figure.add_subplot(grid[1, column])
@@ -75,7 +75,7 @@ def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: f
         i = order[which.value - 1]
         (hot,), (image,) = draw(np.array([i])), figures.pixels(split.test, np.array([i]))
         figure, (strip, plain, both) = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=(2, 1, 1))
-        _strip(strip, split.labels, scores, limit.value, chosen=scores[i])
+        _strip(strip, split, scores, limit.value, chosen=scores[i])
         _one(plain, split, i, image, scores, limit.value)
         _one(both, split, i, figures.overlay(image, hot, float(hot.max())), scores, limit.value)
         both.set_title("where", fontsize=7, pad=3)
@@ -91,11 +91,11 @@ def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: f
     return ipywidgets.VBox([limit, which, picture])
 
 
-def _strip(axis, labels: np.ndarray, scores: np.ndarray, threshold: float, chosen: float | None = None) -> None:
+def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: float | None = None) -> None:
     """A dot for each image, a line for each label, and how many of them are above the threshold."""
     names = []
-    for value, name, colour in figures.LABELS:
-        mine = scores[labels == value]
+    for value, name, colour in figures.labels_of(split.dataset):
+        mine = scores[split.labels == value]
         if len(mine):
             height = np.full(len(mine), len(names)) + np.linspace(-0.25, 0.25, 7)[np.arange(len(mine)) % 7]
             axis.scatter(mine, height, s=9, color=colour, alpha=0.6, linewidths=0)

@@ -1,0 +1,66 @@
+"""Tables as a notebook shows them: the same on GitHub, which knows no style sheets, as in JupyterLab, dark or light."""
+
+from collections.abc import Sequence
+from html import escape
+
+import pandas as pd
+from tabulate import tabulate
+
+from kdhelpers import tables
+
+_TEXT = (
+    'align="left" style="text-align: left; white-space: nowrap"'  # JupyterLab's own sheet has everything on the right
+)
+_NUMBER = 'align="right" style="text-align: right"'
+
+
+class Table:
+    """What a cell returns: HTML for a browser, text for everything else."""
+
+    def __init__(self, html: str, text: str):
+        self.html, self.text = html, text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str = ".2f") -> Table:
+    """The table without its index, under a caption and above a note.
+
+    number: the format of what is a float; "–" stands for what is not there.
+    """
+    rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
+    numeric = [all(isinstance(v, int | float) for v in frame[column].dropna()) for column in frame.columns]
+    kinds = [_NUMBER if right else _TEXT for right in numeric]
+    names = [str(name) for name in frame.columns]
+    html = [f"<p><b>{escape(caption)}</b></p>"] if caption else []
+    html += ["<table>", "<thead>", _row("th", names, kinds), "</thead>", "<tbody>"]
+    html += [_row("td", row, kinds) for row in rows]
+    html += ["</tbody>", "</table>", *([f"<p>{escape(note)}</p>"] if note else [])]
+    sides = ["right" if right else "left" for right in numeric]
+    text = tabulate(rows, names, colalign=sides if rows else None, disable_numparse=True)
+    return Table("\n".join(html), "\n".join(line for line in (caption, text, note) if line))
+
+
+def beside_article(records: list[dict], number: int) -> Table:
+    """`tables.beside_article` with Table `number`; how the run deviates stands below where it is the same for all."""
+    frame = tables.beside_article(records, number)
+    if frame["deviates"].nunique() > 1:
+        return table(frame)
+    return table(frame.drop(columns="deviates"), note=f"Deviates from the article: {frame['deviates'].iloc[0]}.")
+
+
+def _row(tag: str, values: Sequence[str], kinds: Sequence[str]) -> str:
+    cells = [f"<{tag} {kind}>{escape(value)}</{tag}>" for value, kind in zip(values, kinds, strict=True)]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _text(value: object, number: str) -> str:
+    if isinstance(value, tuple):
+        return " × ".join(map(str, value))
+    if pd.isna(value):
+        return tables.NOTHING
+    return format(value, number) if isinstance(value, float) else str(value)

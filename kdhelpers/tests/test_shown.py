@@ -1,0 +1,50 @@
+"""Tables in a notebook: what GitHub shows of them, and what a terminal does."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from conftest import make_record
+
+from kdhelpers import shown
+
+FRAME = pd.DataFrame({"class": ["a<b", "c"], "seed": [0, 1], "ours": [99.5, np.nan], "shape": [(3, 4), (5, 6)]})
+
+
+def test_every_number_and_word_stands_in_both_forms():
+    table = shown.table(FRAME, "Table 9", note="one & two")
+    rows = BeautifulSoup(table._repr_html_(), "html.parser").find_all("tr")
+    read = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in rows]
+    assert read == [["class", "seed", "ours", "shape"], ["a<b", "0", "99.50", "3 × 4"], ["c", "1", "–", "5 × 6"]]
+    assert "Table 9" in table._repr_html_() and "one &amp; two" in table._repr_html_()
+    lines = repr(table).splitlines()
+    assert (lines[0], lines[-1]) == ("Table 9", "one & two")
+    assert lines[3].split() == ["a<b", "0", "99.50", "3", "×", "4"]
+
+
+def test_without_a_style_sheet_numbers_are_still_on_the_right():
+    html = shown.table(FRAME)._repr_html_()
+    assert html.count('<td align="right"') == 4 and html.count('<td align="left"') == 4
+    assert "<style" not in html and " id=" not in html
+
+
+def test_nothing_in_it_changes_from_run_to_run():
+    assert shown.table(FRAME)._repr_html_() == shown.table(FRAME)._repr_html_()
+    assert " object at 0x" not in repr(shown.table(FRAME))
+
+
+def test_an_empty_table_has_its_columns():
+    assert "class" in repr(shown.table(FRAME[:0])) and "class" in shown.table(FRAME[:0])._repr_html_()
+
+
+@pytest.mark.parametrize(("number", "text"), [(".4g", "0.01234"), (".2f", "0.01")])
+def test_floats_have_the_digits_that_are_asked_for(number, text):
+    assert f">{text}<" in shown.table(pd.DataFrame({"score": [0.0123412]}), number=number)._repr_html_()
+
+
+def test_how_a_run_deviates_is_said_once_where_it_is_the_same():
+    records = [make_record(cls="0"), make_record(cls="1")]
+    said = repr(shown.beside_article(records, 2))
+    assert said.endswith("Deviates from the article: in nothing.") and said.count("in nothing") == 1
+    records[1]["deviations"] = ["epochs 5 instead of 51"]
+    assert "epochs 5 instead of 51" in repr(shown.beside_article(records, 2)).splitlines()[-1].split("  ")[-1]
