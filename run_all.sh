@@ -4,23 +4,32 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-./run_all.sh [full] [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    every notebook with ten seeds, as the article (the default)
-./run_all.sh smoke  [NOTEBOOK ...] [SNAKEMAKE OPTION ...]    small generated samples, no download: proves the way only
-./run_all.sh test   [PYTEST OPTION ...]                      style, the tests, and all notebooks in smoke
-./run_all.sh refresh [NOTEBOOK ...]                          puts the outputs of a new smoke run (of 21: a full one) into
-                                                             notebooks/, to be read there without running anything
-./run_all.sh verify [K] [NAME=VALUE ...]                     runs K recorded cells again (3, drawn with seed=0; all of smoke)
-                                                             and says whether each comes out the same to the last digit
+Makes the article's tables and figures again, and finds anomalies in images of your own. README.md says more.
 
-A notebook is named 01, 01_mnist or notebooks/01_mnist.ipynb; without one, all of them run.
-What is recorded for the same code and parameters is not run again: after Ctrl-C the same command goes on.
+  ./run_all.sh smoke     does it work here? every notebook on generated samples: minutes, no data; the first time
+                         it installs what it needs into .venv, later it needs no network
+  ./run_all.sh           the real thing, also called full: every notebook with ten seeds, as the article has them;
+                         says first which data are there, which are downloaded, and how to get the others
+  ./run_all.sh verify    runs three recorded trainings again: do the same numbers come out?
+  ./run_all.sh test      style, the tests, and every notebook in smoke
+  ./run_all.sh refresh   puts the outputs of a new smoke run (of 21: a full one) into notebooks/, to be read there
 
-  ./run_all.sh full 04 --config CLASSES=[screw] SEED=3 DATA_DIR=/data    one cell of a table; names in capitals are the
-                                                                         notebooks' parameters, see notebooks/config.yaml
-  ./run_all.sh full --dry-run                                            what there is to do
-  ./run_all.sh full --profile notebooks/profiles/slurm                   on a cluster, see there
-  ./run_all.sh smoke 04 --debug                                          with the traceback of what goes wrong
-  ./run_all.sh verify 5 seed=1 DATA_DIR=/data                            other names: PROFILE, RESULTS_DIR, SOURCE, DEVICE
+After smoke, full and refresh may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb), after smoke and full options:
+
+  --config NAME=VALUE ...   in capitals the notebooks' parameters, in small letters what is in notebooks/config.yaml
+  --dry-run                 only says what there is to do
+  --debug                   with the traceback of what goes wrong
+  --profile FOLDER          on a cluster: docs/cluster.md
+                            any other option is Snakemake's
+
+After verify come how many trainings (smoke: all), and NAME=VALUE: seed, which draws them, PROFILE, RESULTS_DIR,
+DATA_DIR, SOURCE, DEVICE; after test options of pytest.
+
+  ./run_all.sh full 00 --config DATA_DIR=good_parts TEST_DIR=new_parts          images of your own
+  ./run_all.sh full 04 --config 'CLASSES=[screw]' seeds=3 DATA_DIR=/data        one category, three seeds
+  ./run_all.sh verify 5 seed=1 DATA_DIR=/data
+
+Ctrl-C at any time: the same command goes on, and does nothing twice.
 END
 }
 

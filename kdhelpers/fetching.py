@@ -26,9 +26,10 @@ def download(urls: Sequence[str], to: Path, algorithm: str, expected: str, way_o
 
     What has come lies in `.<name>.part` beside it, is gone on with after an interruption, by this call or the next, and
     renamed only when its checksum of this hashlib `algorithm` begins with `expected`, hex digits. The caller sees to
-    it that it is `alone`. Raises InputError saying what went wrong at each server, and `way_out`.
+    it that it is `alone`. Raises InputError saying what went wrong at each server, and `way_out`; its cause is the last
+    URLError.
     """
-    part, reasons = part_of(to), []
+    part, reasons, cause = part_of(to), [], None
     for url in urls:
         pauses, whole = [], not part.exists()  # whole: all of it comes from this server and this call
         while True:
@@ -36,7 +37,7 @@ def download(urls: Sequence[str], to: Path, algorithm: str, expected: str, way_o
             try:
                 _receive(url, part)
             except URLError as error:
-                reason = _reason(error)
+                reason, cause = _reason(error), error
                 if _size(part) > before:
                     pauses = list(PAUSES)
                 if not pauses:
@@ -53,7 +54,7 @@ def download(urls: Sequence[str], to: Path, algorithm: str, expected: str, way_o
                 break
             whole = True
         reasons.append(f"{urlsplit(url).netloc}: {reason}")
-    raise InputError(f"{to.name} could not be downloaded ({'; '.join(reasons)}): {way_out}")
+    raise InputError(f"{to.name} could not be downloaded ({'; '.join(reasons)}): {way_out}") from cause
 
 
 @contextlib.contextmanager

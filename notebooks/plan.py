@@ -2,20 +2,15 @@
 
 import difflib
 import fcntl
-import logging
 import os
-import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 import execute
-import pandas as pd
+import overview
 import torch
-from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdhelpers import data, networks, own_images, parameters, paths, running_time
 from kdhelpers.ablations import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
@@ -31,18 +26,12 @@ SETTINGS_HERE = {
     "only",
     "run",
 }  # what is in config.yaml, and what run_all.sh adds
-DOWNLOAD = "comes by itself"
 NO_CLASSES: list[str] = []
 STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
 RUNNING_TIME = "21_running_time"
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # S's activations may be kept there
 OWN_IMAGES = "00_quickstart"
 PEERS = "30_beside_anomalib"
-WITHOUT_DATA = {
-    RUNNING_TIME: "running time, of this machine",
-    PEERS: "anomalib's methods beside ours, on one category of MVTecAD",
-    "90_tables_and_figures": "tables and figures, of what is recorded",
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,8 @@ class Job:
 
 
 def make(config: dict) -> tuple[list[Job], str]:
-    """The jobs, those with nothing left to do too, and a table of them for people, with what is left out and why.
+    """The jobs, those with nothing left to do too, and what a person should read first: a table of them,
+    with what is left out and why, or, where nothing is there yet, what can be done.
 
     config: as in config.yaml; `only` names the notebooks a person asked for. Raises InputError, also when a notebook
     was asked for whose data set is missing.
@@ -89,7 +79,7 @@ def make(config: dict) -> tuple[list[Job], str]:
         raise InputError(f"profile {profile!r} is unknown; it is one of {', '.join(config['notebooks'])}")
     given = {name: _typed(value) for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
     wanted = config.get("only") or config["notebooks"][profile]
-    jobs, rows, notes = [], [], []
+    jobs, rows = [], []
     for notebook in wanted:
         path = NOTEBOOKS / f"{notebook}.ipynb"
         defaults = execute.parameters_of(path)
@@ -110,16 +100,28 @@ def make(config: dict) -> tuple[list[Job], str]:
         jobs += mine
         # What an ablation lacks, the notebooks of its data sets have said.
         said = notebook in ABLATIONS and set(map(main_notebook, DATASETS[notebook])) <= set(wanted)
-        notes += [f"{notebook}, {state}: {help_}"] if help_ and not said else []
-        rows.append({"notebook": notebook, "data": state} | _sums(mine))
-    if given.get("SOURCE") == "imagenet" and profile == "full" and rows and not networks.imagenet_path().is_file():
-        notes.append(f"source imagenet: VGG-16's weights come by themselves (528 MB) to {networks.imagenet_path()}")
+        rows.append(
+            overview.Row(
+                notebook,
+                state,
+                "" if said else help_,
+                records=sum(job.records for job in mine),
+                recorded=sum(job.recorded for job in mine),
+                runs=sum(job.pending for job in mine),
+                work=sum(job.work for job in mine),
+            )
+        )
     if not rows:
-        names = [WITHOUT_DATA[job.notebook] for job in jobs]
-        return jobs, "; ".join(names)
-    table = pd.DataFrame(rows)
-    table["share of the work"] = (100 * table["share of the work"] / max(table["share of the work"].sum(), 1)).round()
-    return jobs, "\n".join([table.to_string(index=False, float_format="{:.0f} %".format), *notes])
+        return jobs, overview.without_data(job.notebook for job in jobs)
+    weights = networks.imagenet_path() if given.get("SOURCE") == "imagenet" and profile == "full" else None
+    missing = weights if weights and not weights.is_file() else None
+    trainings = [job for job in jobs if job.seed is not None]
+    if profile == "full" and "only" not in config and not any(job.recorded or not job.downloads for job in trainings):
+        downloads = dict.fromkeys(dataset for job in trainings for dataset in job.downloads)
+        by_hand = [dataset for dataset in overview.BY_HAND if any(dataset in DATASETS[row.notebook] for row in rows)]
+        folder = Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser()
+        return jobs, overview.nothing_yet(folder, downloads, by_hand, missing, len(trainings))
+    return jobs, overview.table(rows, missing)
 
 
 def gpus(config: dict) -> int:
@@ -165,16 +167,6 @@ def check_folder(results: Path) -> None:
 
 def _unwritable(results: Path, why: str) -> InputError:
     return InputError(f"{results} cannot be written to ({why}): make room there, or give another RESULTS_DIR")
-
-
-def kept(results: Path, progress: "Progress") -> str:
-    """What a person should know after Ctrl-C."""
-    checkpoints = len(list(results.glob("checkpoints/**/*.pt")))
-    trainings = f", {checkpoints} training{'s' * (checkpoints != 1)} half-way in checkpoints" if checkpoints else ""
-    return (
-        f"stopped: {len(progress.done)} of {len(progress.work)} runs done, every finished class is recorded in "
-        f"{results / 'records'}{trainings}; the same command goes on from there"
-    )
 
 
 def threads(stage: tuple[int, int], profile: str, cores: int, places: int) -> int:
@@ -232,20 +224,19 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
         return None, "as given", "", ()
     given = values.get("CLASSES")
     there: dict[str, list[str]] = {}
-    states, missing, downloads = [], [], []
+    states, missing, downloads = {}, [], []
     for dataset in given if isinstance(given, dict) else datasets:
         status = data.status(dataset, values["DATA_DIR"] or paths.DATA_DIR) if dataset in datasets else {}
         downloads += [dataset] if "download" in status.values() else []
         lacks = {cls: line for cls, line in status.items() if line not in ("", "download")}
         if given is not None:  # whether these are there, resolving will see
-            states.append(DOWNLOAD if dataset in downloads else "as given")
+            states[dataset] = overview.DOWNLOAD if dataset in downloads else "as given"
             continue
         there |= {dataset: found} if (found := [cls for cls in status if cls not in lacks]) else {}
         missing += lacks.values()
         state = f"{len(found)} of {len(status)} classes" if found and lacks else "missing" if lacks else "there"
-        states.append(DOWNLOAD if dataset in downloads else state)
-    alike = len(set(states)) == 1
-    state = states[0] if alike else ", ".join(f"{d} {s}" for d, s in zip(datasets, states, strict=False))
+        states[dataset] = overview.DOWNLOAD if dataset in downloads else state
+    state = overview.state_of(states)
     if not missing:
         return None, state, "", tuple(downloads)
     classes = there if len(datasets) > 1 else there.get(datasets[0], NO_CLASSES)
@@ -279,70 +270,3 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
             )
         )
     return jobs
-
-
-def _sums(jobs: list[Job]) -> dict:
-    records, recorded = sum(job.records for job in jobs), sum(job.recorded for job in jobs)
-    return {
-        "recorded": f"{recorded} of {records}" if records else "–",
-        "runs to do": sum(job.pending for job in jobs),
-        "share of the work": sum(job.work for job in jobs),
-    }
-
-
-class Progress(logging.Handler):
-    """Hears from Snakemake how each job ended, and says in a line how many are done and how long the others will take.
-
-    The estimate weighs the jobs by their work; `failed` has those that failed.
-    """
-
-    def __init__(self, jobs: list[Job]):
-        super().__init__()
-        self.work = {job.name: job.work for job in jobs if job.pending}
-        self.names: dict[int, str] = {}  # by Snakemake's number of a job
-        self.done: list[str] = []
-        self.failed: dict[str, str] = {}  # what a cluster's scheduler says of it, and where: nothing on one machine
-        self.errors: list[str] = []  # what Snakemake itself says
-        self.explained = False  # a job that comes before these has failed, and said why
-        self.stopped = False  # by Ctrl-C
-        self.held: IO | None = None  # the lock of the results folder
-        self.start = time.monotonic()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "event", None)
-        if event == LogEvent.JOB_INFO:
-            output = record.output[0].partition(" (")[0] if record.output else ""  # without "(send to storage)"
-            self.names[record.jobid] = Path(output).name
-        elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid, "").startswith(("source", "data-")):
-            self.explained = True  # by itself
-        elif event == LogEvent.JOB_ERROR and self.names.get(record.jobid) in self.work:
-            log = Path(record.log[0])  # not there when a cluster ended the job before it began
-            if log.is_file() and log.read_text().endswith("stopped\n"):  # Ctrl-C is no failure
-                self.stopped = True
-            else:
-                said = (record.rule_msg or "").partition("For further error")[0].partition("\n")[0].strip()
-                self.failed[self.names[record.jobid]] = "; ".join([said, *record.log[1:]]) if said else ""
-        elif event == LogEvent.JOB_FINISHED and self.names.get(record.job_id) in self.work:
-            self.done.append(self.names[record.job_id])
-            print(self.line(), flush=True)
-        elif record.levelno >= logging.ERROR:  # of Snakemake itself, if no job has failed
-            self.errors.append(f"error: {record.getMessage()}")
-
-    def say_errors(self) -> None:
-        """Prints what Snakemake itself said, unless it said so because a job had failed or was stopped."""
-        if not (self.failed or self.stopped or self.explained):
-            print(*self.errors, sep="\n", end="\n" * bool(self.errors), file=sys.stderr, flush=True)
-
-    def line(self) -> str:
-        elapsed = time.monotonic() - self.start
-        done = sum(self.work[name] for name in self.done)
-        left = sum(self.work.values()) - done - sum(self.work[name] for name in self.failed)
-        failed = f", {len(self.failed)} failed" if self.failed else ""
-        return (
-            f"{self.done[-1]} done: {len(self.done)} of {len(self.work)}{failed} in {_duration(elapsed)}, "
-            f"about {_duration(elapsed * left / done)} left"
-        )
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
