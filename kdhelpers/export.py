@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +47,7 @@ def to_onnx(
     *,
     normalise: bool = False,
     record: dict | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes source and cloner as one ONNX file, whole or not at all, and returns its path.
 
@@ -56,8 +58,8 @@ def to_onnx(
     with the Gaussian.
 
     protocol: with its λ. normalise: as in `images.Images`, True for CIFAR-10. record: goes with the file, as JSON under
-    "record" in its metadata. Raises InputError without onnx and onnxscript, without λ, and when `path` cannot be
-    written.
+    "record" in its metadata. check: is called with the finished file before it takes its place; when it raises, `path`
+    is as it was before. Raises InputError without onnx and onnxscript, without λ, and when `path` cannot be written.
     """
     path = Path(path)
     if protocol.lam is None and protocol.terms == "total":
@@ -65,6 +67,8 @@ def to_onnx(
     program = _program(trace(source, cloner, protocol, image_size, normalise), image_size, record)
     with written_at_once(path) as temporary:
         program.save(temporary, external_data=False)
+        if check:
+            check(temporary)
     return path
 
 
@@ -259,20 +263,22 @@ def main(arguments: list[str] | None = None) -> None:
             f"instead of {record['source']['sha256'][:8]}…): give it with --source"
         )
     size, normalise = record["parameters"]["image_size"], record["dataset"] == "cifar10"
-    to_onnx(source, cloner, protocol, size, given.out, normalise=normalise, record=record)
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
-    for name, pixels in (("random images", noise), *([("test images", shown)] if len(shown) else [])):
-        found = compare(given.out, source, cloner, protocol, pixels, normalise)
-        score, map_, own = (found[what].max() for what in ("score", "map", "PyTorch"))
-        print(
-            f"{len(pixels)} {name}: largest difference from PyTorch {score:.0e} in the score (relative), {map_:.0e} in "
-            f"the map; between PyTorch's maps in single and double precision {own:.0e}"
-        )
-        if not agrees(found):
-            given.out.unlink()
-            raise InputError(
-                f"{given.out} is not written: it differs from PyTorch; give other versions of torch or onnx"
+
+    def check(written: Path) -> None:
+        for name, pixels in (("random images", noise), *([("test images", shown)] if len(shown) else [])):
+            found = compare(written, source, cloner, protocol, pixels, normalise)
+            score, map_, own = (found[what].max() for what in ("score", "map", "PyTorch"))
+            print(
+                f"{len(pixels)} {name}: largest difference from PyTorch {score:.0e} in the score (relative), "
+                f"{map_:.0e} in the map; between PyTorch's maps in single and double precision {own:.0e}"
             )
+            if not agrees(found):
+                raise InputError(
+                    f"{given.out} is not written: it differs from PyTorch; install other versions of torch or onnx"
+                )
+
+    to_onnx(source, cloner, protocol, size, given.out, normalise=normalise, record=record, check=check)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, {size}, {size}, 3), RGB")
 
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, so that no reader ever sees a half of one."""
 
+import errno
 import os
 import tempfile
 import time
@@ -9,7 +10,14 @@ from pathlib import Path
 
 from kdhelpers.errors import InputError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to a process that was killed
+
+
+def refusal(path: Path | str, error: OSError) -> InputError:
+    """The line for what cannot be written because of `error`; to make room helps only where there is none."""
+    way_out = "make room or give another RESULTS_DIR" if error.errno in NO_ROOM else "give another RESULTS_DIR"
+    return InputError(f"{path} cannot be written ({error.strerror or error}): {way_out}")
 
 
 @contextmanager
@@ -33,9 +41,7 @@ def written_at_once(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}): make room or give another RESULTS_DIR"
-        ) from error
+        raise refusal(path, error) from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from kdhelpers.errors import DEBUG, InputError
 from kdhelpers.paths import ROOT
+from kdhelpers.writing import NO_ROOM, refusal
 
 EVERY = 15  # seconds between two lines of progress
 TRIES = 2  # of a notebook whose kernel dies: what it had recorded, and its checkpoint, are not lost
@@ -44,6 +45,9 @@ class Newest:
 
     line = shown = ""
 
+    def __init__(self):
+        self.out = sys.stdout  # where it is shown, also while this file stands in for it
+
     def write(self, text: str) -> None:
         lines = [line.strip() for line in re.split(r"[\r\n]+|\x1b\[[0-9;]*[A-Za-z]", text)]
         self.line = next((line for line in reversed(lines) if line), self.line)
@@ -53,19 +57,22 @@ class Newest:
 
     def show(self, title: str) -> None:
         if self.line != self.shown:
-            print(f"{title} · {self.line}", flush=True)
+            print(f"{title} · {self.line}", file=self.out, flush=True)
             self.shown = self.line
 
 
 def parameters_of(notebook: Path) -> dict:
     """The parameters of a notebook and their defaults, as its parameters cell has them.
 
-    Raises InputError when there is no such notebook.
+    Raises InputError when there is no such notebook, or none that can be read.
     """
     if not notebook.is_file():
         there = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb"))) or "none"
         raise InputError(f"there is no notebook {notebook}; notebooks there: {there}")
-    cells = nbformat.read(notebook, as_version=4).cells
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except OSError as error:
+        raise InputError(f"{notebook} cannot be read ({error.strerror or error})") from None
     source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
     assignments = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
     return {line.targets[0].id: ast.literal_eval(line.value) for line in assignments}
@@ -161,8 +168,9 @@ def end_with(process: int) -> None:
 
 
 def _said(error: InputError | OSError, out: Path) -> str:
-    known = isinstance(error, OSError) and error.strerror
-    return f"{error.filename or out} cannot be read or written ({error.strerror})" if known else str(error)
+    if isinstance(error, OSError) and (error.filename or error.errno in NO_ROOM):
+        return str(refusal(error.filename or out, error))
+    return str(error)
 
 
 def failed_path(out: Path) -> Path:

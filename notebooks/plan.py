@@ -1,6 +1,7 @@
 """What the Snakefile has to run: which notebooks, with which seeds and parameters, and how far that is."""
 
 import difflib
+import errno
 import fcntl
 import os
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ import torch
 from kdhelpers import data, networks, own_images, parameters, paths, running_time
 from kdhelpers.ablations import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
 from kdhelpers.errors import InputError
+from kdhelpers.writing import refusal
 
 NOTEBOOKS = Path(__file__).parent
 SETTINGS_HERE = {
@@ -155,18 +157,14 @@ def lock(results: Path) -> IO:
             "RESULTS_DIR"
         ) from None
     except OSError as error:
-        raise _unwritable(results, error.strerror) from None
+        raise refusal(results, error) from None
     return file
 
 
 def check_folder(results: Path) -> None:
     """Raises InputError when something else than a folder lies there."""
     if results.exists() and not results.is_dir():
-        raise _unwritable(results, "not a folder")
-
-
-def _unwritable(results: Path, why: str) -> InputError:
-    return InputError(f"{results} cannot be written to ({why}): make room there, or give another RESULTS_DIR")
+        raise refusal(results, NotADirectoryError(errno.ENOTDIR, "not a folder"))
 
 
 def threads(stage: tuple[int, int], profile: str, cores: int, places: int) -> int:

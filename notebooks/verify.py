@@ -47,7 +47,10 @@ def asked(words: list[str]) -> tuple[int | None, dict]:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[None]:
-    """Shows the newest state of the progress bars every 15 seconds, as running a notebook does."""
+    """Shows the newest line of what is said every 15 seconds, as running a notebook does.
+
+    What a stopped training says of its checkpoint is not for here: it lies in a folder that is deleted.
+    """
     newest, over = execute.Newest(), threading.Event()
 
     def show() -> None:
@@ -57,7 +60,7 @@ def progress(title: str) -> Iterator[None]:
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
     try:
-        with contextlib.redirect_stderr(newest):
+        with contextlib.redirect_stdout(newest), contextlib.redirect_stderr(newest):
             yield
     finally:
         over.set()
@@ -107,7 +110,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr, flush=True)
+        print("stopped; the records are as they were", file=sys.stderr, flush=True)
         os._exit(130)  # without waiting for what still computes
 
 

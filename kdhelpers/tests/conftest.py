@@ -1,5 +1,6 @@
-"""Small networks and images that the tests share."""
+"""Small networks, images, records and runs that the tests share."""
 
+import contextlib
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from kdhelpers import networks, paths, results, samples
+from kdhelpers.errors import InputError
 from kdhelpers.images import Images
 from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
 
@@ -112,3 +114,30 @@ def record():
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory):
     return samples.make(tmp_path_factory.mktemp("samples") / "data")
+
+
+@pytest.fixture
+def of_a_run(sample_data, tmp_path):
+    """The parameters of a short run on the samples, whose records lie in tmp_path/results."""
+    return {
+        "PROFILE": "full",
+        "PROTOCOL": "official",
+        "SEED": 2,
+        "SOURCE": "untrained",
+        "EPOCHS": 1,
+        "IMAGE_SIZE": 32,
+        "BATCH_SIZE": None,
+        "DEVICE": "cpu",
+        "CACHE": "auto",
+        "DATA_DIR": str(sample_data),
+        "RESULTS_DIR": str(tmp_path / "results"),
+    }
+
+
+@contextlib.contextmanager
+def refused(*words: str):
+    """Expects an InputError of one line that holds all `words`."""
+    with pytest.raises(InputError) as error:
+        yield
+    message = str(error.value)
+    assert "\n" not in message and not [word for word in words if word not in message], message

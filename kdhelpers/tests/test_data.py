@@ -1,6 +1,5 @@
 """Splits counted by hand, pixels against torchvision's transforms; broken input is in test_bad_input."""
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import refused
 from PIL import Image
 from torchvision import datasets
 from torchvision import transforms as T
 
 from kdhelpers import data, images, samples
-from kdhelpers.errors import InputError
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
     ("mnist", "3", 40, 20, 180),
@@ -31,22 +30,17 @@ ALL = (  # data set, class, and of train, normal test and anomalous test images:
 )
 
 
-@pytest.fixture(scope="session")
-def sample_dir(tmp_path_factory) -> Path:
-    return samples.make(tmp_path_factory.mktemp("data") / "samples")
-
-
 @pytest.fixture
-def own(sample_dir, tmp_path) -> Path:
+def own(sample_data, tmp_path) -> Path:
     """A copy of one's own images to break."""
-    return shutil.copytree(sample_dir / "own_images", tmp_path / "own images")
+    return shutil.copytree(sample_data / "own_images", tmp_path / "own images")
 
 
 @pytest.fixture
-def copy(sample_dir, tmp_path) -> Path:
+def copy(sample_data, tmp_path) -> Path:
     """A copy of the medical and MVTec samples to break."""
     for name in ("head_ct", "brain_mri", "mvtec", "oct2017"):
-        shutil.copytree(sample_dir / name, tmp_path / "data" / name)
+        shutil.copytree(sample_data / name, tmp_path / "data" / name)
     return tmp_path / "data"
 
 
@@ -54,21 +48,12 @@ def load(dataset, cls, data_dir, image_size=32, seed=0):
     return data.load(dataset, cls, data_dir, image_size=image_size, seed=seed, progress=False)
 
 
-@contextlib.contextmanager
-def refused(*words: str):
-    """Expects an InputError of one line that holds all `words`."""
-    with pytest.raises(InputError) as error:
-        yield
-    message = str(error.value)
-    assert "\n" not in message and not [word for word in words if word not in message], message
-
-
 # --- the splits ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset,cls,train,normal,anomalous", ALL)
-def test_counts_labels_kinds_names(sample_dir, dataset, cls, train, normal, anomalous):
-    root = sample_dir / "own_images" if dataset == "folder" else sample_dir
+def test_counts_labels_kinds_names(sample_data, dataset, cls, train, normal, anomalous):
+    root = sample_data / "own_images" if dataset == "folder" else sample_data
     split = load(dataset, cls, root)
     assert (split.dataset, split.cls) == (dataset, cls)
     assert (len(split.train), (split.labels == 0).sum(), (split.labels == 1).sum()) == (train, normal, anomalous)
@@ -81,25 +66,25 @@ def test_counts_labels_kinds_names(sample_dir, dataset, cls, train, normal, anom
     assert load(dataset, cls, root).sha256 == split.sha256
 
 
-def test_labels_agree_with_folders_and_idx_files(sample_dir):
+def test_labels_agree_with_folders_and_idx_files(sample_data):
     for dataset, cls, normal in (("mvtec", "bottle", "good"), ("retinal_oct", "oct2017", "NORMAL")):
-        split = load(dataset, cls, sample_dir)
+        split = load(dataset, cls, sample_data)
         assert [Path(name).parent.name != normal for name in split.names] == split.labels.astype(bool).tolist()
-    raw = (sample_dir / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes()[8:]
-    split = load("mnist", "7", sample_dir)
+    raw = (sample_data / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes()[8:]
+    split = load("mnist", "7", sample_data)
     assert [digit != 7 for digit in raw] == split.labels.astype(bool).tolist()
     assert all(kind in (str(digit), "good") for kind, digit in zip(split.kinds, raw, strict=True))
-    split = load("cifar10", "cat", sample_dir)
+    split = load("cifar10", "cat", sample_data)
     assert split.cls == "3" and all(
         ("cat" in n) == (k == "good") for n, k in zip(split.names, split.kinds, strict=True)
     )
 
 
 @pytest.mark.parametrize("dataset,normal_files", [("head_ct", 24), ("brain_mri", 24)])
-def test_medical_splits_depend_on_the_seed_only(sample_dir, dataset, normal_files):
+def test_medical_splits_depend_on_the_seed_only(sample_data, dataset, normal_files):
     normal, digests = [], set()
     for seed in (0, 0, 1):
-        split = load(dataset, "normal", sample_dir, seed=seed)
+        split = load(dataset, "normal", sample_data, seed=seed)
         normal.append([name for name, label in zip(split.names, split.labels, strict=True) if not label])
         pixels = {p.numpy().tobytes() for p in split.train.pixels}
         assert len(normal[-1]) == 10 and len(split.train) == normal_files - 10
@@ -132,21 +117,21 @@ def test_a_changed_file_is_read_again(own):
 
 
 @pytest.mark.parametrize("dataset,cls", [("brain_mri", "normal"), ("head_ct", "normal"), ("mvtec", "bottle")])
-def test_pixels_and_masks_as_torchvision_resizes_them(sample_dir, dataset, cls):
-    split = load(dataset, cls, sample_dir, image_size=64)
+def test_pixels_and_masks_as_torchvision_resizes_them(sample_data, dataset, cls):
+    split = load(dataset, cls, sample_data, image_size=64)
     resize = T.Compose([T.Resize([64, 64]), T.ToTensor()])
-    expected = torch.stack([resize(Image.open(sample_dir / name).convert("RGB")) for name in split.names])
+    expected = torch.stack([resize(Image.open(sample_data / name).convert("RGB")) for name in split.names])
     assert torch.equal(split.test[:], expected)
     if split.masks is not None:
         for name, label, mask in zip(split.names, split.labels, split.masks, strict=True):
-            path = sample_dir / name.replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+            path = sample_data / name.replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
             assert np.array_equal(mask, resize(Image.open(path))[0].numpy() if label else np.zeros((64, 64)))
         assert split.masks.dtype == np.float32 and 0 < ((split.masks > 0) & (split.masks < 1)).mean() < 0.1
 
 
 @pytest.mark.parametrize("size,larger", [(224, 256), (64, 73)])
-def test_cifar10_as_the_released_code_prepares_it(sample_dir, size, larger):
-    split = load("cifar10", "1", sample_dir, image_size=size)
+def test_cifar10_as_the_released_code_prepares_it(sample_data, size, larger):
+    split = load("cifar10", "1", sample_data, image_size=size)
     prepare = T.Compose(
         [
             T.Resize((larger, larger), Image.LANCZOS),
@@ -155,22 +140,22 @@ def test_cifar10_as_the_released_code_prepares_it(sample_dir, size, larger):
             T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         ]
     )
-    expected = torch.stack([prepare(Image.open(sample_dir / name)) for name in split.names[:4]])
+    expected = torch.stack([prepare(Image.open(sample_data / name)) for name in split.names[:4]])
     assert torch.allclose(split.test[:4], expected, atol=1e-6)
 
 
-def test_mnist_as_torchvision_reads_and_resizes_it(sample_dir):
-    split = load("mnist", "4", sample_dir)
-    original = datasets.MNIST(sample_dir, train=True, transform=T.Compose([T.Resize([32, 32]), T.ToTensor()]))
+def test_mnist_as_torchvision_reads_and_resizes_it(sample_data):
+    split = load("mnist", "4", sample_data)
+    original = datasets.MNIST(sample_data, train=True, transform=T.Compose([T.Resize([32, 32]), T.ToTensor()]))
     expected = torch.stack([x for x, label in original if label == 4]).repeat(1, 3, 1, 1)
     assert split.train.pixels.shape == (40, 1, 32, 32) and torch.equal(split.train[:], expected)
 
 
-def test_one_picture_is_read_as_in_a_set(sample_dir, tmp_path):
-    split = load("brain_mri", "normal", sample_dir)
-    found = images.read_image(sample_dir / split.names[0], 32)
+def test_one_picture_is_read_as_in_a_set(sample_data, tmp_path):
+    split = load("brain_mri", "normal", sample_data)
+    found = images.read_image(sample_data / split.names[0], 32)
     assert np.array_equal(found, split.test.pixels[0].permute(1, 2, 0))
-    assert images.read_image(sample_dir / split.names[0], 32, grey=True).shape == (32, 32)
+    assert images.read_image(sample_data / split.names[0], 32, grey=True).shape == (32, 32)
     with refused(str(tmp_path / "x.png"), "cannot be read", "check the path"):
         images.read_image(tmp_path / "x.png", 32)
 
@@ -186,11 +171,11 @@ def test_images_normalise_repeat_and_move():
 # --- folders -----------------------------------------------------------------------------------------------------
 
 
-def test_folders_in_capital_letters_and_bmads_img_folders(own, sample_dir, tmp_path):
+def test_folders_in_capital_letters_and_bmads_img_folders(own, sample_data, tmp_path):
     (own / "train").rename(own / "Train")
     (own / "test/good").rename(own / "test/Good")
     assert (load("folder", "own_images", own).labels == 0).sum() == 4
-    root = shutil.copytree(sample_dir / "resc", tmp_path / "data" / "RESC")
+    root = shutil.copytree(sample_data / "resc", tmp_path / "data" / "RESC")
     (root / "test/Ungood").rename(root / "img")
     (root / "test/Ungood").mkdir()
     (root / "img").rename(root / "test/Ungood/img")
@@ -217,8 +202,8 @@ def test_image_folders_in_place_of_cifar10(tmp_path):
 # --- names and status ---------------------------------------------------------------------------------------------
 
 
-def test_classes_and_their_aliases(sample_dir):
-    assert data.classes("mvtec", sample_dir)[::14] == ("bottle", "zipper") and len(data.classes("mvtec", "")) == 15
+def test_classes_and_their_aliases(sample_data):
+    assert data.classes("mvtec", sample_data)[::14] == ("bottle", "zipper") and len(data.classes("mvtec", "")) == 15
     for dataset, alias, cls in (
         ("mnist", 3, "3"),
         ("fashion_mnist", "t-shirt/top", "0"),
@@ -227,27 +212,27 @@ def test_classes_and_their_aliases(sample_dir):
         ("mvtec", "Metal Nut", "metal_nut"),
         ("retinal_oct", "OCT2017", "oct2017"),
     ):
-        assert data.resolve_class(dataset, alias, sample_dir) == cls
+        assert data.resolve_class(dataset, alias, sample_data) == cls
     with refused("unknown class of mvtec 'botle'", "bottle, hazelnut", "did you mean 'bottle'?"):
-        data.resolve_class("mvtec", "botle", sample_dir)
+        data.resolve_class("mvtec", "botle", sample_data)
     with refused("'10'", "0, 1, 2", "airplane"):
-        data.resolve_class("cifar10", "10", sample_dir)
+        data.resolve_class("cifar10", "10", sample_data)
     with refused("unknown data set 'minst'", "did you mean 'mnist'?"):
-        data.classes("minst", sample_dir)
+        data.classes("minst", sample_data)
     with refused("31", "at least 32"):
-        load("mnist", "3", sample_dir, image_size=31)
+        load("mnist", "3", sample_data, image_size=31)
 
 
-def test_status(sample_dir, tmp_path):
+def test_status(sample_data, tmp_path):
     for dataset in data.DATASETS[:-1]:
-        here, away = data.status(dataset, sample_dir), data.status(dataset, tmp_path)
+        here, away = data.status(dataset, sample_data), data.status(dataset, tmp_path)
         assert list(here) == list(away) == list(data.classes(dataset, tmp_path))
         downloadable = dataset in ("mnist", "fashion_mnist", "cifar10")
         assert all(line == "download" if downloadable else "missing" in line for line in away.values())
         assert [cls for cls, line in here.items() if not line] == (
             ["bottle", "carpet"] if dataset == "mvtec" else list(here)
         )
-    assert data.status("folder", sample_dir / "own_images") == {"own_images": ""}
+    assert data.status("folder", sample_data / "own_images") == {"own_images": ""}
 
 
 @pytest.mark.parametrize(
@@ -268,10 +253,10 @@ def test_absent_data_say_what_to_get_and_where_to_put_it(tmp_path, dataset, cls,
 # --- the samples --------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_the_same_bytes_small_and_made_once(sample_dir, tmp_path):
+def test_samples_are_the_same_bytes_small_and_made_once(sample_data, tmp_path):
     again = samples.make(tmp_path / "again")
     files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert all((again / f).read_bytes() == (sample_dir / f).read_bytes() for f in files)
+    assert all((again / f).read_bytes() == (sample_data / f).read_bytes() for f in files)
     assert sum((again / f).stat().st_size for f in files) < 2e6
     before = (again / files[0]).stat().st_mtime_ns
     assert samples.make(again) == again and (again / files[0]).stat().st_mtime_ns == before

@@ -1,6 +1,5 @@
 """Downloads from a server on this machine that can break off, fall silent or send something else."""
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -25,24 +24,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import refused
 from PIL import Image
 from torchvision import datasets
 
 from kdhelpers import data, downloads, fetching, images, networks
-from kdhelpers.errors import InputError
 
 
 def load(dataset, cls, data_dir):
     return data.load(dataset, cls, data_dir, image_size=32, seed=0, progress=False)
-
-
-@contextlib.contextmanager
-def refused(*words: str):
-    """Expects an InputError of one line that holds all `words`."""
-    with pytest.raises(InputError) as error:
-        yield
-    message = str(error.value)
-    assert "\n" not in message and not [word for word in words if word not in message], message
 
 
 @dataclass

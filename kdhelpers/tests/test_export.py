@@ -178,10 +178,13 @@ def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it
     assert not export.agrees(right | {"map": wrong["map"]}) and not export.agrees(right | {"score": wrong["score"]})
 
     monkeypatch.setattr(export, "compare", lambda *_: wrong)
-    monkeypatch.setattr(export, "to_onnx", lambda *a, **k: None)
-    with pytest.raises(InputError, match="differs from PyTorch"):
+    out.write_bytes(b"before")  # somebody's, which a failure must not cost
+    with pytest.raises(InputError, match=f"{out} is not written: it differs from PyTorch"):
         export.main([str(path), str(out)])
-    assert not out.exists()
+    assert out.read_bytes() == b"before"
+    with pytest.raises(InputError, match="differs from PyTorch"):
+        export.main([str(path), str(tmp_path / "new" / "it.onnx")])
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(small, trained, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """What goes wrong while a notebook runs: a kernel that dies, a disk that is full, a GPU that is not there."""
 
+import errno
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -69,6 +71,21 @@ def test_a_full_disk_is_said_in_a_line_and_leaves_no_record(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written (File too large): make room" in line and "safetensors" in line
     assert [path for path in (tmp_path / "results").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(errno.ENOSPC, "No space left"), "out.ipynb cannot be written (No space left): make room or give ano"),
+        (PermissionError(errno.EACCES, "Denied", "r/x"), "r/x cannot be written (Denied): give another RESULTS_DIR"),
+        (OSError(errno.EMFILE, "Too many open files"), "[Errno 24] Too many open files"),  # nothing was written
+    ],
+)
+def test_what_cannot_be_written_is_said_with_the_way_out_that_helps(monkeypatch, error, words):
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    import execute as script
+
+    assert words in script._said(error, Path("out.ipynb"))
 
 
 @pytest.mark.parametrize(

@@ -154,4 +154,4 @@ def test_a_results_folder_that_cannot_be_written_to_is_said_before_anything_runs
     run = start(results, tmp_path / "log")
     assert run.wait(timeout=120) == 1
     (error,) = re.findall("error: .*", (tmp_path / "log").read_text())
-    assert re.search("results cannot be written to .*give another RESULTS_DIR", error)
+    assert re.search(r"results cannot be written \(.*\): give another RESULTS_DIR", error)

@@ -65,22 +65,8 @@ def test_smaller_chunks_give_the_same_numbers(source, images, monkeypatch):
 
 
 @pytest.fixture
-def run(sample_data, tmp_path):
-    (run,) = parameters.resolve(
-        "04_mvtec",
-        PROFILE="full",
-        PROTOCOL="official",
-        SEED=1,
-        SOURCE="untrained",
-        CLASSES=["bottle"],
-        EPOCHS=2,
-        IMAGE_SIZE=32,
-        BATCH_SIZE=None,
-        DEVICE="cpu",
-        CACHE="auto",
-        DATA_DIR=str(sample_data),
-        RESULTS_DIR=str(tmp_path),
-    )
+def run(of_a_run):
+    (run,) = parameters.resolve("04_mvtec", **of_a_run | {"CLASSES": ["bottle"]})
     return run
 
 

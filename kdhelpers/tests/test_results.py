@@ -12,21 +12,8 @@ from kdhelpers.errors import InputError
 
 
 @pytest.fixture
-def run(sample_data, tmp_path):
-    plain, _ = parameters.resolve(
-        "06_head_ct",
-        PROFILE="full",
-        PROTOCOL="official",
-        SEED=2,
-        SOURCE="untrained",
-        EPOCHS=1,
-        IMAGE_SIZE=32,
-        BATCH_SIZE=None,
-        DEVICE="cpu",
-        CACHE="auto",
-        DATA_DIR=str(sample_data),
-        RESULTS_DIR=str(tmp_path / "results"),
-    )
+def run(of_a_run):
+    plain, _ = parameters.resolve("06_head_ct", **of_a_run)
     return plain
 
 

@@ -116,6 +116,28 @@ def test_no_records_exit_with_1(tmp_path):
     assert done.stderr.startswith(f"error: there are no records under {tmp_path}") and done.stderr.count("\n") == 1
 
 
+def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(results_dir, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    import verify
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def ended(code):
+        raise SystemExit(code)
+
+    before = contents(results_dir)
+    monkeypatch.setattr(experiment, "_record", stopped)  # in the middle of a training
+    monkeypatch.setattr(os, "_exit", ended)
+    monkeypatch.setattr("logging.disable", lambda level: None)
+    monkeypatch.setattr(sys, "argv", ["verify.py", f"RESULTS_DIR={results_dir}"])
+    with pytest.raises(SystemExit, match="130"):
+        verify.main()
+    said = capsys.readouterr()
+    assert said.err == "stopped; the records are as they were\n" and "checkpoint" not in said.out
+    assert contents(results_dir) == before
+
+
 def test_tampered_parameters_are_named_first(recorded):
     lam = recorded["parameters"]["protocol"]["lam"]
     recorded["parameters"]["protocol"]["lam"] = 0.25  # what this protocol does not have
