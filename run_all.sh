@@ -14,7 +14,8 @@ Makes the article's tables and figures again, and finds anomalies in images of y
   ./run_all.sh test      style, the tests, and every notebook in smoke
   ./run_all.sh refresh   puts the outputs of a new smoke run (of 21: a full one) into notebooks/, to be read there
 
-After smoke, full and refresh may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb), after smoke and full options:
+After smoke, full and refresh may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); after smoke and full
+options:
 
   --config NAME=VALUE ...   in capitals the notebooks' parameters, in small letters what is in notebooks/config.yaml
   --dry-run                 only says what there is to do
