@@ -6,13 +6,13 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import make_record
 
-from kdhelpers import shown
+from kdhelpers import show
 
 FRAME = pd.DataFrame({"class": ["a<b", "c"], "seed": [0, 1], "ours": [99.5, np.nan], "shape": [(3, 4), (5, 6)]})
 
 
 def test_every_number_and_word_stands_in_both_forms():
-    table = shown.table(FRAME, "Table 9", note="one & two")
+    table = show.table(FRAME, "Table 9", note="one & two")
     rows = BeautifulSoup(table._repr_html_(), "html.parser").find_all("tr")
     read = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in rows]
     assert read == [["class", "seed", "ours", "shape"], ["a<b", "0", "99.50", "3 × 4"], ["c", "1", "–", "5 × 6"]]
@@ -23,28 +23,28 @@ def test_every_number_and_word_stands_in_both_forms():
 
 
 def test_without_a_style_sheet_numbers_are_still_on_the_right():
-    html = shown.table(FRAME)._repr_html_()
+    html = show.table(FRAME)._repr_html_()
     assert html.count('<td align="right"') == 4 and html.count('<td align="left"') == 4
     assert "<style" not in html and " id=" not in html
 
 
 def test_nothing_in_it_changes_from_run_to_run():
-    assert shown.table(FRAME)._repr_html_() == shown.table(FRAME)._repr_html_()
-    assert " object at 0x" not in repr(shown.table(FRAME))
+    assert show.table(FRAME)._repr_html_() == show.table(FRAME)._repr_html_()
+    assert " object at 0x" not in repr(show.table(FRAME))
 
 
 def test_an_empty_table_has_its_columns():
-    assert "class" in repr(shown.table(FRAME[:0])) and "class" in shown.table(FRAME[:0])._repr_html_()
+    assert "class" in repr(show.table(FRAME[:0])) and "class" in show.table(FRAME[:0])._repr_html_()
 
 
 @pytest.mark.parametrize(("number", "text"), [(".4g", "0.01234"), (".2f", "0.01")])
 def test_floats_have_the_digits_that_are_asked_for(number, text):
-    assert f">{text}<" in shown.table(pd.DataFrame({"score": [0.0123412]}), number=number)._repr_html_()
+    assert f">{text}<" in show.table(pd.DataFrame({"score": [0.0123412]}), number=number)._repr_html_()
 
 
 def test_how_a_run_deviates_is_said_once_where_it_is_the_same():
     records = [make_record(cls="0"), make_record(cls="1")]
-    said = repr(shown.beside_article(records, 2))
+    said = repr(show.beside_article(records, 2))
     assert said.endswith("Deviates from the article: in nothing.") and said.count("in nothing") == 1
     records[1]["deviations"] = ["epochs 5 instead of 51"]
-    assert "epochs 5 instead of 51" in repr(shown.beside_article(records, 2)).splitlines()[-1].split("  ")[-1]
+    assert "epochs 5 instead of 51" in repr(show.beside_article(records, 2)).splitlines()[-1].split("  ")[-1]
