@@ -125,6 +125,7 @@ sha256() {
 # The name of a notebook as it stands in notebooks/, from a number, a name or a path.
 name_of() {
     local name found
+    [[ $1 != *=* ]] || fail "put --config before $1: ./run_all.sh full NOTEBOOK --config $1"
     name=$(basename "$1" .ipynb)
     found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
     [[ $(wc -w <<<"$found") == 1 ]] ||

@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import interpolate
 
 SIZE = 32  # pixels; larger images are averaged down to it, for PCA
+TITLES = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
 VARIANCE = 0.95  # PCA keeps the components that explain this share
 
 
@@ -21,6 +22,11 @@ def trivial(split) -> dict[str, float | None]:
     if len(np.unique(split.labels[known])) < 2:
         return dict.fromkeys(scores)
     return {name: 100 * float(roc_auc_score(split.labels[known], score[known])) for name, score in scores.items()}
+
+
+def either_way(name: str, value: float | None) -> float | None:
+    """A value of `trivial` as it is compared: of brightness, whichever of brighter and darker separates better."""
+    return max(value, 100 - value) if value is not None and name == "mean_brightness" else value
 
 
 def _mean_brightness(images) -> np.ndarray:

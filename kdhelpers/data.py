@@ -259,7 +259,11 @@ def _warn_of_copies(files: Files, train_sha: list[str], test_sha: list[str], tes
     given = [(path, sha) for path, sha in test if test_dir and path.is_relative_to(test_dir)]
     held_out = {sha: path for path, sha in test if (path, sha) not in given}
     for what, there, among in (
-        ("test images that are training images too", dict(zip(train_sha, files.train, strict=True)), test),
+        (
+            "test images that are training images too, which makes them score low",
+            dict(zip(train_sha, files.train, strict=True)),
+            test,
+        ),
         ("images of TEST_DIR that are in DATA_DIR too", held_out, given),
     ):
         copies = [f"{path} = {there[sha]}" for path, sha in among if sha in there]

@@ -103,14 +103,15 @@ def save(detector: Detector, path: Path) -> None:
         temporary.write_bytes(to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)}))
 
 
-def load(path: Path | str, source: str = "imagenet", device: str = "auto") -> Detector:
+def load(path: Path | str, source: str | None = None, device: str = "auto") -> Detector:
     """The detector that `save` wrote at `path`.
 
-    source: the weights it was trained with, as the notebooks' SOURCE: imagenet, or the path of a file. device: auto,
-    cpu, cuda ... Raises InputError for a file that is no detector, and for a source whose SHA-256 is not the recorded
-    one.
+    source: where the weights are that it was trained with, as the notebooks' SOURCE: imagenet, or the path of a file;
+    None: where they were then. device: auto, cpu, cuda ... Raises InputError for a file that is no detector, and for a
+    source whose SHA-256 is not the recorded one.
     """
     settings, cloner = read(path)
+    source = source or settings["record"]["environment"]["source"]
     network, identity = _source(str(source), settings["source"], path, place := device_of(device))
     threshold = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
     protocol = Protocol(**settings["protocol"])
@@ -187,14 +188,18 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
 
 
 def _main(arguments: argparse.Namespace) -> None:
-    table = load(arguments.detector, arguments.source, arguments.device).score(arguments.folder)
+    loaded = load(arguments.detector, arguments.source, arguments.device)
+    table = loaded.score(arguments.folder)
+    above = int(table["bad"].sum())
+    table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
+    table["threshold"] = np.float32(loaded.threshold.value)
     if arguments.out:
         with written_at_once(arguments.out) as temporary:
             table.to_csv(temporary, index=False, errors="surrogateescape")
     else:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
         print(table.to_csv(index=False), end="")
-    print(f"{table['bad'].sum()} of {len(table)} are above the threshold", file=sys.stderr)
+    print(f"{above} of {len(table)} are above the threshold", file=sys.stderr)
 
 
 if __name__ == "__main__":
@@ -203,7 +208,7 @@ if __name__ == "__main__":
         "detector", type=Path, metavar="DETECTOR", help="detector.safetensors, as 00_quickstart made it"
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of pictures, or one picture")
-    parser.add_argument("--source", default="imagenet", help="that it was trained with: imagenet, or a file of weights")
+    parser.add_argument("--source", help="where the weights of its source are now, if not where they were then")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where the scores go; without it, to standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     in_one_line(_main, parser.parse_args())

@@ -47,6 +47,7 @@ def to_onnx(
     *,
     normalise: bool = False,
     record: dict | None = None,
+    threshold: float | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes source and cloner as one ONNX file, whole or not at all, and returns its path.
@@ -57,14 +58,18 @@ def to_onnx(
     `score`, float32 (n,), as `losses.score`, and `map`, float32 (n, h, w), as `localization.maps` has them of gradients
     with the Gaussian.
 
-    protocol: with its λ. normalise: as in `images.Images`, True for CIFAR-10. record: goes with the file, as JSON under
-    "record" in its metadata. check: is called with the finished file before it takes its place; when it raises, `path`
-    is as it was before. Raises InputError without onnx and onnxscript, without λ, and when `path` cannot be written.
+    protocol: with its λ. normalise: as in `images.Images`, True for CIFAR-10. record, threshold: go with the file, as
+    JSON under these names in its metadata. check: is called with the finished file before it takes its place; when it
+    raises, `path` is as it was before. Raises InputError without onnx and onnxscript, without λ, and when `path` cannot
+    be written.
     """
     path = Path(path)
     if protocol.lam is None and protocol.terms == "total":
         raise InputError(f"the protocol {protocol.name} has no λ yet: give the one of the training (Fit.protocol)")
-    program = _program(trace(source, cloner, protocol, image_size, normalise), image_size, record)
+    program = _program(trace(source, cloner, protocol, image_size, normalise), image_size)
+    for name, value in {"record": record, "threshold": threshold}.items():
+        if value is not None:
+            program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
     with written_at_once(path) as temporary:
         program.save(temporary, external_data=False)
         if check:
@@ -96,7 +101,7 @@ def _example(image_size: int) -> Tensor:
     return torch.zeros(5, image_size, image_size, 3, dtype=torch.uint8)
 
 
-def _program(graph: torch.fx.GraphModule, image_size: int, record: dict | None):
+def _program(graph: torch.fx.GraphModule, image_size: int):
     """The `torch.onnx.ONNXProgram` of a traced graph."""
     try:
         import onnx  # noqa: F401 - both are needed by torch's exporter, which names them less clearly
@@ -117,8 +122,6 @@ def _program(graph: torch.fx.GraphModule, image_size: int, record: dict | None):
         )
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # the way torch came to it, which is longer than the graph
-    if record is not None:
-        program.model.metadata_props["record"] = json.dumps(record, sort_keys=True, ensure_ascii=False)
     return program
 
 
@@ -204,11 +207,11 @@ def _in_torch(source, cloner, protocol: Protocol, x: Tensor) -> tuple[np.ndarray
     return score.numpy(), localization.localization_map(grey)
 
 
-def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.ndarray]:
-    """What `results.save` or `detector.save` left at `path`: cloner, protocol with λ, record, and a few test images.
+def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.ndarray, float | None]:
+    """What `results.save` or `detector.save` left at `path`: cloner, protocol with λ, record, test images, threshold.
 
-    The images are uint8 (n, h, w, 3), none with a detector. Raises InputError when the file is none of these or has
-    been written by another version.
+    The images are uint8 (n, h, w, 3), a few, none with a detector; only a detector has a threshold. Raises InputError
+    when the file is none of these or has been written by another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -216,12 +219,13 @@ def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.nda
         if "detector" in metadata:
             settings, cloner = detector.read(path)
             size = settings["image_size"]
-            return cloner, Protocol(**settings["protocol"]), settings["record"], np.empty((0, size, size, 3), np.uint8)
+            nothing = np.empty((0, size, size, 3), np.uint8)
+            return cloner, Protocol(**settings["protocol"]), settings["record"], nothing, settings["threshold"]["value"]
         record = json.loads(metadata["record"])
         protocol = Protocol(**record["parameters"]["protocol"])
         like = SimpleNamespace(protocol=protocol, seed=record["seed"], device="cpu")
         cloner, fit = results.load_fit(record, path, like)
-        return cloner, fit.protocol, record, results.load_pictures(path).pixels
+        return cloner, fit.protocol, record, results.load_pictures(path).pixels, None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): give a file of results/cloners") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -246,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     parser.add_argument("--source", metavar="imagenet|PATH", help="where the source's weights are now, if not as then")
     given = parser.parse_args(arguments)
-    cloner, protocol, record, shown = load_cloner(given.cloner)
+    cloner, protocol, record, shown, threshold = load_cloner(given.cloner)
     method = record["parameters"]["method"]
     if method != "gradients":
         raise InputError(
@@ -278,8 +282,12 @@ def main(arguments: list[str] | None = None) -> None:
                     f"{given.out} is not written: it differs from PyTorch; install other versions of torch or onnx"
                 )
 
-    to_onnx(source, cloner, protocol, size, given.out, normalise=normalise, record=record, check=check)
+    to_onnx(
+        source, cloner, protocol, size, given.out, normalise=normalise, record=record, threshold=threshold, check=check
+    )
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, {size}, {size}, 3), RGB")
+    if threshold is not None:
+        print(f"bad is a score above {threshold:.6g}, which is in its metadata too")
 
 
 def agrees(differences: dict[str, np.ndarray]) -> bool:

@@ -21,7 +21,7 @@ _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems le
 
 _ADVICE = {
     "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>, "
-    "or give a folder with nothing but good images",
+    "or give a folder with nothing but good images, directly in it",
     "cifar10": "it needs one folder per class, of the same names, in cifar10/train and cifar10/test",
     "mvtec": "download MVTec AD from www.mvtec.com/company/research/datasets/mvtec-ad and unpack the category there",
     "oct2017": "download OCT2017.tar.gz from data.mendeley.com/datasets/rscbjbr9sj (doi 10.17632/rscbjbr9sj) and "
@@ -286,7 +286,7 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise InputError(f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}); convert it or move it away")
     if not entries and not empty:
-        raise InputError(f"{root}: there are no image files in it; put some there or remove the folder")
+        raise InputError(f"{root}: there are no image files in it; put some there, remove the folder, or leave it out")
     return entries
 
 

@@ -211,9 +211,8 @@ def _load_weights(features: nn.Sequential, path: Path) -> None:
     way_out = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
     try:
         state = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no pickle, or a damaged one, ends in any of a dozen kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is not a file of weights ({reason}): {way_out}") from error
+    except Exception as error:  # what is no pickle, or a damaged one, ends in any of a dozen kinds; torch's own words
+        raise InputError(f"{path} is not a file of weights: {way_out}") from error  # tell people to turn its guard off
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: {way_out}")
     wanted = features.state_dict()

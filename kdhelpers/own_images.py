@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kdhelpers import detector, figures, networks, results, thresholds
+from kdhelpers.baselines import TITLES, either_way
 from kdhelpers.detector import Detector
 from kdhelpers.images import read_picture
 from kdhelpers.writing import written_at_once
@@ -65,6 +66,15 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
         }
     )
     return Detector(source, cloner, fit.protocol, run.image_size, source_id, record, threshold), table
+
+
+def auroc_of(record: dict) -> str:
+    """AUROC in words, beside what needs no network: the images' mean brightness, and PCA of their pixels."""
+    found, trivial = record["detection"]["auroc"], record["trivial"]
+    if found is None:
+        return f"no AUROC: {record['detection']['reason']}"
+    alone = [f"{words} {either_way(name, trivial[name]):.1f} %" for name, words in TITLES.items()]
+    return f"AUROC: {found:.1f} %; without any network: {', '.join(alone)}"
 
 
 def write(run, made: Detector, table: pd.DataFrame) -> Figure:

@@ -65,6 +65,8 @@ def check_arms(notebook: str, namespace: dict) -> list[Run]:
     memory.keep_freed_memory()
     if notebook in ABLATIONS:
         _refuse_to_replace(runs)
+    if runs[0].dataset == "folder":
+        _refuse_namesake(runs[0])
     if any(run.is_pending(cls) for run in runs for cls in run.classes):
         writing.check(runs[0].results_dir)  # now, and not after hours of training
     return runs
@@ -148,6 +150,19 @@ def _given(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
         raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
     return {name: namespace[name] for name in known}
+
+
+def _refuse_namesake(run: Run) -> None:
+    """Raises InputError when another folder of the same name has its scores and its detector there."""
+    (cls,) = run.classes
+    pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.record_path(cls).name.rpartition('-seed')[0]}-seed*.json"
+    for path in sorted(run.results_dir.glob(pattern)):
+        other = results.read(path)["environment"]["data_dir"]
+        if Path(other) != run.data_dir:
+            raise InputError(
+                f"{run.results_dir} has the results of {other}, another folder called {cls}: rename one of the "
+                f"folders, give another RESULTS_DIR, or remove {path}"
+            )
 
 
 def _refuse_to_replace(runs: list[Run]) -> None:

@@ -177,7 +177,7 @@ def _mvtec(root: Path, rng: np.random.Generator) -> None:
 
 def _own_images(root: Path, rng: np.random.Generator) -> None:
     defects = {"crack": ((60, 30, 15), True, 5), "mould": ((90, 130, 90), False, 0.2)}
-    _inspection(root / "own_images", rng, cookie, (12, 4, 3), defects, ".jpg")
+    _inspection(root / "own_images", rng, cookie, (10, 4, 3), defects, ".jpg")
 
 
 # --- the medical sets ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kdhelpers.ablations import ABLATIONS, arms_of, main_notebook
+from kdhelpers.baselines import TITLES, either_way
 from kdhelpers.cells import MEAN, cells, value_of
 from kdhelpers.comparisons import METRICS, arms_frame, paired
 from kdhelpers.data import MVTEC
@@ -20,7 +21,6 @@ from kdhelpers.published import NAMES, TABLES, as_printed, published
 from kdhelpers.results import STALE, mark
 from kdhelpers.writing import written_at_once
 
-TRIVIAL = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
 NOTHING = "–"
 
 
@@ -48,7 +48,7 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
                 "article ±": std,
                 "difference": None if ours is None or value is None else ours - value,
             }
-            | ({TRIVIAL[name]: _folded(record["trivial"][name]) for name in TRIVIAL} if table not in (1, 4) else {})
+            | (_trivial_of(record) if table not in (1, 4) else {})
             | {"deviates": "; ".join(record["deviations"]) or "in nothing"}
         )
     frame = pd.DataFrame(rows)
@@ -307,7 +307,7 @@ def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str
 
 def _trivial_numbers(paper: pd.DataFrame, records: Sequence[dict]) -> pd.DataFrame:
     rows = []
-    for name, title in TRIVIAL.items():
+    for name, title in TITLES.items():
         for dataset, part in paper.groupby("dataset", sort=False):
             values = {cls: _trivial_value(records, dataset, cls, name) for cls in dict.fromkeys(part["class"])}
             if MEAN in values:
@@ -330,15 +330,15 @@ def _trivial_value(records: Sequence[dict], dataset: str, cls: str, name: str) -
     """The mean over seeds, then the sign that separates better: one sign for a class, not one for each seed."""
     main = [r for r in records if (r["notebook"], r["class"], r["arm"]) == (main_notebook(dataset), cls, None)]
     mean = _mean_of([r["trivial"][name] for r in main])
-    return _folded(mean) if name == "mean_brightness" else mean
+    return either_way(name, mean)
+
+
+def _trivial_of(record: dict) -> dict[str, float | None]:
+    return {title: either_way(name, record["trivial"][name]) for name, title in TITLES.items()}
 
 
 def _mean_of(values: Sequence[float | None]) -> float | None:
     return float(np.mean(values)) if len(values) and all(value is not None for value in values) else None
-
-
-def _folded(value: float | None) -> float | None:
-    return None if value is None else max(value, 100 - value)
 
 
 def _main(records: Sequence[dict]) -> list[dict]:

@@ -29,6 +29,7 @@ from kdhelpers.paths import ROOT
 from kdhelpers.writing import NO_ROOM, refusal
 
 EVERY = 15  # seconds between two lines of progress
+TOLD = "told"  # the tag of a cell
 TRIES = 2  # of a notebook whose kernel dies: what it had recorded, and its checkpoint, are not lost
 
 
@@ -143,6 +144,18 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             partial.replace(failed)
         raise failures[0]
     partial.replace(out)
+    print(said_in(out), end="", flush=True)
+
+
+def said_in(executed: Path) -> str:
+    """What the cells tagged "told" have printed, and warnings: results that a person at a terminal waits for."""
+    lines = []
+    for cell in nbformat.read(executed, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            told = TOLD in cell.metadata.get("tags", []) and output.get("name") == "stdout"
+            for line in output.get("text", "").splitlines():
+                lines += [line + "\n"] if told or "UserWarning: " in line else []
+    return "".join(lines)
 
 
 def execute_again(notebook: Path, out: Path, parameters: dict) -> None:

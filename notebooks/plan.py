@@ -32,6 +32,7 @@ NO_CLASSES: list[str] = []
 STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
 RUNNING_TIME = "21_running_time"
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # S's activations may be kept there
+START = 8.0  # what starting a notebook takes, in smoke's trainings
 OWN_IMAGES = "00_quickstart"
 PEERS = "30_beside_anomalib"
 
@@ -262,7 +263,7 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 recorded=sum(not run.is_pending(cls) for run in own for cls in run.classes),
                 # One's own images are judged anew, in seconds, where all that has changed is how many may be bad.
                 pending=any(pending) or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
-                work=sum(run.work for run in own) or float(any(pending)),
+                work=sum(run.work for run in own) + (START if runs[0].profile == "smoke" else 0) or 1.0,
                 source=runs[0].source,
                 downloads=downloads,
             )

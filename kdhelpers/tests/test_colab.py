@@ -27,9 +27,9 @@ shell = InteractiveShell.instance()
 for source in json.load(open("cells.json")):
     done = shell.run_cell(source)
     done.raise_error()
-import kdhelpers, kdhelpers.paths as paths
+import kdhelpers.paths as paths, kdhelpers.tables
 known = {name: str(value) for name, value in vars(paths).items() if name.isupper()}
-article = shell.user_ns["tables"].beside_article(shell.user_ns["records"], table=2)["article"].tolist()
+article = kdhelpers.tables.beside_article(shell.user_ns["records"], table=2)["article"].tolist()
 print(json.dumps(known | {"package": kdhelpers.__file__, "article": article}))
 """
 

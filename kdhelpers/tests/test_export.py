@@ -166,7 +166,7 @@ def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it
     assert json.loads(session.get_modelmeta().custom_metadata_map["record"]) == record
     assert session.get_inputs()[0].shape == ["n", 64, 64, 3]
 
-    cloner, protocol, _, shown = export.load_cloner(path)
+    cloner, protocol, _, shown, threshold = export.load_cloner(path)
     assert protocol.lam == record["training"]["lambda"]
     noise = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     images = Images(torch.from_numpy(noise).permute(0, 3, 1, 2).contiguous())
@@ -218,7 +218,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(small, trained, tmp_path, m
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"needs the package onnxscript: .*\[export\]"):
-        export._program(None, 32, None)
+        export._program(None, 32)
     assert not (tmp_path / "it.onnx").exists()
 
 

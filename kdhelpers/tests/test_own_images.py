@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import make_record
 from PIL import Image
 from safetensors.numpy import save_file
 from test_bad_input import OWN, one_line
@@ -193,7 +194,8 @@ def test_copies_are_warned_of_by_name(folders):
     said = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     new = folders / "new"
     assert said == [
-        f"test images that are training images too: {new / ('t' + trained.suffix)} = {trained}",
+        "test images that are training images too, which makes them score low: "
+        f"{new / ('t' + trained.suffix)} = {trained}",
         f"images of TEST_DIR that are in DATA_DIR too: {new / ('h' + held_out.suffix)} = {held_out}",
     ]
 
@@ -256,7 +258,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
     maps = loaded.maps(list(table.image[:2]))
     assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min() <= maps.max() <= 1
     command = [sys.executable, "-m", "kdhelpers.detector", folder / "detector.safetensors", folders / "new"]
-    command += ["--source", "untrained", "--device", "cpu"]
+    command += ["--device", "cpu"]  # the source is known by the record
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "of 7 are above the threshold" in done.stderr
     assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == list(table.score[table.kind == "new"])
@@ -413,3 +415,25 @@ def test_names_that_are_no_text(made, tmp_path):
     command = [sys.executable, "-m", "kdhelpers.detector", path, tmp_path / "new", "--source", "untrained"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
     assert done.returncode == 0 and b"/\xfc,$a$.png" in done.stdout
+
+
+def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
+    """Most people's folder of good images is called good."""
+    asked = given(folders, RESULTS_DIR=str(tmp_path / "results"), SEED=1)
+    run = parameters.check("00_quickstart", asked)
+    record = run.record_path("fine").with_name("folder-fine-seed0.json")
+    record.parent.mkdir(parents=True)
+    there = make_record(notebook="00_quickstart", dataset="folder", cls="fine")
+    record.write_text(json.dumps(there | {"environment": {"data_dir": "/elsewhere/fine"}}))
+    with pytest.raises(InputError, match="has the results of /elsewhere/fine, another folder called fine: rename one"):
+        parameters.check("00_quickstart", asked)
+    record.write_text(json.dumps(there | {"environment": {"data_dir": str(folders / "fine")}}))
+    assert parameters.check("00_quickstart", asked) == run
+
+
+def test_auroc_is_said_beside_what_needs_no_network():
+    record = make_record(auroc=49.5) | {"trivial": {"mean_brightness": 25.4, "pca": 73.3}}
+    said = own_images.auroc_of(record)
+    assert said == "AUROC: 49.5 %; without any network: mean brightness alone 74.6 %, PCA of the pixels 73.3 %"
+    record["detection"] = {"auroc": None, "reason": "the images to score are unlabeled"}
+    assert own_images.auroc_of(record) == "no AUROC: the images to score are unlabeled"

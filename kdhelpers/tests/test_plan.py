@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from kdhelpers import experiment, parameters
 from kdhelpers.errors import InputError
 from kdhelpers.paths import ROOT
 
@@ -84,3 +85,20 @@ def test_without_a_network_what_cannot_be_downloaded_is_a_short_line(monkeypatch
     with pytest.raises(InputError, match="could not be downloaded .*Connection refused.*: fetch .* put "):
         fetch.fetch(name, *where)
     assert not [path for path in Path(tmp_path).rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_a_job_of_which_only_files_are_missing_is_work_too(said, tmp_path, sample_data):
+    """Its record is there and its results folder is not: a time left that is divided by no work at all is an error."""
+    import execute
+    from progress import Progress
+
+    asked = {"only": ["00_quickstart"], "SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32, "DEVICE": "cpu"}
+    asked |= {"RESULTS_DIR": str(tmp_path / "results")}
+    jobs, _ = said(sample_data / "own_images", **asked)
+    defaults = execute.parameters_of(ROOT / "notebooks" / "00_quickstart.ipynb")
+    experiment.carry_out(parameters.resolve("00_quickstart", **defaults | jobs[0].changed), cloners=True)
+    jobs, _ = said(sample_data / "own_images", **asked)
+    assert jobs[0].recorded == 1 and jobs[0].pending
+    progress = Progress(jobs)
+    progress.done.append(jobs[0].name)
+    assert "1 of 1 in" in progress.line()
