@@ -306,6 +306,7 @@ def _sheet(name: str, title: str, note: str, shown: Sequence[dict]) -> tuple[Axe
     sheet = plt.figure(figsize=(_WIDTH, _WIDTH)).add_axes((0, 0, 1, 1))
     sheet.axis("off")
     sheet.text(0.07, -0.07, heading, va="top", fontsize=7)
+    sheet.figure.set_label(heading)
     return sheet, -0.16 - 0.12 * len(heading.split("\n"))
 
 

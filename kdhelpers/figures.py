@@ -1,5 +1,6 @@
 """The pictures of the notebooks: images, loss curves, histograms of scores, heat maps."""
 
+import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -19,10 +21,39 @@ LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 
 
 def use_style() -> None:
-    """The look of all figures and tables; once a notebook."""
+    """The look of all figures and tables; once a notebook. A figure is kept there as `picture_of` and `words_of` it."""
     pd.set_option("display.precision", 2, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
+    if shell := get_ipython():
+        plt.switch_backend(plt.get_backend())  # the notebook's says how figures are shown when it is loaded: now
+        formatters = shell.display_formatter.formatters
+        formatters["image/png"].for_type(Figure, picture_of)
+        formatters["text/plain"].for_type(Figure, lambda figure, printer, _: printer.text(words_of(figure)))
+
+
+def picture_of(figure: Figure) -> tuple[bytes, dict[str, str]]:
+    """The figure as a PNG of 256 colours, a third of the bytes, and its words as the picture's "alt"."""
+    whole, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=figure.dpi, bbox_inches="tight")
+    _in_256_colours(Image.open(whole).convert("RGB")).save(small, "png", optimize=True)
+    return small.getvalue(), {"alt": words_of(figure)}
+
+
+def _in_256_colours(picture: Image.Image) -> Image.Image:
+    if picture.getcolors(1000):  # lines and letters
+        return picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    colours = picture.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    colours.putpalette([*colours.getpalette()[: 3 * 255], 255, 255, 255])
+    mixed = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)  # or heat would be drawn in steps
+    mixed.paste(255, mask=picture.convert("L").point(lambda bright: 255 * (bright == 255)))  # and white stays white
+    return mixed
+
+
+def words_of(figure: Figure) -> str:
+    """The first line of a figure's label or, where it has none, of its title, or of its axes' title."""
+    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("center", "left")]
+    return next(filter(None, [figure.get_label(), figure.get_suptitle(), *titles]), "figure").split("\n")[0]
 
 
 def labels_of(dataset: str) -> tuple[tuple[int, str, tuple], ...]:
@@ -38,26 +69,45 @@ def pixels(images, index) -> np.ndarray:
 
 def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
     """A row each of normal training images, and of normal, anomalous and unlabeled test images."""
-    normal, anomalous, unlabeled = (name for _, name, _ in labels_of(split.dataset))
-    rows = [
-        (f"train,\n{normal}", split.train, np.arange(len(split.train)), None),
-        (f"test,\n{normal}", split.test, np.flatnonzero(split.labels == 0), None),
-        (f"test,\n{anomalous}", split.test, np.flatnonzero(split.labels == 1), split.kinds),
-        (f"test,\n{unlabeled}", split.test, np.flatnonzero(split.labels == 2), split.kinds),
-    ]
+    rows = [(f"train,\n{labels_of(split.dataset)[0][1]}", split.train, np.arange(len(split.train)), None)]
+    for label, name, _ in labels_of(split.dataset):
+        members = np.flatnonzero(split.labels == label)
+        rows.append((f"test,\n{name}", split.test, members, split.kinds if label else None))
     rows = [row for row in rows if len(row[2])]
-    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * 1.15, len(rows) * 1.15 + 0.4), squeeze=False)
+    figure, axes = _grid(len(rows), columns, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
     for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
         chosen = np.unique(members[np.linspace(0, len(members) - 1, columns).astype(int)])
         shown = pixels(images, torch.as_tensor(chosen))
-        for axis in line:
-            axis.axis("off")
         for axis, image, i in zip(line, shown, chosen, strict=False):
             axis.imshow(image)
             if kinds:
                 axis.set_title(kinds[i].replace("_", "\n"), fontsize=7, pad=2)
-        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    return titled(figure, f"{split.dataset} {split.cls}", title)
+        line[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    return titled(figure, f"images of {_name(split)}", title)
+
+
+def _name(split) -> str:
+    return split.cls if split.dataset == "folder" else f"{split.dataset} {split.cls}"
+
+
+def _grid(
+    lines: int, columns: int, side: float, *, above: int, beside: float = 0.4, heights=None
+) -> tuple[Figure, np.ndarray]:
+    """A figure for pictures close to each other, and its axes, (lines, columns), without frames and ticks.
+
+    side: of a picture, in inches; heights: of the pictures of each line, as shares of that, where they are not 1.
+    above: how many of the lines have titles. beside: room for the names of lines, in inches.
+    """
+    heights = [1.0] * lines if heights is None else heights
+    size = max(4, side * columns + beside), side * sum(heights) + 0.27 * above + 0.3
+    figure, axes = plt.subplots(
+        lines, columns, figsize=size, squeeze=False, layout="constrained", height_ratios=heights
+    )
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, axes
 
 
 def show_losses(records: list[dict], *, title: str = "") -> Figure:
@@ -77,7 +127,7 @@ def show_losses(records: list[dict], *, title: str = "") -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     if len(records) > 1:
         axes[-1].legend(fontsize=7, ncols=1 + len(records) // 6, loc="upper left", bbox_to_anchor=(1.02, 1))
-    return titled(figure, "training", title)
+    return titled(figure, "training: the objective and its terms by epoch", title)
 
 
 def show_scores(
@@ -122,9 +172,7 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
     """
     images = pixels(split.test, slice(None))
     names = ["image", *(["mask"] if split.masks is not None else []), "map", "both"]
-    figure, axes = plt.subplots(
-        len(names), len(maps), figsize=(max(4, 1.3 * len(maps)), 1.3 * len(names) + 0.3), squeeze=False
-    )
+    figure, axes = _grid(len(names), len(maps), 1.1, above=1)
     top = float(maps.max()) or 1.0
     for i, image in enumerate(images):
         cells = dict(zip(names, axes[:, i], strict=True))
@@ -138,12 +186,9 @@ def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
                 cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
         cells["map"].imshow(maps[i], cmap=_HEAT, vmin=0, vmax=top)
         show_heat(cells["both"], image, maps[i], top)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
     for line, name in zip(axes, names, strict=True):
         line[0].set_ylabel(name, fontsize=9)
-    return titled(figure, f"localization, {split.dataset} {split.cls} (one scale for all maps)", title)
+    return titled(figure, f"heat maps, {_name(split)} (one scale for all)", title)
 
 
 def show_methods(
@@ -157,7 +202,7 @@ def show_methods(
     count = len(pictures[0].pixels)
     above = ["image", *(["mask"] if masks else [])]
     lines = len(above) + len(names)
-    figure, axes = plt.subplots(lines, count, figsize=(max(4, 1.3 * count), 1.3 * lines + 0.3), squeeze=False)
+    figure, axes = _grid(lines, count, 1.1, above=1)
     for axis, image, kind in zip(axes[0], pictures[0].pixels, pictures[0].kinds, strict=True):
         axis.imshow(image)
         axis.set_title(kind.replace("_", "\n"), fontsize=7, pad=3)
@@ -170,10 +215,7 @@ def show_methods(
             show_heat(axis, image, heat, top)
     for line, name in zip(axes, [*above, *names], strict=True):
         line[0].set_ylabel(name, fontsize=9)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    return titled(figure, "localization", title)
+    return titled(figure, f"heat maps: {', '.join(names)}", title)
 
 
 def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = None) -> None:
@@ -200,24 +242,29 @@ def show_sheet(
 ) -> Figure:
     """A sheet of pictures, uint8 (h, w, 3) each, with name, kind and score; those above the threshold in colour."""
     columns = min(6, len(images))
-    lines = -(-len(images) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(max(4, 1.75 * columns), 2.15 * lines + 0.4), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, name, kind, score in zip(axes.flat, images, names, kinds, scores, strict=False):
-        axis.imshow(_squared(image))
-        words = f"{short_name(name)}\n{short_name(kind)} · {score:.4g}"
+    sides = np.array([np.array(image.shape[:2]) / max(image.shape[:2]) for image in images])
+    heights = [sides[first : first + columns, 0].max() for first in range(0, len(images), columns)]
+    wide = sides[:, 1].max()
+    figure, axes = _grid(len(heights), columns, 1.5, above=len(heights), heights=heights)
+    for place, (axis, image, name, kind, score) in enumerate(
+        zip(axes.flat, images, names, kinds, scores, strict=False)
+    ):
+        axis.imshow(_framed(image, heights[place // columns], wide))
+        words = f"{short_name(name)}\n{short_name(kind, 14)} · {score:.4g}"
         axis.set_title(words, fontsize=7, pad=3, color=ANOMALOUS if score > threshold else "black", parse_math=False)
     return titled(figure, title, "")
 
 
-def _squared(image: np.ndarray) -> np.ndarray:
-    """The picture in the middle of a white square: beside each other, all have their names at one height."""
+def _framed(image: np.ndarray, high: float, wide: float) -> np.ndarray:
+    """The picture at the top of a white frame, so that all beside each other have their names at one height.
+
+    high, wide: of the frame, as shares of the picture's longer side.
+    """
     height, width = image.shape[:2]
-    square = np.full((max(height, width),) * 2 + (3,), 255, np.uint8)
-    top, left = ((len(square) - side) // 2 for side in (height, width))
-    square[top : top + height, left : left + width] = image
-    return square
+    frame = np.full((*(int(np.ceil(side * max(height, width))) for side in (high, wide)), 3), 255, np.uint8)
+    left = (frame.shape[1] - width) // 2
+    frame[:height, left : left + width] = image
+    return frame
 
 
 def short_name(name: str, most: int = 22) -> str:
@@ -234,6 +281,11 @@ def name_of(record: dict) -> str:
 def titled(figure: Figure, title: str, remark: str) -> Figure:
     """The figure with its title and what has to be said of it, laid out, and closed."""
     figure.suptitle(title + (f" — {remark}" if remark else ""), fontsize=10)
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
+    else:
+        for _ in range(2):  # the first time sizes are guessed
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it would be laid out a little differently each time it is drawn
     plt.close(figure)  # a notebook shows the figure that the cell returns, once
     return figure

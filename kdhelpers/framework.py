@@ -70,7 +70,9 @@ def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["offici
     of_c = f"cloner C: trained on normal images\n{counts[1]:,} parameters ({kind})"
     _text(axes, middles[-1] + 0.04, _S_ROW + 0.5, of_s, "right", 7)
     _text(axes, middles[-1] + 0.04, _C_ROW - 0.41, of_c, "right", 7)
-    _text(axes, 0.08, _HEIGHT - 0.13, f"framework (Fig. 2) — {image_size} px, protocol {protocol.name}", "left", 8)
+    name = f"framework (Fig. 2) — {image_size} px, protocol {protocol.name}"
+    _text(axes, 0.08, _HEIGHT - 0.13, name, "left", 8)
+    figure.set_label(name)
     axes.set(xlim=(0, _WIDTH), ylim=(0, _HEIGHT), aspect="equal")
     axes.axis("off")
     plt.close(figure)  # a notebook shows the figure that the cell returns, once

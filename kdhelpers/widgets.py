@@ -49,7 +49,7 @@ def static(split, draw: Callable, scores: np.ndarray, threshold: float, title: s
     nearest = order[max(0, first_above - _NEAREST) : first_above + _NEAREST]
     heat, images = draw(nearest), figures.pixels(split.test, nearest)
     count = len(nearest)
-    figure = plt.figure(figsize=(max(6, 1.3 * count), 3.9))
+    figure = plt.figure(figsize=(max(6, 1.25 * count), 4.0))
     grid = figure.add_gridspec(2, count, height_ratios=(1.2, 1))
     _strip(figure.add_subplot(grid[0, :]), split, scores, threshold)
     top = float(heat.max())
@@ -111,7 +111,7 @@ def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: float | No
 def _one(axis, split, i: int, image: np.ndarray, scores: np.ndarray, threshold: float) -> None:
     axis.imshow(image)
     axis.axis("off")
-    name = split.names[i] if split.paths else split.kinds[i]
     bad = scores[i] > threshold
-    words = f"{figures.short_name(name, 18)}\n{figures.short_name(split.kinds[i], 18)} · {scores[i]:.4g}"
-    axis.set_title(words, fontsize=7, pad=3, color=figures.ANOMALOUS if bad else "black", parse_math=False)
+    names = [split.names[i], split.kinds[i]] if split.paths else [split.kinds[i]]
+    words = [*(figures.short_name(name, 18) for name in names), f"{scores[i]:.4g}"]
+    axis.set_title("\n".join(words), fontsize=7, pad=3, color=figures.ANOMALOUS if bad else "black", parse_math=False)

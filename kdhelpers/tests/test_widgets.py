@@ -69,6 +69,14 @@ def test_the_picture_alone_where_nobody_is_there(kernel):
     assert said(messages) == "asked [2, 3, 4, 5, 6, 7, 8, 9]\n"  # those nearest to 0.5, four on either side
 
 
+def test_the_picture_is_kept_with_its_words(kernel):
+    run(kernel, "from kdhelpers import figures\nfigures.use_style()", attended=False)
+    (message,) = [one for one in run(kernel, CODE, attended=False) if one["msg_type"] == "display_data"]
+    words = "the threshold, and the images nearest to it"
+    assert message["content"]["data"]["text/plain"] == words
+    assert message["content"]["metadata"]["image/png"] == {"alt": words}
+
+
 def test_sliders_where_somebody_is_and_they_change_the_picture(kernel):
     pytest.importorskip("ipywidgets")
     messages = run(kernel, CODE, attended=True)
