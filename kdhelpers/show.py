@@ -1,5 +1,6 @@
 """Tables as a notebook shows them: the same on GitHub, which knows no style sheets, as in JupyterLab, dark or light."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -12,6 +13,7 @@ _TEXT = (
     'align="left" style="text-align: left; white-space: nowrap"'  # JupyterLab's own sheet has everything on the right
 )
 _NUMBER = 'align="right" style="text-align: right"'
+_NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, perhaps with its deviation and a mark
 
 
 class Table:
@@ -30,10 +32,11 @@ class Table:
 def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str = ".2f") -> Table:
     """The table without its index, under a caption and above a note.
 
-    number: the format of what is a float; "–" stands for what is not there.
+    number: the format of what is a float; "–" stands for what is not there. A column with a number in it is on the
+    right, be it as text.
     """
     rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
-    numeric = [all(isinstance(v, int | float) for v in frame[column].dropna()) for column in frame.columns]
+    numeric = [any(map(_NUMERIC.fullmatch, column)) for column in zip(*rows, strict=True)] or [False] * frame.shape[1]
     kinds = [_NUMBER if right else _TEXT for right in numeric]
     names = [str(name) for name in frame.columns]
     html = [f"<p><b>{escape(caption)}</b></p>"] if caption else []
@@ -46,21 +49,34 @@ def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str
 
 
 def beside_article(records: list[dict], number: int) -> Table:
-    """`tables.beside_article` with Table `number`; how the run deviates stands below where it is the same for all."""
+    """`tables.beside_article` with Table `number`; how the runs deviate stands below, once for all that do it alike."""
     frame = tables.beside_article(records, number)
-    if frame["deviates"].nunique() > 1:
-        return table(frame)
-    return table(frame.drop(columns="deviates"), note=f"Deviates from the article: {frame['deviates'].iloc[0]}.")
+    alike = frame.groupby("deviates", sort=False)
+    if len(alike) == 1:
+        note = f"Deviates from the article: {frame['deviates'].iloc[0]}."
+    else:
+        names = frame["class"] + (" " + frame["arm"] if "arm" in frame else "")
+        said = [f"{', '.join(names[rows].str.strip())}: {words}" for words, rows in alike.groups.items()]
+        note = f"Deviates from the article: {'. '.join(said)}."
+    return table(frame.drop(columns="deviates"), note=note)
 
 
 def _row(tag: str, values: Sequence[str], kinds: Sequence[str]) -> str:
-    cells = [f"<{tag} {kind}>{escape(value)}</{tag}>" for value, kind in zip(values, kinds, strict=True)]
+    cells = [f"<{tag} {kind}>{_unbroken(value)}</{tag}>" for value, kind in zip(values, kinds, strict=True)]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _unbroken(value: str) -> str:
+    """The text as HTML, indented where it begins with spaces, and a number on one line with its deviation."""
+    words = value.lstrip(" ")
+    return "&nbsp;" * (len(value) - len(words)) + escape(words).replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def _text(value: object, number: str) -> str:
     if isinstance(value, tuple):
         return " × ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if pd.isna(value):
         return tables.NOTHING
     return format(value, number) if isinstance(value, float) else str(value)

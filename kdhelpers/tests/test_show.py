@@ -47,4 +47,20 @@ def test_how_a_run_deviates_is_said_once_where_it_is_the_same():
     said = repr(show.beside_article(records, 2))
     assert said.endswith("Deviates from the article: in nothing.") and said.count("in nothing") == 1
     records[1]["deviations"] = ["epochs 5 instead of 51"]
-    assert "epochs 5 instead of 51" in repr(show.beside_article(records, 2)).splitlines()[-1].split("  ")[-1]
+    said = repr(show.beside_article(records, 2))
+    assert said.endswith("Deviates from the article: 0: in nothing. 1: epochs 5 instead of 51.")
+    assert "deviates" not in said
+
+
+def test_a_column_with_numbers_as_text_is_on_the_right_and_names_with_digits_are_not():
+    frame = pd.DataFrame(
+        {"row": ["article", "  verdict"], "0": ["91.00 ± 1.00", "inside"], "notebook": ["04_mvtec"] * 2}
+    )
+    html = show.table(frame)._repr_html_()
+    first = html.split("</tr>")[1].split("</td>")[:3]
+    assert ["right" in cell for cell in first] == [False, True, False]
+    assert ">91.00&nbsp;±&nbsp;1.00<" in html and ">&nbsp;&nbsp;verdict<" in html
+
+
+def test_true_and_false_are_words():
+    assert repr(show.table(pd.DataFrame({"bad": [True, False]}))).split()[-2:] == ["yes", "no"]
