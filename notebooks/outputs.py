@@ -53,38 +53,25 @@ def executed(notebook: Path, results: Path) -> NotebookNode:
     cells = [cell for cell in run.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in plain.cells]:
         raise InputError(f"{found[0]} was run from another {notebook.name}: run it again")
-    count, heading = 0, ""
+    count = 0
     for cell, ran in zip(plain.cells, cells, strict=True):
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
-            outputs = [_normalised(output, results, count, heading) for output in ran.outputs]
+            outputs = [_normalised(output, results, count) for output in ran.outputs]
             cell.outputs = [output for output in outputs if output.get("text") != ""]
-        elif cell.source.startswith("#"):
-            heading = cell.source.partition("\n")[0].lstrip("# ")
     return plain
 
 
-def _normalised(output: NotebookNode, results: Path, count: int, heading: str) -> NotebookNode:
+def _normalised(output: NotebookNode, results: Path, count: int) -> NotebookNode:
     if "execution_count" in output:
         output.execution_count = count
     if "text" in output:
         output.text = _clean(output.text, results)
     for kind, content in output.get("data", {}).items():
-        if kind == "image/png":
-            output.data[kind] = _smaller(content)
-            output.metadata[kind] = {"alt": f"{heading}, as a picture"}
-        elif kind.startswith("text/"):
+        if kind.startswith("text/"):
             output.data[kind] = _clean(content, results)
     return output
-
-
-def _smaller(png: str) -> str:
-    """The picture in 256 colours: a third of the bytes, in every clone and for ever."""
-    held = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(held, "png", optimize=True)
-    return base64.b64encode(held.getvalue()).decode()
 
 
 def _clean(text: str, results: Path) -> str:
