@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -25,6 +24,8 @@ def use_style() -> None:
     pd.set_option("display.precision", 2, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
+    from IPython import get_ipython  # there is one where there is a notebook
+
     if shell := get_ipython():
         plt.switch_backend(plt.get_backend())  # the notebook's says how figures are shown when it is loaded: now
         formatters = shell.display_formatter.formatters

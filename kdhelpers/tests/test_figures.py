@@ -1,20 +1,16 @@
 """What a notebook keeps of its figures: small pictures with words, which reach the page that is made of it."""
 
-import base64
 import io
-import logging
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from kdhelpers import figures
 from kdhelpers.data import Split
 from kdhelpers.images import Images
-from kdhelpers.paths import ROOT
 
 
 def split(dataset="mvtec", *, cls="screw", side=32):
@@ -112,21 +108,3 @@ def test_the_words_are_the_title_or_what_takes_its_place():
     assert figures.words_of(figure) == "limits"
     figure.set_label("roofline")
     assert figures.words_of(figure) == "roofline"
-
-
-def test_the_page_of_a_notebook_has_the_words_and_no_warning_is_given(caplog):
-    nbconvert = pytest.importorskip("nbconvert")
-    data, _, metadata = picture(figures.show_split(split(), title="a < b"))
-    kept = {"image/png": base64.b64encode(data).decode()}
-
-    def page(metadata):
-        output = new_output("display_data", data=kept, metadata=metadata)
-        exporter = nbconvert.HTMLExporter(template_name=str(ROOT / "notebooks" / "html"))
-        caplog.clear()
-        exporter.log = logging.getLogger("page")
-        return exporter.from_notebook_node(new_notebook(cells=[new_code_cell("", outputs=[output])]))[0]
-
-    assert 'alt="images of mvtec screw — a &lt; b"' in page({"image/png": metadata})
-    assert not caplog.records
-    page({})
-    assert "Alternative text is missing on 1 image" in caplog.text

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,16 @@ def test_nothing_of_one_machine_is_kept(notebook):
     for left in ("/tmp/", str(ROOT), "/root/", "/home/", " object at 0x", "injected-parameters", "epoch/s", "image/s"):
         assert left not in text, left
     assert notebook.stat().st_size < 1_000_000  # what GitHub still shows
+
+
+def test_they_become_pages_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, *map(str, outputs.kept())], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    pictures = re.findall("<img [^>]*", (tmp_path / "04_mvtec.html").read_text())
+    assert len(pictures) >= 5 and all("alt=" in picture for picture in pictures)
 
 
 def png(colour, size=(300, 200)):
