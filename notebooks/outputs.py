@@ -27,7 +27,7 @@ BAR = re.compile(r".*\d%\|.*\n?")  # of progress: on a slower machine there are 
 # How far a number, and a picture's colours, may be from the kept ones: another processor rounds otherwise, and a
 # hundred steps of Adam make more of it. A whole number must be the same.
 NEAR = 0.5
-NEAR_PER_CENT = 6.0  # for what is printed with two decimals, as AUROC is
+NEAR_PER_CENT = 8.0  # for what is printed with one or two decimals, as AUROC is
 NEAR_COLOUR = 12.0  # of 255, on average over a picture
 
 
@@ -120,9 +120,8 @@ def _texts(old: str, new: str, varies: bool) -> Iterator[str]:
 def _near(old: str, new: str) -> bool:
     if "." not in old + new and "e" not in old + new:
         return old == new
-    decimals = len(old.partition(".")[2])
-    allowed = NEAR * max(abs(float(old)), abs(float(new)))
-    return abs(float(old) - float(new)) <= max(allowed, NEAR_PER_CENT if decimals == 2 else 10.0**-decimals)
+    per_cent = re.fullmatch(r"[-+]?\d+\.\d\d?", old)
+    return abs(float(old) - float(new)) <= (NEAR_PER_CENT if per_cent else NEAR * max(abs(float(old)), abs(float(new))))
 
 
 def _colours(old: str, new: str, varies: bool) -> Iterator[str]:

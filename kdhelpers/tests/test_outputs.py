@@ -81,7 +81,7 @@ def picture(*arguments):
     [
         ([line("AUROC: 98.25 %")], [line("AUROC: 71.25 %")], "98.25 is kept, and now it is 71.25"),
         ([line("AUROC: 98.25 %")], [line("auroc: 98.25 %")], "AUROC"),
-        ([line("loss 0.3012")], [line("loss 0.4012")], "0.3012 is kept"),
+        ([line("loss 0.3012")], [line("loss 0.7012")], "0.3012 is kept"),
         ([line("threshold 1.5e-05")], [line("threshold 1.5e-04")], "1.5e-05"),
         ([line("12 images")], [line("13 images")], "12 is kept"),
         ([line("a")], [], "stream stdout"),
