@@ -47,7 +47,7 @@ def executed(notebook: Path, results: Path) -> NotebookNode:
     found = [path for folder in folders for name in names if (path := folder / name).is_file()]
     if not found:
         raise InputError(
-            f"{results} has no {notebook.stem} executed: ./run_all.sh smoke --config RESULTS_DIR={results}"
+            f"{results} has no executed {notebook.stem}: ./run_all.sh smoke --config RESULTS_DIR={results}"
         )
     run, plain = nbformat.read(found[0], as_version=4), nbformat.read(notebook, as_version=4)
     cells = [cell for cell in run.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
