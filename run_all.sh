@@ -206,7 +206,7 @@ refresh_outputs() {
     run_notebooks smoke --config "RESULTS_DIR=$folder"
     # The one notebook that needs neither data nor weights to show what it finds: after the others, to be alone.
     if [[ ${#names[@]} == 0 || " ${names[*]} " == *" 21_running_time "* ]]; then
-        run_notebooks full 21_running_time --config "RESULTS_DIR=$folder"
+        run_notebooks full 21_running_time --config "RESULTS_DIR=$folder" "SIZES=[32,128]" # 224 px take a quarter of an hour
     fi
     "$python" notebooks/outputs.py keep "$folder" ${names[@]+"${names[@]}"}
 }

@@ -80,7 +80,7 @@ def make(config: dict) -> tuple[list[Job], str]:
             )
     if profile not in config["notebooks"]:
         raise InputError(f"profile {profile!r} is unknown; it is one of {', '.join(config['notebooks'])}")
-    given = {name: _typed(value) for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
+    given = {name: _typed(name, value) for name, value in config.items() if name.isupper()} | {"PROFILE": profile}
     wanted = config.get("only") or config["notebooks"][profile]
     jobs, rows = [], []
     for notebook in wanted:
@@ -190,11 +190,15 @@ def _is_measured(values: dict) -> bool:
     return running_time.is_current(path, cases)
 
 
-def _typed(value):
-    """Numbers within a dict, which Snakemake's command line leaves as text."""
+def _typed(name: str, value):
+    """Numbers within a dict or a list, which Snakemake's command line leaves as text; classes are names."""
+
+    def number(one):
+        return int(one) if isinstance(one, str) and one.isdecimal() else one
+
     if isinstance(value, dict):
-        return {name: int(one) if isinstance(one, str) and one.isdecimal() else one for name, one in value.items()}
-    return value
+        return {key: number(one) for key, one in value.items()}
+    return [number(one) for one in value] if isinstance(value, list) and name != "CLASSES" else value
 
 
 def _seeds(notebook: str, config: dict) -> Iterable[int]:

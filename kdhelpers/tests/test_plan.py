@@ -102,3 +102,10 @@ def test_a_job_of_which_only_files_are_missing_is_work_too(said, tmp_path, sampl
     progress = Progress(jobs)
     progress.done.append(jobs[0].name)
     assert "1 of 1 in" in progress.line()
+
+
+def test_a_list_of_sizes_is_numbers_and_a_list_of_classes_names(said, tmp_path):
+    (job,), _ = said(tmp_path, only=["21_running_time"], SIZES=["32", "128"])  # as Snakemake's command line has them
+    assert job.changed["SIZES"] == [32, 128]
+    jobs, _ = said(tmp_path, only=["01_mnist"], profile="smoke", CLASSES=["3"])
+    assert {tuple(job.changed["CLASSES"]) for job in jobs} == {("3",)}
