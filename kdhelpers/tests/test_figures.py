@@ -13,6 +13,13 @@ from kdhelpers.data import Split
 from kdhelpers.images import Images
 
 
+@pytest.fixture(autouse=True)
+def plain_style():
+    """Whatever the session's other tests have set."""
+    with plt.style.context("default"):
+        yield
+
+
 def split(dataset="mvtec", *, cls="screw", side=32):
     labels = np.repeat([0, 1, 2], 4)
     test = Images(torch.randint(0, 256, (12, 3, side, side), dtype=torch.uint8, generator=torch.manual_seed(0)))
