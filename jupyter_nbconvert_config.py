@@ -1,4 +1,7 @@
-"""`jupyter nbconvert --to html notebooks/*.ipynb`: pictures keep their alternative texts."""
+"""`jupyter nbconvert --config jupyter_nbconvert_config.py --to html notebooks/*.ipynb`: pictures keep their alt texts.
+
+The environment that run_all.sh makes has this by itself.
+"""
 
 from html import escape
 

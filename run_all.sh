@@ -111,6 +111,8 @@ make_environment() {
             /^(Collecting|Processing|Requirement already)/ { if (++n % 25 == 0) { print "  " n " of " total " packages found"; fflush() } }
             /^Installing/ { print "  unpacking, a minute or two"; fflush() }' ||
         fail "the installation failed: $(grep -m1 ERROR "$log" || tail -n 1 "$log"); all of it: $log"
+    mkdir -p "$folder/etc/jupyter"
+    cp jupyter_nbconvert_config.py "$folder/etc/jupyter/"
     if [[ ${CI:-} != true ]]; then
         "$python" -m pip install --quiet --no-deps --editable . 2>>"$log" ||
             fail "kdhelpers could not be installed into $folder: see $log"

@@ -45,7 +45,8 @@ def test_nothing_of_one_machine_is_kept(notebook):
 
 
 def test_they_become_pages_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "nbconvert", "--config", "jupyter_nbconvert_config.py", "--to", "html"]
+    command += ["--output-dir", str(tmp_path)]
     done = subprocess.run(
         [*command, *map(str, outputs.kept())], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
     )
