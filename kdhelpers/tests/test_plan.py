@@ -108,9 +108,7 @@ def test_a_list_of_sizes_is_numbers_and_a_list_of_classes_names(said, tmp_path):
     import plan
 
     config = yaml.safe_load((ROOT / "notebooks" / "config.yaml").read_text()) | {"RESULTS_DIR": str(tmp_path)}
-    (job,), _ = plan.make(
-        config | {"only": ["21_running_time"], "SIZES": ["32", "128"]}
-    )  # of a command line
+    (job,), _ = plan.make(config | {"only": ["21_running_time"], "SIZES": ["32", "128"]})  # of a command line
     assert job.changed["SIZES"] == [32, 128]
     jobs, _ = plan.make(config | {"profile": "smoke", "only": ["01_mnist"], "CLASSES": ["3"]})
     assert [job.changed["CLASSES"] for job in jobs] == [["3"]]
