@@ -100,6 +100,7 @@ def test_rounding_is_no_difference():
     assert not said([line("loss 0.30120 of  12")], [line("loss 0.30911 of 12")])
     assert not said([line("AUROC 98.25")], [line("AUROC 97.00")])
     assert not said([picture((200, 10, 10))], [picture((203, 12, 10))])
+    assert not said([line("path\n-----\na")], [line("path\n-------\na")])
 
 
 def test_of_seconds_only_the_kinds_are_compared():
