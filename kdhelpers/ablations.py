@@ -1,6 +1,6 @@
-"""Which notebook runs what: the data sets of each, and the arms of the ablations (Sec. 3.3), each one change.
+"""Which notebook runs what: the data sets of each, and the variants of the ablations (Sec. 3.3), each one change.
 
-An arm changes fields of `protocols.Protocol` or of `runs.Run` and nothing else. The arm named None changes
+A variant changes fields of `protocols.Protocol` or of `runs.Run` and nothing else. The variant named None changes
 nothing: it is the run of its data set's own notebook, and is read from there.
 """
 
@@ -26,14 +26,14 @@ DATASETS = {
 """The data sets of each notebook that trains."""
 ABLATIONS = tuple(name for name in DATASETS if name[0] == "1")
 METHODS = ("gradients", "smoothgrad", "guided_backprop")  # of localization (Sec. 3.3.4)
-FEWER_SEEDS = {"15_unstated_details": 3}  # it answers what the article leaves open, in a dozen arms
-# Fields of Protocol that the training and the scores of test images do not depend on: arms that differ in nothing else
-# share one cloner.
+FEWER_SEEDS = {"15_unstated_details": 3}  # it answers what the article leaves open, in a dozen variants
+# Fields of Protocol that the training and the scores of test images do not depend on: variants that differ in nothing
+# else share one cloner.
 AFTER_TRAINING = ("gradient", "renormalise", "soft_masks")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One row of an ablation."""
 
     name: str | None  # in file names; None: the main run
@@ -47,32 +47,32 @@ def main_notebook(dataset: str) -> str:
     return next(name for name, datasets in DATASETS.items() if datasets == (dataset,) and name not in ABLATIONS)
 
 
-def arms_of(notebook: str, dataset: str, protocol: Protocol) -> list[Arm]:
-    """The arms of a notebook on a data set, the main run first; `protocol` is that of the main run."""
-    if notebook in _ARMS:
-        return _ARMS[notebook]
+def variants_of(notebook: str, dataset: str, protocol: Protocol) -> list[Variant]:
+    """The variants of a notebook on a data set, the main run first; `protocol` is that of the main run."""
+    if notebook in _VARIANTS:
+        return _VARIANTS[notebook]
     if notebook == "15_unstated_details":
         return _unstated(dataset, protocol)
-    return [Arm(None, "")]
+    return [Variant(None, "")]
 
 
-_ARMS = {
-    "06_head_ct": [Arm(None, "plain"), Arm("augmented", "augmented", run={"augment": True})],
+_VARIANTS = {
+    "06_head_ct": [Variant(None, "plain"), Variant("augmented", "augmented", run={"augment": True})],
     "11_critical_layers": [
-        Arm(None, "last four"),
-        Arm("last_two", "last two", {"points": 2}),
-        Arm("last", "last", {"points": 1}),
+        Variant(None, "last four"),
+        Variant("last_two", "last two", {"points": 2}),
+        Variant("last", "last", {"points": 1}),
     ],
-    "12_cloner_size": [Arm(None, "compact"), Arm("equal", "equal size", {"width": "equal"})],
+    "12_cloner_size": [Variant(None, "compact"), Variant("equal", "equal size", {"width": "equal"})],
     "13_loss_terms": [
-        Arm(None, "L_total"),
-        Arm("dir", "L_dir", {"terms": "dir"}),
-        Arm("val", "L_val", {"terms": "val"}),
+        Variant(None, "L_total"),
+        Variant("dir", "L_dir", {"terms": "dir"}),
+        Variant("val", "L_val", {"terms": "val"}),
     ],
     "14_interpretability": [
-        Arm(None, "Gradients"),
-        Arm("smoothgrad", "SmoothGrad", run={"method": "smoothgrad"}),
-        Arm("guided_backprop", "GBP", run={"method": "guided_backprop"}),
+        Variant(None, "Gradients"),
+        Variant("smoothgrad", "SmoothGrad", run={"method": "smoothgrad"}),
+        Variant("guided_backprop", "GBP", run={"method": "guided_backprop"}),
     ],
 }
 _IN_WORDS = {
@@ -86,28 +86,28 @@ _IN_WORDS = {
 }
 
 
-def _unstated(dataset: str, protocol: Protocol) -> list[Arm]:
+def _unstated(dataset: str, protocol: Protocol) -> list[Variant]:
     """What the article leaves out (Sec. 3.1, 3.2): from `protocol` towards the other one, one change at a time."""
     other = next(protocol_for(name, dataset) for name in PROTOCOLS if name != protocol.name)
     here, there = asdict(protocol), asdict(other)
     measured = dataset == "mvtec"  # there are masks to measure maps against
     differs = [name for name in _IN_WORDS if here[name] != there[name] and (measured or name not in AFTER_TRAINING)]
-    arms = [Arm(None, f"{protocol.name}, as it is")]
-    arms += [Arm(name, _IN_WORDS[name][there[name]], {name: there[name]}) for name in differs]
-    arms += [
-        Arm("order_lam", "order and λ", {"order": other.order, "lam": other.lam}),
-        Arm("bias", "bias", {"bias": True}),
+    variants = [Variant(None, f"{protocol.name}, as it is")]
+    variants += [Variant(name, _IN_WORDS[name][there[name]], {name: there[name]}) for name in differs]
+    variants += [
+        Variant("order_lam", "order and λ", {"order": other.order, "lam": other.lam}),
+        Variant("bias", "bias", {"bias": True}),
     ]
     if protocol.batch_norm:  # whose shift is a bias all the same: Sec. 3.2 speaks of a cloner that has none
-        arms.append(Arm("bias_no_batch_norm", "bias, no BatchNorm", {"bias": True, "batch_norm": False}))
+        variants.append(Variant("bias_no_batch_norm", "bias, no BatchNorm", {"bias": True, "batch_norm": False}))
     if protocol.lam is not None:
         lam = 0.01 if protocol.lam == 0.5 else 0.5
-        arms.append(Arm("lam_other", _IN_WORDS["lam"][lam], {"lam": lam}))
+        variants.append(Variant("lam_other", _IN_WORDS["lam"][lam], {"lam": lam}))
     changed = {name: there[name] for name in there if name != "name"}
-    arms.append(Arm("all", f"all of {other.name}", changed))
+    variants.append(Variant("all", f"all of {other.name}", changed))
     if dataset in ("head_ct", "brain_mri"):  # what those who tried to reproduce Table 6 varied
         size = {"head_ct": 256, "brain_mri": 128}[dataset]
-        arms.append(Arm("normal_test_20", "20 normal test images", run={"normal_test": 20}))
-        arms.append(Arm(f"size_{size}", f"{size} px", run={"image_size": size}))
-    arms.append(Arm("untrained", "untrained source", run={"source": "untrained"}))
-    return arms
+        variants.append(Variant("normal_test_20", "20 normal test images", run={"normal_test": 20}))
+        variants.append(Variant(f"size_{size}", f"{size} px", run={"image_size": size}))
+    variants.append(Variant("untrained", "untrained source", run={"source": "untrained"}))
+    return variants

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from kdhelpers import data, figures, results
 from kdhelpers.ablations import DATASETS, main_notebook
-from kdhelpers.comparisons import arms_frame, by_seed
+from kdhelpers.comparisons import by_seed, variants_frame
 from kdhelpers.framework import show_framework
 from kdhelpers.kinds import only_one
 from kdhelpers.layouts import GOOD
@@ -82,14 +82,14 @@ def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
 
 def figure_3(records: Sequence[dict], *, title: str = "") -> Figure:
     """AUROC with the last, the last two and the last four critical points (Fig. 3), a group of bars a data set."""
-    name, arms = "Figure 3: critical points compared", ("last", "last two", "last four")
-    return _by_dataset("11_critical_layers", records, name, arms, title, width=3.5)
+    name, variants = "Figure 3: critical points compared", ("last", "last two", "last four")
+    return _by_dataset("11_critical_layers", records, name, variants, title, width=3.5)
 
 
 def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
     """AUROC on MVTecAD with the compact and the large cloner (Fig. 4), a group of bars a category, and their mean."""
     notebook, name = "12_cloner_size", "Figure 4: size of the cloner, on MVTecAD"
-    frame, left_out = arms_frame(notebook, records)
+    frame, left_out = variants_frame(notebook, records)
     frame = frame.dropna(subset="auroc").assign(group=frame["class"].str.replace("_", " "), value=frame["auroc"])
     groups = [cls.replace("_", " ") for cls in _in_order(frame["class"].unique())]
     means = by_seed(frame, "auroc")
@@ -98,7 +98,7 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
         groups.append(f"mean of {means['classes'].iloc[0]}")
         frame = pd.concat([frame, means.assign(group=groups[-1])])
     lines = [*_left_out(left_out), *_origin(records, [notebook, "04_mvtec"])]
-    figure = show_arms(frame, name, arms=("compact", "equal size"), groups=groups, lines=lines, title=title)
+    figure = show_variants(frame, name, variants=("compact", "equal size"), groups=groups, lines=lines, title=title)
     if has_mean:
         figure.axes[0].axvline(len(groups) - 1.5, color="0.8", lw=0.6)
     return figure
@@ -109,8 +109,10 @@ def figure_5(records: Sequence[dict], *, title: str = "") -> Figure:
     return _by_dataset("13_loss_terms", records, "Figure 5: terms of the loss", ("L_dir", "L_val", "L_total"), title)
 
 
-def _by_dataset(notebook: str, records: Sequence[dict], name: str, arms, title: str, width: float = _WIDTH) -> Figure:
-    frame, left_out = arms_frame(notebook, records)
+def _by_dataset(
+    notebook: str, records: Sequence[dict], name: str, variants, title: str, width: float = _WIDTH
+) -> Figure:
+    frame, left_out = variants_frame(notebook, records)
     means = by_seed(frame, "auroc")
     groups = {dataset: NAMES[dataset] for dataset in DATASETS[notebook]}
     for dataset, count in means.groupby("dataset")["classes"].first().items():
@@ -119,15 +121,17 @@ def _by_dataset(notebook: str, records: Sequence[dict], name: str, arms, title: 
         groups[dataset] += "\n" + ("mean of " if count > 1 else "") + f"{count}{some} classes"
     means = means.assign(group=means["dataset"].map(groups))
     lines = [*_left_out(left_out), *_origin(records, [notebook, *map(main_notebook, DATASETS[notebook])])]
-    return show_arms(means, name, arms=arms, groups=list(groups.values()), lines=lines, title=title, width=width)
+    return show_variants(
+        means, name, variants=variants, groups=list(groups.values()), lines=lines, title=title, width=width
+    )
 
 
 @in_style
-def show_arms(
+def show_variants(
     values: pd.DataFrame,
     name: str,
     *,
-    arms: Sequence[str] = (),
+    variants: Sequence[str] = (),
     groups: Sequence[str] = (),
     lines: Sequence[str] = (),
     title: str = "",
@@ -135,19 +139,22 @@ def show_arms(
 ) -> Figure:
     """Grouped bars: the mean over seeds, its standard deviation where there are several, and a dot for each seed.
 
-    values: columns group, arm, seed and value, an AUROC in per cent. name: what the figure is. arms, groups: their
-    order, by default as in `values`; one without values is "no record". lines: what else is said below the name. title:
-    a remark that has to be seen. width: inches. An arm "L_x" is set as a formula.
+    values: columns group, variant, seed and value, an AUROC in per cent. name: what the figure is. variants, groups:
+    their order, by default as in `values`; one without values is "no record". lines: what else is said below the name.
+    title: a remark that has to be seen. width: inches. A variant "L_x" is set as a formula.
     """
-    arms, groups = list(arms) or list(values["arm"].unique()), list(groups) or list(values["group"].unique())
+    variants, groups = (
+        list(variants) or list(values["variant"].unique()),
+        list(groups) or list(values["group"].unique()),
+    )
     figure = plt.figure(figsize=(width, 2.9), layout="constrained")
     axes = figure.add_subplot(ylabel="AUROC (%)")
     if len(values):
-        counts = values.groupby(["group", "arm"])["seed"].nunique()
+        counts = values.groupby(["group", "variant"])["seed"].nunique()
         several = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else f"{counts.max()}"
         over = f"mean ± standard deviation over {several} seeds (dots)" if counts.max() > 1 else "one seed"
         lines = [over, *lines]
-        _draw_bars(axes, values, arms, groups)
+        _draw_bars(axes, values, variants, groups)
         _set_limits(axes, values)
         _name_groups(axes, groups, width)
     else:
@@ -158,17 +165,17 @@ def show_arms(
     return figure
 
 
-def _draw_bars(axes: Axes, values: pd.DataFrame, arms: list[str], groups: list[str]) -> None:
-    thick = 0.8 / len(arms)
-    colours = sns.color_palette("colorblind", len(arms))
+def _draw_bars(axes: Axes, values: pd.DataFrame, variants: list[str], groups: list[str]) -> None:
+    thick = 0.8 / len(variants)
+    colours = sns.color_palette("colorblind", len(variants))
     for place, group in enumerate(groups):
         of_group = values[values["group"] == group].sort_values("seed")
         if of_group.empty:
             _say_no_record(axes, place)
             continue
-        for number, (arm, colour) in enumerate(zip(arms, colours, strict=True)):
-            part = of_group.loc[of_group["arm"] == arm, "value"].to_numpy()
-            x = place + (number - (len(arms) - 1) / 2) * thick
+        for number, (variant, colour) in enumerate(zip(variants, colours, strict=True)):
+            part = of_group.loc[of_group["variant"] == variant, "value"].to_numpy()
+            x = place + (number - (len(variants) - 1) / 2) * thick
             if not len(part):
                 _say_no_record(axes, x, rotation=90)
                 continue
@@ -177,8 +184,8 @@ def _draw_bars(axes: Axes, values: pd.DataFrame, arms: list[str], groups: list[s
                 axes.errorbar(x, part.mean(), part.std(ddof=1), ecolor="black", elinewidth=0.8, capsize=2)
             xs = x + (np.linspace(-0.3, 0.3, len(part)) * thick if len(part) > 1 else 0)
             axes.scatter(xs, part, s=4, color="white", edgecolors="black", linewidths=0.4, zorder=3, clip_on=False)
-    is_formula = arms[0].startswith("L_")
-    names = [rf"$\mathcal{{L}}_{{{arm[2:]}}}$" if is_formula else arm for arm in arms]
+    is_formula = variants[0].startswith("L_")
+    names = [rf"$\mathcal{{L}}_{{{variant[2:]}}}$" if is_formula else variant for variant in variants]
     handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
     size = 9 if is_formula else 7  # a subscript is 0.7 of it
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=size, frameon=False)
@@ -191,7 +198,7 @@ def _say_no_record(axes: Axes, x: float, rotation: int = 0) -> None:
 
 def _set_limits(axes: Axes, values: pd.DataFrame) -> None:
     """The axis begins below the shortest bar and says where; at least ten points, and chance if anything is below."""
-    spread = values.groupby(["group", "arm"])["value"].agg(["mean", "std"]).fillna({"std": 0})
+    spread = values.groupby(["group", "variant"])["value"].agg(["mean", "std"]).fillna({"std": 0})
     low = min(values["value"].min(), (spread["mean"] - spread["std"]).min())
     high = max(values["value"].max(), (spread["mean"] + spread["std"]).max(), 52 if low < 50 else 0)
     end = min(5 * np.ceil((high + 1) / 5), max(100, high + 1))
@@ -241,11 +248,11 @@ def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title
 def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
     """Of each class, in the article's order, the main run with the lowest seed, where it has its pictures beside it."""
     only_one(records)
-    of_main = [r for r in records if r["notebook"] == main_notebook(dataset) and r["arm"] is None]
+    of_main = [r for r in records if r["notebook"] == main_notebook(dataset) and r["variant"] is None]
     lowest = {r["class"]: r for r in sorted(of_main, key=lambda r: r["seed"], reverse=True)}
     found = {}
     for cls in _in_order(lowest):
-        place = lowest[cls] | {"kept_under": lowest[cls]["parameters"]["kept_under"]}
+        place = lowest[cls] | {"source_name": lowest[cls]["parameters"]["source_name"]}
         path = results.path_of(results_dir, "cloners", place, ".safetensors")
         if path.is_file():
             found[cls] = lowest[cls], results.load_pictures(path)

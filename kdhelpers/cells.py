@@ -27,8 +27,8 @@ def cells(records: Sequence[dict]) -> pd.DataFrame:
     the cell). Numbers are per cent.
     """
     only_one(records)
-    # Any main run of the kind: an arm may have another source.
-    like = next((record for record in records if record["arm"] is None), None)
+    # Any main run of the kind: a variant may have another source.
+    like = next((record for record in records if record["variant"] is None), None)
     rows = []
     for table in TABLES:
         numbers = published(table)
@@ -38,7 +38,7 @@ def cells(records: Sequence[dict]) -> pd.DataFrame:
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
             deviates = _deviations(used, len(values)) if values else ""
             stale = any(map(results.is_stale, used))
-            makers = notebook_of(table, cell), _classes(table, cell), _arm(table, cell)
+            makers = notebook_of(table, cell), _classes(table, cell), _variant(table, cell)
             rows.append(
                 {
                     "table": table,
@@ -66,7 +66,7 @@ def verdict(
 ) -> str:
     """inside when |Δ| ≤ 2·√(s² + s_published²) + 0.3 points, near when |Δ| ≤ 2 points, off otherwise.
 
-    "–" without a number; "stale" for one that other code had a part in, since this code may not give it; "deviates"
+    "–" without a number; "stale" for one that another version had a part in, since this one may not give it; "deviates"
     for one that was not made as the article's. A spread that is not known counts 0.
     """
     if ours is None:
@@ -99,7 +99,7 @@ def _is_ours(table: int, numbers: pd.DataFrame) -> pd.Series:
     return numbers["method"].isin(OURS) if table > 1 else pd.Series(True, index=numbers.index)
 
 
-def _arm(table: int, cell) -> str | None:
+def _variant(table: int, cell) -> str | None:
     if table == 1:
         return None if cell["class"] == METHODS[0] else cell["class"]
     return "augmented" if cell["method"] == "ours+aug" else None
@@ -112,13 +112,13 @@ def _classes(table: int, cell) -> list[str] | None:
 
 def _values(table: int, cell, numbers: pd.DataFrame, records: Sequence[dict]) -> tuple[list[float], list[dict], str]:
     """The cell's number by each seed that has all of it, the records behind them, and what is missing of a mean."""
-    notebook, arm = notebook_of(table, cell), _arm(table, cell)
+    notebook, variant = notebook_of(table, cell), _variant(table, cell)
     rows = published(3) if table == 1 else numbers  # Table 1 is a mean over the categories that Table 3 names
     row = rows[(rows["dataset"] == cell["dataset"]) & (rows["class"] != MEAN)]
     wanted = _classes(table, cell) or list(dict.fromkeys(row["class"]))
     by_seed: dict[int, dict[str, dict]] = {}
     for record in records:
-        if (record["notebook"], record["dataset"], record["arm"]) == (notebook, cell["dataset"], arm):
+        if (record["notebook"], record["dataset"], record["variant"]) == (notebook, cell["dataset"], variant):
             if record["class"] in wanted:
                 by_seed.setdefault(record["seed"], {})[record["class"]] = record
     values, used, most = [], [], 0

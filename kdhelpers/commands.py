@@ -10,20 +10,21 @@ from kdhelpers.protocols import BATCH_SIZE, SEEDS, SETTINGS
 
 
 def command_for(
-    notebook: str, classes: Sequence[str] | None, arm: str | None, records: Sequence[dict], like: dict | None = None
+    notebook: str, classes: Sequence[str] | None, variant: str | None, records: Sequence[dict], like: dict | None = None
 ) -> str:
     """The `./run_all.sh` line that makes `records` again; or without any that fills the cell, for ten seeds.
 
-    classes: None for all of the notebook's data set. arm: as in a record; None for the main run. records: those behind
-    a number, whose source, epochs, size, batch, data folder and seeds the line repeats where they are not the defaults.
-    like: a record of the kind that the cell is of, for the source and protocol of the line when it has no records.
+    classes: None for all of the notebook's data set. variant: as in a record; None for the main run. records: those
+    behind a number, whose source, epochs, size, batch, data folder and seeds the line repeats where they are not the
+    defaults. like: a record of the kind that the cell is of, for the source and protocol of the line when it has no
+    records.
     """
     settings: dict[str, object] = {}
     dataset = records[0]["dataset"] if records else DATASETS[notebook][0]
     if classes is not None:
         settings["CLASSES"] = list(classes) if len(DATASETS[notebook]) == 1 else {dataset: list(classes)}
-    if arm is not None or notebook == "06_head_ct":
-        settings["ARMS"] = [arm or "plain"]
+    if variant is not None or notebook == "06_head_ct":
+        settings["VARIANTS"] = [variant or "plain"]
     if not records:
         return _line("full", notebook, settings | (_of_kind(like) if like and like["profile"] == "full" else {}))
     # Records that were not all made with the same settings need a line each.
@@ -62,7 +63,7 @@ def _changed(record: dict) -> dict[str, object]:
 
 def _of_kind(record: dict) -> dict[str, str]:
     environment = record["environment"]
-    source = environment["source"] if record["parameters"]["kept_under"] != "imagenet" else "imagenet"
+    source = environment["source"] if record["parameters"]["source_name"] != "imagenet" else "imagenet"
     compared = {
         "PROTOCOL": (record["protocol"], "official"),
         "SOURCE": (source, "imagenet"),

@@ -1,4 +1,5 @@
-"""Ablations over their arms: the numbers of each, and how much an arm differs from the main run, seed by seed."""
+"""Ablations over their variants: the numbers of each, and how much a variant differs from the main run, seed by
+seed."""
 
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ import pandas as pd
 from scipy.stats import ttest_1samp, wilcoxon
 
 from kdhelpers import results
-from kdhelpers.ablations import DATASETS, Arm, arms_of, main_notebook
+from kdhelpers.ablations import DATASETS, Variant, main_notebook, variants_of
 from kdhelpers.kinds import only_one
 from kdhelpers.protocols import protocol_for
 from kdhelpers.published import NAMES
@@ -19,80 +20,91 @@ METRICS = {
     "aupro": "AUPRO",
 }
 CONFIDENCE = 0.95
-_ALIKE = ("epochs", "batch_size", "image_size")  # what the arms of a comparison must have in common
+_ALIKE = ("epochs", "batch_size", "image_size")  # what the variants of a comparison must have in common
 
 
-def arms_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, list[str]]:
-    """A row for each class, seed and arm of an ablation, and in words what was left out because it does not compare.
+def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, list[str]]:
+    """A row for each class, seed and variant of an ablation, and in words what was left out because it does not
+    compare.
 
-    records: of one kind. Columns: dataset, class, arm (its label), main (whether it is the main run), seed, stale
-    (made by other code), and METRICS in per cent. An arm whose main run was made with other epochs, batch or image size
-    is left out.
+    records: of one kind. Columns: dataset, class, variant (its label), main (whether it is the main run), seed, stale
+    (made by another version of the method), and METRICS in per cent. A variant whose main run was made with other
+    epochs, batch or image size is left out.
     """
     kind = only_one(records)
-    by_key = {tuple(r[name] for name in ("notebook", "dataset", "class", "arm", "seed")): r for r in records}
+    by_key = {tuple(r[name] for name in ("notebook", "dataset", "class", "variant", "seed")): r for r in records}
     rows, left_out = [], []
     for dataset in DATASETS[notebook] if kind else ():
         main = main_notebook(dataset)
         keys = sorted({(cls, seed) for n, d, cls, _, seed in by_key if n in (main, notebook) and d == dataset})
-        for arm in arms_of(notebook, dataset, protocol_for(kind.protocol, dataset)):
+        for variant in variants_of(notebook, dataset, protocol_for(kind.protocol, dataset)):
             for cls, seed in keys:
-                record = by_key.get((notebook if arm.name else main, dataset, cls, arm.name, seed))
+                record = by_key.get((notebook if variant.name else main, dataset, cls, variant.name, seed))
                 reference = by_key.get((main, dataset, cls, None, seed))
                 if record is None:
                     continue
-                differs = _difference(arm, record, reference)
+                differs = _difference(variant, record, reference)
                 if differs:
-                    left_out.append(f"{NAMES[dataset]} {cls}, {arm.label}, seed {seed}: {differs}")
+                    left_out.append(f"{NAMES[dataset]} {cls}, {variant.label}, seed {seed}: {differs}")
                 else:
-                    row = {"dataset": dataset, "class": cls, "arm": arm.label, "main": arm.name is None, "seed": seed}
+                    row = {
+                        "dataset": dataset,
+                        "class": cls,
+                        "variant": variant.label,
+                        "main": variant.name is None,
+                        "seed": seed,
+                    }
                     rows.append(row | {"stale": results.is_stale(record)} | _metrics(record))
-    return pd.DataFrame(rows, columns=["dataset", "class", "arm", "main", "seed", "stale", *METRICS]), left_out
+    return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
 
 
 def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The mean over classes for each data set, arm and seed, over the classes that all arms of the data set have.
+    """The mean over classes for each data set, variant and seed, over the classes that all variants of the data set
+    have.
 
-    frame: of `arms_frame`. Columns: dataset, arm, main, seed, classes (how many), value. A seed counts for an arm that
-    has all of these classes with it.
+    frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (how many), value. A seed counts for a
+    variant that has all of these classes with it.
     """
     rows = []
     frame = frame.dropna(subset=metric)
     for dataset, part in frame.groupby("dataset", sort=False):
-        shared = set.intersection(*(set(arm["class"]) for _, arm in part.groupby("arm")))
-        for (arm, main, seed), values in part[part["class"].isin(shared)].groupby(["arm", "main", "seed"], sort=False):
+        shared = set.intersection(*(set(variant["class"]) for _, variant in part.groupby("variant")))
+        for (variant, main, seed), values in part[part["class"].isin(shared)].groupby(
+            ["variant", "main", "seed"], sort=False
+        ):
             if len(values) == len(shared):
-                row = {"dataset": dataset, "arm": arm, "main": main, "seed": seed}
+                row = {"dataset": dataset, "variant": variant, "main": main, "seed": seed}
                 rows.append(row | {"classes": len(shared), "value": values[metric].mean()})
-    return pd.DataFrame(rows, columns=["dataset", "arm", "main", "seed", "classes", "value"])
+    return pd.DataFrame(rows, columns=["dataset", "variant", "main", "seed", "classes", "value"])
 
 
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Each arm against the main run, paired over seeds: the mean difference, its interval, and Wilcoxon's test.
+    """Each variant against the main run, paired over seeds: the mean difference, its interval, and Wilcoxon's test.
 
-    frame: of `arms_frame`. Pairs are seeds, over the classes that the arm has in common with the main run; a seed
-    counts when both have all of these. Columns: dataset, arm, metric, classes (how many), seeds (pairs), value and std
-    (the arm's mean and standard deviation over these seeds), main (the main run's mean over the same), difference (arm
-    minus main, points), low and high (the 95 % interval of the mean difference by Student's t), p (two-sided, exact
-    signed-rank; with n pairs it cannot be below 2 / 2ⁿ). NaN where two pairs are needed and there is one.
+    frame: of `variants_frame`. Pairs are seeds, over the classes that the variant has in common with the main run; a
+    seed counts when both have all of these. Columns: dataset, variant, metric, classes (how many), seeds (pairs),
+    value and std (the variant's mean and standard deviation over these seeds), main (the main run's mean over the
+    same), difference (variant minus main, points), low and high (the 95 % interval of the mean difference by Student's
+    t), p (two-sided, exact signed-rank; with n pairs it cannot be below 2 / 2ⁿ). NaN where two pairs are needed and
+    there is one.
     """
     rows = []
     frame = frame.dropna(subset=metric)
     keys = ["class", "seed"]
     for dataset, part in frame.groupby("dataset", sort=False):
         of_main = part[part["main"].astype(bool)].set_index(keys)[metric].rename("main run")
-        for arm, values in part[~part["main"].astype(bool)].groupby("arm", sort=False):
+        for variant, values in part[~part["main"].astype(bool)].groupby("variant", sort=False):
             both = values.set_index(keys)[[metric]].join(of_main, how="inner").unstack("class").dropna()
             if both.empty:
                 continue
-            means = both.T.groupby(level=0).mean().T  # over classes: a column for the arm and one for the main run
+            means = both.T.groupby(level=0).mean().T  # over classes: a column for the variant and one for the main run
             difference = (means[metric] - means["main run"]).to_numpy()
             several = len(difference) > 1
             low, high = _interval(difference) if several else (np.nan, np.nan)
             rows.append(
                 {
                     "dataset": dataset,
-                    "arm": arm,
+                    "variant": variant,
                     "metric": metric,
                     "classes": both.shape[1] // 2,
                     "seeds": len(difference),
@@ -105,7 +117,7 @@ def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                     "p": _p_value(difference) if several else np.nan,
                 }
             )
-    names = "dataset arm metric classes seeds value std main difference low high p".split()
+    names = "dataset variant metric classes seeds value std main difference low high p".split()
     return pd.DataFrame(rows, columns=names)
 
 
@@ -120,12 +132,12 @@ def _interval(difference: np.ndarray) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _difference(arm: Arm, record: dict, reference: dict | None) -> str:
-    if arm.name is None or reference is None:
+def _difference(variant: Variant, record: dict, reference: dict | None) -> str:
+    if variant.name is None or reference is None:
         return ""
     for name in _ALIKE:
         ours, main = record["parameters"][name], reference["parameters"][name]
-        if name not in arm.run and ours != main:
+        if name not in variant.run and ours != main:
             return f"{name.replace('_', ' ')} {ours}, the main run's {main}"
     return ""
 

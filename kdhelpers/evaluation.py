@@ -1,20 +1,25 @@
 """The metrics, in per cent, on plain arrays. AUROC, AP and F1 are scikit-learn's; AUPRO is exact and our own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from kdhelpers.protocols import LAST_EPOCHS
+
 AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
 
 
-def detection(scores: np.ndarray, labels: np.ndarray) -> dict:
-    """Image-level results, the mean over the epochs given (Sec. 4: the last ten).
+def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | None = None) -> dict:
+    """Image-level results in per cent, the mean over the last ten epochs (Sec. 4).
 
-    scores: float (epochs, n). labels: (n,), 0 = normal, 1 = anomalous; any other is not known and left out. Returns
-    {auroc, auroc_last, auroc_per_epoch, ap, f1_max} in per cent; all None, with a `reason`, when one of the two kinds
-    is absent.
+    scores: float (len(epochs), n), one row for each of `epochs`, by default 1, 2 ... labels: (n,), 0 = normal, 1 =
+    anomalous; images with any other label are left out. Returns {auroc, auroc_last, auroc_by_epoch, ap, f1_max}, where
+    auroc_by_epoch is a list of [epoch, AUROC] for all rows; all None, with a `reason`, when one of the two kinds is
+    absent.
     """
-    names = ("auroc", "auroc_last", "auroc_per_epoch", "ap", "f1_max")
+    names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
     for value, kind in ((0, "normal"), (1, "anomalous")):
         if not np.any(labels == value):
             unlabeled = int(np.sum(labels > 1))
@@ -22,12 +27,15 @@ def detection(scores: np.ndarray, labels: np.ndarray) -> dict:
             return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{more}"}
     scores, labels = scores[:, labels <= 1], labels[labels <= 1]
     auroc = [100 * float(roc_auc_score(labels, s)) for s in scores]
+    last = scores[-LAST_EPOCHS:]
     return {
-        "auroc": float(np.mean(auroc)),
+        "auroc": float(np.mean(auroc[-LAST_EPOCHS:])),
         "auroc_last": auroc[-1],
-        "auroc_per_epoch": auroc,
-        "ap": float(np.mean([100 * average_precision_score(labels, s) for s in scores])),
-        "f1_max": float(np.mean([100 * f1_max(s, labels) for s in scores])),
+        "auroc_by_epoch": [
+            [epoch, value] for epoch, value in zip(epochs or range(1, len(auroc) + 1), auroc, strict=True)
+        ],
+        "ap": float(np.mean([100 * average_precision_score(labels, s) for s in last])),
+        "f1_max": float(np.mean([100 * f1_max(s, labels) for s in last])),
     }
 
 

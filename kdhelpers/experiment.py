@@ -1,7 +1,9 @@
-"""From data to record: one class of a data set, distilled, judged and written down, for each arm that is asked for."""
+"""From data to record: one class of a data set, distilled, judged and written down, for each variant that is asked
+for."""
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from kdhelpers import baselines, data, evaluation, localization, networks, results, training
 from kdhelpers.checkpoints import Checkpoint
 from kdhelpers.errors import InputError
+from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.runs import Run
 from kdhelpers.training import Fit, timed
 
@@ -20,10 +23,10 @@ _INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activ
 def carry_out(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
     """Does what has no record yet, and returns the records of all runs, class by class.
 
-    runs: the arms of one or several data sets, as `parameters.check_arms` gives them. What the arms of a class have in
-    common is computed once: the split, S on it, and the cloner where they differ only in how maps are made. cloners: a
-    record without its trained cloner on this machine is made again. Raises InputError for data or weights that are not
-    there, and where a GPU has not even room for one batch.
+    runs: the variants of one or several data sets, as `parameters.check_variants` gives them. What the variants of a
+    class have in common is computed once: the split, S on it, and the cloner where they differ only in how maps are
+    made. cloners: a record without its trained cloner on this machine is made again. Raises InputError for data or
+    weights that are not there, and where a GPU has not even room for one batch.
     """
     mains = {run.dataset: run for run in reversed(runs)}  # the first run of each data set
     in_order = [
@@ -40,7 +43,7 @@ def carry_out(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
     ]
     shared = _Shared()
     for number, (cls, run) in enumerate(todo):
-        name = " ".join([run.dataset, cls, *([run.arm] if run.arm else [])])
+        name = " ".join([run.dataset, cls, *([run.variant] if run.variant else [])])
         try:
             _record(cls, run, mains[run.dataset], shared, title=f"{name} ({number + 1} of {len(todo)})")
         except KeyboardInterrupt:
@@ -50,7 +53,7 @@ def carry_out(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
 
 
 class _Shared:
-    """What the arms of a class have in common, always the last one only: S, the split, S's activations on it.
+    """What the variants of a class have in common, always the last one only: S, the split, S's activations on it.
 
     Those of training and test images are apart: the classes of a data set may have the same test images.
     """
@@ -91,13 +94,14 @@ def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> No
     source, source_id = shared.source(run.source, run.device)
     checkpoint = Checkpoint(
         run.checkpoint_path(cls),
-        run.parameters(cls) | {"data": split.sha256, "code": results.code_sha256(), "device": str(run.device)},
+        run.parameters(cls) | {"data": split.sha256, "version": METHOD_VERSION, "device": str(run.device)},
     )
     if run.shares_cloner_with(main):
-        cloner, fit = results.load_fit(results.read(main.record_path(cls)), main.cloner_path(cls), run)
+        cloner, fit = main.fit(cls)
+        fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:
         cloner, fit = _distil(run, which, shared, checkpoint, seconds, title)
-    detection = evaluation.detection(fit.scores, split.labels)
+    detection = evaluation.detection(fit.scores, split.labels, fit.scored)
     with timed(seconds, "localize"):
         # Without masks there is nothing to measure, and a few maps are made to be looked at.
         judged = split if split.masks is not None else split.subset(split.spread())
@@ -113,7 +117,7 @@ def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> No
         cloner=cloner,
         detection=detection,
         localization=pixels and {run.method: pixels},
-        trivial=trivial,
+        baselines=trivial,
         seconds=seconds,
         shown=(judged.subset(shown), maps["gaussian"][shown]),
     )

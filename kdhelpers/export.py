@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -224,8 +225,9 @@ def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.nda
         record = json.loads(metadata["record"])
         protocol = Protocol(**record["parameters"]["protocol"])
         like = SimpleNamespace(protocol=protocol, seed=record["seed"], device="cpu")
-        cloner, fit = results.load_fit(record, path, like)
-        return cloner, fit.protocol, record, results.load_pictures(path).pixels, None
+        cloner = results.load_cloner(path, like)
+        protocol = replace(protocol, lam=record["training"]["lambda"])
+        return cloner, protocol, record, results.load_pictures(path).pixels, None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): give a file of results/cloners") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

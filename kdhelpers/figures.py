@@ -275,8 +275,8 @@ def short_name(name: str, most: int = 22) -> str:
 
 
 def name_of(record: dict) -> str:
-    """Class, and arm where there is one, for a legend."""
-    return record["class"] + (f" {record['arm']}" if record["arm"] else "")
+    """Class, and variant where there is one, for a legend."""
+    return record["class"] + (f" {record['variant']}" if record["variant"] else "")
 
 
 def titled(figure: Figure, title: str, remark: str) -> Figure:

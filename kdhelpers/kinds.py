@@ -20,8 +20,8 @@ class Kind(NamedTuple):
 
 
 def kind_of(record: dict) -> Kind:
-    """The kind of a record; an arm with an untrained source is of the kind of the run that it is an arm of."""
-    return Kind(record["parameters"]["kept_under"], record["profile"], record["protocol"])
+    """The kind of a record; a variant with an untrained source is of the kind of the run that it is a variant of."""
+    return Kind(record["parameters"]["source_name"], record["profile"], record["protocol"])
 
 
 def only_one(records: Sequence[dict]) -> Kind | None:
@@ -33,7 +33,7 @@ def only_one(records: Sequence[dict]) -> Kind | None:
 
 
 def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
-    """The records of a profile under RESULTS_DIR by kind, sorted by notebook, data set, class, arm and seed.
+    """The records of a profile under RESULTS_DIR by kind, sorted by notebook, data set, class, variant and seed.
 
     Raises InputError for a file that is no record, or that lies where another one belongs.
     """
@@ -41,9 +41,9 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
     for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
         record = results.read(path)
         kind = kind_of(record)
-        place = results.path_of(results_dir, "records", record | {"kept_under": kind.source}, ".json")
+        place = results.path_of(results_dir, "records", record | {"source_name": kind.source}, ".json")
         if place != path:
             raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
         found.setdefault(kind, []).append(record)
-    order = ("notebook", "dataset", "class", "arm", "seed")
+    order = ("notebook", "dataset", "class", "variant", "seed")
     return {kind: sorted(found[kind], key=lambda r: [str(r[name]) for name in order]) for kind in sorted(found)}

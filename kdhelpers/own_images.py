@@ -70,7 +70,7 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
 
 def auroc_of(record: dict) -> str:
     """AUROC in words, beside what needs no network: the images' mean brightness, and PCA of their pixels."""
-    found, trivial = record["detection"]["auroc"], record["trivial"]
+    found, trivial = record["detection"]["auroc"], record["baselines"]
     if found is None:
         return f"no AUROC: {record['detection']['reason']}"
     alone = [f"{words} {either_way(name, trivial[name]):.1f} %" for name, words in TITLES.items()]

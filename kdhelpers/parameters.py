@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kdhelpers import benchmark, data, layouts, memory, networks, paths, results, samples, writing
-from kdhelpers.ablations import ABLATIONS, DATASETS, Arm, arms_of, main_notebook
+from kdhelpers.ablations import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
 from kdhelpers.errors import InputError
 from kdhelpers.kinds import Kind
 from kdhelpers.protocols import (
@@ -41,8 +41,8 @@ COMMON = (
 )
 OWN = ("TEST_DIR", "TEST_LABEL", "FALSE_ALARMS")
 """Names that only the notebook of one's own images has."""
-OPTIONAL = ("CLASSES", "ARMS", *OWN)
-"""Names that only some notebooks have: CLASSES not for one's own folder, ARMS where there are several."""
+OPTIONAL = ("CLASSES", "VARIANTS", *OWN)
+"""Names that only some notebooks have: CLASSES not for one's own folder, VARIANTS where there are several."""
 PROFILES = ("smoke", "full")
 PEERS = ("stfpm", "patchcore")  # of anomalib, in notebook 30
 
@@ -53,12 +53,13 @@ def check(notebook: str, namespace: dict) -> Run:
     Raises InputError for a name that papermill has injected or a user has typed and that is no parameter, and for a
     value that is not allowed.
     """
-    (run,) = check_arms(notebook, namespace)
+    (run,) = check_variants(notebook, namespace)
     return run
 
 
-def check_arms(notebook: str, namespace: dict) -> list[Run]:
-    """All `Run`s of a notebook from its globals: the arms of each data set, the main run first. Raises as `check`."""
+def check_variants(notebook: str, namespace: dict) -> list[Run]:
+    """All `Run`s of a notebook from its globals: the variants of each data set, the main run first. Raises as
+    `check`."""
     theirs = () if DATASETS[notebook] == ("folder",) else OWN
     allowed = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name not in theirs]
     runs = resolve(notebook, **_given(notebook, namespace, allowed))
@@ -168,7 +169,7 @@ def _refuse_namesake(run: Run) -> None:
 def _refuse_to_replace(runs: list[Run]) -> None:
     """Who is not of its notebook may make a main run that is missing, and must not undo one that was made otherwise."""
     for run in runs:
-        for cls in run.classes if run.arm is None else ():
+        for cls in run.classes if run.variant is None else ():
             path = run.record_path(cls)
             there = results.read(path)["parameters"] if path.is_file() else run.parameters(cls)
             for name, value in run.parameters(cls).items():
@@ -203,12 +204,14 @@ def resolve(notebook: str, **given) -> list[Run]:
     runs = []
     for dataset in datasets:
         if dataset in chosen:
-            runs += _arms(notebook, dataset, given | {name: values[dataset] for name, values in by_dataset.items()})
+            runs += _variants(notebook, dataset, given | {name: values[dataset] for name, values in by_dataset.items()})
     # The main run of an ablation needs no asking for.
-    names = [run.arm or run.label for run in runs if run.arm or notebook not in ABLATIONS]
-    wanted = _some_of("ARMS", given.get("ARMS"), tuple(dict.fromkeys(names)))
-    # The main run of an ablation goes with every arm: it is what the arm is compared with.
-    return [run for run in runs if (run.arm or run.label) in wanted or (run.arm is None and notebook in ABLATIONS)]
+    names = [run.variant or run.label for run in runs if run.variant or notebook not in ABLATIONS]
+    wanted = _some_of("VARIANTS", given.get("VARIANTS"), tuple(dict.fromkeys(names)))
+    # The main run of an ablation goes with every variant: it is what the variant is compared with.
+    return [
+        run for run in runs if (run.variant or run.label) in wanted or (run.variant is None and notebook in ABLATIONS)
+    ]
 
 
 def _by_dataset(name: str, value, datasets: tuple[str, ...], notebook: str) -> dict:
@@ -227,8 +230,8 @@ def _by_dataset(name: str, value, datasets: tuple[str, ...], notebook: str) -> d
     return {dataset: value.get(dataset) for dataset in datasets}
 
 
-def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
-    """The main run of a data set as the parameters have it, and each arm made of it."""
+def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
+    """The main run of a data set as the parameters have it, and each variant made of it."""
     setting = SETTINGS[dataset]
     profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
     smoke = profile == "smoke"
@@ -238,13 +241,13 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
     main = Run(
         notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
         dataset=dataset,
-        arm=None,
+        variant=None,
         label="",
         profile=profile,
         protocol=protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), dataset),
         seed=_whole("SEED", given["SEED"], least=0),
         source=source,
-        kept_under=networks.source_folder(source),
+        source_name=networks.source_folder(source),
         classes=_classes(given.get("CLASSES"), dataset, data_dir, smoke),
         epochs=_whole("EPOCHS", given["EPOCHS"], least=1, default=SMOKE_EPOCHS if smoke else setting.epochs),
         image_size=_whole(
@@ -262,14 +265,14 @@ def _arms(notebook: str, dataset: str, given: dict) -> list[Run]:
         results_dir=_results_dir(given),
         **own,
     )
-    return [_changed(main, arm, notebook) for arm in arms_of(notebook, dataset, main.protocol)]
+    return [_changed(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol)]
 
 
-def _changed(main: Run, arm: Arm, notebook: str) -> Run:
-    if arm.name is None:
-        return replace(main, label=arm.label)
-    protocol = replace(main.protocol, **arm.protocol)
-    return replace(main, notebook=notebook, arm=arm.name, label=arm.label, protocol=protocol, **arm.run)
+def _changed(main: Run, variant: Variant, notebook: str) -> Run:
+    if variant.name is None:
+        return replace(main, label=variant.label)
+    protocol = replace(main.protocol, **variant.protocol)
+    return replace(main, notebook=notebook, variant=variant.name, label=variant.label, protocol=protocol, **variant.run)
 
 
 def _source(given: str, profile: str) -> str:

@@ -16,7 +16,7 @@ from kdhelpers.ablations import ABLATIONS
 from kdhelpers.commands import command_for
 from kdhelpers.evaluation import AUPRO_LIMIT
 from kdhelpers.kinds import Kind, only_one
-from kdhelpers.protocols import LAST_EPOCHS, SEEDS
+from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS
 from kdhelpers.published import TABLES, doubtful_means
 from kdhelpers.writing import written_at_once
 
@@ -48,10 +48,10 @@ _ABLATIONS = {
 }
 _GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of these becomes rows of their own
 _TEXT = {  # columns that are not numbers; those of long texts may break
-    **dict.fromkeys(("row", "class", "method", "arm", "Gaussian", "dataset", "data set"), "text"),
+    **dict.fromkeys(("row", "class", "method", "variant", "Gaussian", "dataset", "data set"), "text"),
     **dict.fromkeys(("device", "made by", "working tree", "source", "python"), "text"),
     **dict.fromkeys(("deviates in", "notebook", "platform", "packages"), "text long"),
-    **dict.fromkeys(("data sha256", "code sha256", "commit", "sha256"), "text code"),
+    **dict.fromkeys(("data sha256", "commit", "sha256"), "text code"),
     "command": "text code long",
 }
 
@@ -79,7 +79,7 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
         doubtful=_table(doubtful_means().replace({"dataset": tables.NAMES}).rename(columns={"dataset": "data set"})),
         rule={"slack": cells.SLACK, "near": cells.NEAR, "seeds": SEEDS, "last": LAST_EPOCHS, "aupro": AUPRO_LIMIT},
         confidence=comparisons.CONFIDENCE,
-        code_sha256=results.code_sha256(),
+        method_version=METHOD_VERSION,
     )
 
 
@@ -112,7 +112,7 @@ def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
         "cells": _table(_commands(listed)),
         "ablations": list(_ablations(records)),
         "extras": {name: _table(make(records)) for name, make in extras},
-        "other_code": _other_code(records),
+        "another_version": _another_version(records),
         "provenance": _provenance(records),
     }
 
@@ -158,18 +158,18 @@ def _commands(of_article: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ablations(records: Sequence[dict]) -> Iterator[dict]:
-    """Each ablation with its tables by metric, for the classes that have an arm beside the main run."""
-    like = next((record for record in records if record["arm"] is None), None)
+    """Each ablation with its tables by metric, for the classes that have a variant beside the main run."""
+    like = next((record for record in records if record["variant"] is None), None)
     for notebook in ABLATIONS:
-        frame, left_out = comparisons.arms_frame(notebook, records)
+        frame, left_out = comparisons.variants_frame(notebook, records)
         of_metrics = []
         for metric, title in comparisons.METRICS.items():
             there = frame.dropna(subset=metric)
-            arms = there[~there["main"].astype(bool)]
-            wanted = set(zip(arms["dataset"], arms["class"], strict=True))
+            variants = there[~there["main"].astype(bool)]
+            wanted = set(zip(variants["dataset"], variants["class"], strict=True))
             compared = [record for record in records if (record["dataset"], record["class"]) in wanted]
             if compared:
-                beside = tables.arms_beside(notebook, compared, metric)
+                beside = tables.variants_beside(notebook, compared, metric)
                 by_class = tables.ablation(notebook, compared, metric)
                 of_metrics.append((title, _table(beside), _table(by_class)))
         command = command_for(notebook, None, None, [], like)
@@ -177,7 +177,7 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
         yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words
 
 
-def _other_code(records: Sequence[dict]) -> dict:
+def _another_version(records: Sequence[dict]) -> dict:
     """How many records were not made by the code that makes the page, and by notebook."""
     other = [r["notebook"] for r in records if results.is_stale(r)]
     return {"count": len(other), "notebooks": {name: other.count(name) for name in sorted(set(other))}}
@@ -195,20 +195,22 @@ def _provenance(records: Sequence[dict]) -> list[tuple[str, dict]]:
 
     def code(record: dict) -> dict:
         made = record["environment"]
-        by = "other code" if results.is_stale(record) else "this code"
+        by = "another version" if results.is_stale(record) else "this version"
         tree = {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]]
-        found = {"made by": by, "code sha256": made["code_sha256"], "commit": made["commit"] or "unknown"}
+        found = {"made by": by, "method version": made["method_version"], "commit": made["commit"] or "unknown"}
         return found | {"working tree": tree}
 
     def environment(record: dict) -> dict:
         made = record["environment"]
         packages = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
-        return {name: made[name] for name in ("python", "platform", "device", "threads")} | {"packages": packages}
+        return {name: made[name] for name in ("python", "platform", "device", "precision", "threads")} | {
+            "packages": packages
+        }
 
     return [
         ("Source network", _grouped(records, source, "notebook")),
         ("Data: SHA-256 over the names and contents of all files used", _grouped(records, data, "class")),
-        ("Code: SHA-256 over the modules that decide a number", _grouped(records, code, "notebook")),
+        ("Code", _grouped(records, code, "notebook")),
         ("Environment", _grouped(records, environment)),
     ]
 
@@ -255,7 +257,7 @@ def _style(column: str, line: dict) -> str:
     if column == "verdict" or (str(line.get("row", "")).strip().startswith("verdict") and value in VERDICTS):
         return "number verdict " + ("none" if value == tables.NOTHING else str(value))
     if column == "made by":
-        return "text verdict " + ("off" if value == "other code" else "inside")
+        return "text verdict " + ("off" if value == "another version" else "inside")
     return _TEXT.get(column, "number")
 
 

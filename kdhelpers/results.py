@@ -1,11 +1,9 @@
-"""Records: one JSON file for each (notebook, data set, class, arm, seed), and the trained cloner beside it.
+"""Records: one JSON file for each (notebook, data set, class, variant, seed), and the trained cloner beside it.
 
 Tables read records and nothing else. A record is written at once or not at all; it says which source, data, protocol,
 seed and code it came from. Numbers that are shares are in per cent, as in the article.
 """
 
-import functools
-import hashlib
 import json
 import platform
 import resource
@@ -17,56 +15,31 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
 from kdhelpers import networks, paths
 from kdhelpers.errors import InputError
+from kdhelpers.protocols import METHOD_VERSION, Protocol
 from kdhelpers.training import Fit
 from kdhelpers.writing import written_at_once
 
-SCHEMA = 1
-STALE = "†"  # beside a number that records of other code had a part in
+SCHEMA = 2
+STALE = "†"  # beside a number that records of another method version had a part in
 _FIELDS = frozenset(
-    "schema notebook dataset class arm seed profile protocol source parameters deviations data training detection "
-    "localization trivial seconds peak_memory_mb environment".split()
+    "schema notebook dataset class variant seed profile protocol source parameters deviations data training detection "
+    "localization baselines seconds peak_memory_mb environment".split()
 )
 _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
-# The modules that decide a number: a change in any of them makes a record stale, a change of a picture does not.
-_DECISIVE = (
-    "baselines",
-    "data",
-    "downloads",
-    "drawing",
-    "evaluation",
-    "experiment",
-    "images",
-    "layouts",
-    "localization",
-    "losses",
-    "networks",
-    "protocols",
-    "samples",
-    "training",
-)
 
 
-@functools.cache
-def code_sha256() -> str:
-    """SHA-256 over the modules of kdhelpers that decide a number."""
-    folder = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in _DECISIVE:
-        digest.update(name.encode() + b"\0" + (folder / f"{name}.py").read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def save(run, cls, *, source, split, fit, cloner, detection, localization, trivial, seconds, shown) -> dict:
-    """Writes the cloner with its test scores and a few maps, then the record, and returns the record.
+def save(run, cls, *, source, split, fit, cloner, detection, localization, baselines, seconds, shown) -> dict:
+    """Writes the cloner with a few maps, the predictions and, last, the record, which it returns.
 
     run: `runs.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
-    metrics}} or None. trivial: as `baselines.trivial` gives it. seconds: wall times by name. shown: a `data.Split` of
+    metrics}} or None. baselines: as `baselines.trivial` gives it. seconds: wall times by name. shown: a `data.Split` of
     the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite: such a
     thing is no result.
     """
@@ -75,7 +48,7 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
         "notebook": run.notebook,
         "dataset": run.dataset,
         "class": cls,
-        "arm": run.arm,
+        "variant": run.variant,
         "seed": run.seed,
         "profile": run.profile,
         "protocol": run.protocol.name,
@@ -98,7 +71,7 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
         },
         "detection": detection,
         "localization": localization,
-        "trivial": trivial,
+        "baselines": baselines,
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | seconds).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
         "environment": environment(run.device)
@@ -110,22 +83,36 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, trivi
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
-    tensors |= {"scores": torch.from_numpy(fit.scores)} | _pictures(*shown)
+    tensors |= _pictures(*shown)
     metadata = {"record": text, "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
     with written_at_once(run.cloner_path(cls)) as temporary:
         temporary.write_bytes(to_bytes(tensors, metadata))
+    with written_at_once(run.predictions_path(cls)) as temporary:
+        _predictions(split, fit).to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
     with written_at_once(run.record_path(cls)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
 
 
-def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
-    """Where the record, or in the folder "cloners" the cloner, of one (notebook, data set, class, arm, seed) lies.
+def _predictions(split, fit: Fit) -> pd.DataFrame:
+    """A row for each test image: its name, label, kind, and its score after each of the scored epochs."""
+    scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
+    return pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
 
-    record: as `save` makes it, or only its names: kept_under, profile, protocol, notebook, dataset, class, arm, seed.
+
+def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
+    """Where the record, or in the folder "cloners" the cloner, of one (notebook, data set, class, variant, seed) lies.
+
+    record: as `save` makes it, or only its names: source_name, profile, protocol, notebook, dataset, class, variant,
+    seed.
     """
-    parts = [record["dataset"], record["class"], *([record["arm"]] if record["arm"] else []), f"seed{record['seed']}"]
-    place = [record[name] for name in ("kept_under", "profile", "protocol", "notebook")]
+    parts = [
+        record["dataset"],
+        record["class"],
+        *([record["variant"]] if record["variant"] else []),
+        f"seed{record['seed']}",
+    ]
+    place = [record[name] for name in ("source_name", "profile", "protocol", "notebook")]
     return Path(results_dir, folder, *place, "-".join(parts) + suffix)
 
 
@@ -141,7 +128,7 @@ def read(path: Path) -> dict:
 
 
 def is_current(path: Path, parameters: dict) -> bool:
-    """True when a record is there that was made by this code with these parameters."""
+    """True when a record is there that was made by this version of the method with these parameters."""
     if not path.is_file():
         return False
     record = read(path)
@@ -149,8 +136,8 @@ def is_current(path: Path, parameters: dict) -> bool:
 
 
 def is_stale(record: dict) -> bool:
-    """True for a record made by other code than this: nothing says that its numbers would come out again."""
-    return record["environment"]["code_sha256"] != code_sha256()
+    """True for a record of another version of the method: its numbers may not come out again."""
+    return record["environment"]["method_version"] != METHOD_VERSION
 
 
 def mark(records: Iterable[dict]) -> str:
@@ -158,21 +145,32 @@ def mark(records: Iterable[dict]) -> str:
     return f" {STALE}" if any(map(is_stale, records)) else ""
 
 
-def load_fit(record: dict, path: Path, run) -> tuple[torch.nn.Sequential, Fit]:
-    """The trained cloner of `record` in eval mode on the run's device, and its `Fit`, as `save` left them at `path`.
-
-    The fit has the run's protocol, with the λ of the training; `seconds` is empty, since nothing was trained.
-    """
+def load_cloner(path: Path, run) -> torch.nn.Sequential:
+    """The trained cloner at `path` in eval mode, on the run's device."""
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith("cloner.")]  # noqa: SIM118 - not a dict
         state = {name.removeprefix("cloner."): file.get_tensor(name) for name in names}
-        scores = file.get_tensor("scores").numpy()
     cloner = networks.make_cloner(run.protocol, run.seed)
     cloner.load_state_dict(state)
+    return cloner.eval().to(run.device)
+
+
+def load_fit(record: dict, predictions: Path, protocol: Protocol) -> Fit:
+    """The `Fit` of a record and the predictions saved with it; `protocol` gets the λ of the training.
+
+    `seconds` is empty, since nothing was trained.
+    """
+    scores = pd.read_csv(predictions).filter(like="epoch ")
     training = record["training"]
-    protocol = replace(run.protocol, lam=training["lambda"])
-    fit = Fit(protocol, training["loss"], training["loss_val"], training["loss_dir"], {}, scores)
-    return cloner.eval().to(run.device), fit
+    return Fit(
+        replace(protocol, lam=training["lambda"]),
+        training["loss"],
+        training["loss_val"],
+        training["loss_dir"],
+        seconds={},
+        scored=[int(name.removeprefix("epoch ")) for name in scores],
+        scores=scores.to_numpy(np.float32).T,
+    )
 
 
 @dataclass(frozen=True)
@@ -228,10 +226,11 @@ def environment(device: torch.device) -> dict:
     return {
         "commit": git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
-        "code_sha256": code_sha256(),
+        "method_version": METHOD_VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "precision": "float32",
         "threads": torch.get_num_threads(),
         "packages": {name: import_module(name).__version__ for name in _PACKAGES},
     }

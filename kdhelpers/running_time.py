@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdhelpers import results
-from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Arm, arms_of
+from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.article_figures import in_style
 from kdhelpers.benchmark import Case
-from kdhelpers.protocols import LAST_EPOCHS, SEEDS, SETTINGS, protocol_for
+from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
 from kdhelpers.published import NAMES
 from kdhelpers.writing import written_at_once
 
@@ -176,14 +176,14 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     rows = []
     for notebook, datasets in DATASETS.items():
         for dataset in datasets if datasets != ("folder",) else ():
-            arms = arms_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
+            variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
             count = _SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
-            costs = [_cost(measured, machine, dataset, arm) for arm in arms]
+            costs = [_cost(measured, machine, dataset, variant) for variant in variants]
             ours, other = (count * sum(cost[name] for cost in costs) / 3600 for name in ("ours", "plain"))
             notes = list(dict.fromkeys(note for cost in costs for note in cost["notes"]))
             rows.append(
                 {"notebook": notebook, "data set": NAMES[dataset], "px": SETTINGS[dataset].image_size}
-                | {"records": len(arms) * count, "ours (h)": ours, "plain (h)": other, "times faster": other / ours}
+                | {"records": len(variants) * count, "ours (h)": ours, "plain (h)": other, "times faster": other / ours}
                 | {"basis": "extrapolated" if notes else "measured", "from": "; ".join(notes)}
             )
     frame = pd.DataFrame(rows)
@@ -193,24 +193,24 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     return pd.concat([frame, pd.DataFrame([total])]).astype({"px": "Int64", "records": int}).reset_index(drop=True)
 
 
-def _cost(measured: Measured, machine: dict, dataset: str, arm: Arm) -> dict:
+def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> dict:
     """Seconds of ours and plain for one class and seed, and what of it is no measurement."""
     setting, (_, tests, masked) = SETTINGS[dataset], _SETS[dataset]
-    px = arm.run.get("image_size", setting.image_size)
+    px = variant.run.get("image_size", setting.image_size)
     near = min(measured, key=lambda size: abs(np.log(size / px)))
     found, scale = measured[near], (px / near) ** 2
     notes = [] if px == near else [f"{px} px from {near} px"]
     images, epochs, case = setting.images, setting.epochs, found["case"]
     ours = other = 0.0
-    after_training = set(arm.protocol) <= set(AFTER_TRAINING) and set(arm.run) <= {"method"}
-    if arm.name is None or not after_training:
-        wider = arm.protocol.get("width") == "equal"
+    after_training = set(variant.protocol) <= set(AFTER_TRAINING) and set(variant.run) <= {"method"}
+    if variant.name is None or not after_training:
+        wider = variant.protocol.get("width") == "equal"
         operations = found["operations"]
         factor = operations["source"]["training"] / operations["cloner"]["training"] if wider else 1
         notes += ["an equal cloner by its operations"] if wider else []
-        notes += ["each arm as the main run"] if arm.name and not wider else []
+        notes += ["each variant as the main run"] if variant.name and not wider else []
         s_once = found["source_cache_seconds"] / case["images"]
-        kept = images * found["source_cache_bytes"] * scale <= machine["free"] / 2 and not arm.run.get("augment")
+        kept = images * found["source_cache_bytes"] * scale <= machine["free"] / 2 and not variant.run.get("augment")
         notes += [] if kept else ["S in every epoch, by its time on an image"]
         step = factor / found["training"]["ours"]
         # The scores of test images are a forward pass of C, a third of the work of a step.
@@ -222,7 +222,7 @@ def _cost(measured: Measured, machine: dict, dataset: str, arm: Arm) -> dict:
         detection = min(one["plain"] for one in found["detection"].values()) / 1000
         other += images * epochs * plain_step + (epochs // 10 + 1) * tests * detection
     if masked:
-        method, maps = arm.run.get("method", "gradients"), found["localization"]
+        method, maps = variant.run.get("method", "gradients"), found["localization"]
         extra = masked / maps[method]["ours"] - masked / maps["gradients"]["ours"]
         ours += found["category"]["ours"] + max(extra, 0) + found["aupro"]["ours"]
         other += found["category"]["plain"]
@@ -254,6 +254,6 @@ def is_current(path: Path, cases: list[Case]) -> bool:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         same = record["cases"] == json.loads(json.dumps([case.parameters() for case in cases]))
-        return same and record["environment"]["code_sha256"] == results.code_sha256()
+        return same and record["environment"]["method_version"] == METHOD_VERSION
     except (OSError, ValueError, KeyError, TypeError):  # none there, or not one of these: it is measured again
         return False

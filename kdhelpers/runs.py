@@ -1,4 +1,4 @@
-"""A run: everything in force for one arm of one data set, where its records lie, and what is left to do of it."""
+"""A run: everything in force for one variant of one data set, where its records lie, and what is left to do of it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,17 +13,17 @@ from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SE
 
 @dataclass(frozen=True)
 class Run:
-    """Everything in force for one arm of one data set: its classes, one after the other, with one seed."""
+    """Everything in force for one variant of one data set: its classes, one after the other, with one seed."""
 
     notebook: str  # whose records these are
     dataset: str
-    arm: str | None
-    label: str  # of the arm, in tables and figures
+    variant: str | None
+    label: str  # of the variant, in tables and figures
     profile: str
     protocol: Protocol
     seed: int
     source: str  # "imagenet", "untrained" or a path
-    kept_under: str  # the name of the source whose records these lie among
+    source_name: str  # the name of the source whose records these lie among
     classes: tuple[str, ...]
     epochs: int
     image_size: int
@@ -46,11 +46,14 @@ class Run:
     def cloner_path(self, cls: str) -> Path:
         return self._path("cloners", cls, ".safetensors")
 
+    def predictions_path(self, cls: str) -> Path:
+        return self._path("cloners", cls, ".predictions.csv.gz")
+
     def checkpoint_path(self, cls: str) -> Path:
         return self._path("checkpoints", cls, ".pt")
 
     def _path(self, kind: str, cls: str, suffix: str) -> Path:
-        names = ("kept_under", "profile", "notebook", "dataset", "arm", "seed")
+        names = ("source_name", "profile", "notebook", "dataset", "variant", "seed")
         record = {name: getattr(self, name) for name in names} | {"protocol": self.protocol.name, "class": cls}
         return results.path_of(self.results_dir, kind, record, suffix)
 
@@ -58,10 +61,10 @@ class Run:
         """What decides the numbers of one record; a record made with other values is stale."""
         return {
             "class": cls,
-            "arm": self.arm,
+            "variant": self.variant,
             "seed": self.seed,
             "source": networks.source_folder(self.source),
-            "kept_under": self.kept_under,
+            "source_name": self.source_name,
             "epochs": self.epochs,
             "image_size": self.image_size,
             "batch_size": self.batch_size,
@@ -72,12 +75,12 @@ class Run:
         } | ({"test_label": self.test_label} if self.dataset == "folder" else {})
 
     def shares_cloner_with(self, main: "Run") -> bool:
-        """True for an arm that differs from the run `main` only in what is done with the trained cloner."""
+        """True for a variant that differs from the run `main` only in what is done with the trained cloner."""
         settled = {name: getattr(main.protocol, name) for name in AFTER_TRAINING}
         alike = replace(self, protocol=replace(self.protocol, **settled), method=main.method)
-        if self.dataset != main.dataset or self.arm == main.arm:
+        if self.dataset != main.dataset or self.variant == main.variant:
             return False
-        return alike.parameters("") | {"arm": main.arm} == main.parameters("")
+        return alike.parameters("") | {"variant": main.variant} == main.parameters("")
 
     def load(self, cls: str, image_size: int | None = None, normal_test: int | None = None) -> data.Split:
         """Training and test images of a class, on the device; of this run's size and split unless told otherwise."""
@@ -104,7 +107,7 @@ class Run:
             now = data.fingerprint(self.data_dir, seed=self.seed, test_dir=self.test_dir, test_label=self.test_label)
             if results.read(self.record_path(cls))["data"]["sha256"] != now:
                 return True
-        return cloner and not self.cloner_path(cls).is_file()
+        return cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file())
 
     def records(self) -> list[dict]:
         """The records of all classes, in order."""
@@ -112,7 +115,9 @@ class Run:
 
     def fit(self, cls: str) -> tuple:
         """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
-        return results.load_fit(results.read(self.record_path(cls)), self.cloner_path(cls), self)
+        record = results.read(self.record_path(cls))
+        fit = results.load_fit(record, self.predictions_path(cls), self.protocol)
+        return results.load_cloner(self.cloner_path(cls), self), fit
 
     @property
     def work(self) -> float:
@@ -128,7 +133,7 @@ class Run:
     def deviations(self) -> list[str]:
         """What differs from the article and its released code; [] when nothing does."""
         setting, own = SETTINGS[self.dataset], self.dataset == "folder"
-        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.kept_under, "imagenet")]
+        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.source_name, "imagenet")]
         if not own:  # for one's own images the article sets neither
             compared = [
                 ("epochs", self.epochs, setting.epochs),
@@ -158,7 +163,7 @@ def summary(runs: Sequence[Run]) -> str:
     first = runs[0]
     pending = sum(run.is_pending(cls) for run in runs for cls in run.classes)
     count = sum(len(run.classes) for run in runs)
-    lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.kept_under}, on {first.device}"]
+    lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
     for run in runs:
         if run.dataset not in [before.dataset for before in runs[: runs.index(run)]]:
             lines += [f"{run.dataset}, classes {', '.join(run.classes)}; {run.image_size} px, {run.epochs} epochs"]

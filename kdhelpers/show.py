@@ -55,7 +55,7 @@ def beside_article(records: list[dict], number: int) -> Table:
     if len(alike) == 1:
         note = f"Deviates from the article: {frame['deviates'].iloc[0]}."
     else:
-        names = frame["class"] + (" " + frame["arm"] if "arm" in frame else "")
+        names = frame["class"] + (" " + frame["variant"] if "variant" in frame else "")
         said = [f"{', '.join(names[rows].str.strip())}: {words}" for words, rows in alike.groups.items()]
         note = f"Deviates from the article: {'. '.join(said)}."
     return table(frame.drop(columns="deviates"), note=note)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdhelpers.ablations import ABLATIONS, arms_of, main_notebook
+from kdhelpers.ablations import ABLATIONS, main_notebook, variants_of
 from kdhelpers.baselines import TITLES, either_way
 from kdhelpers.cells import MEAN, cells, value_of
-from kdhelpers.comparisons import METRICS, arms_frame, paired
+from kdhelpers.comparisons import METRICS, paired, variants_frame
 from kdhelpers.data import MVTEC
 from kdhelpers.kinds import Kind, only_one
-from kdhelpers.protocols import protocol_for
+from kdhelpers.protocols import LAST_EPOCHS, protocol_for
 from kdhelpers.published import NAMES, TABLES, as_printed, published
 from kdhelpers.results import STALE, mark
 from kdhelpers.writing import written_at_once
@@ -33,7 +33,7 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
     paper = published(table)
     rows = []
     for record in records:
-        method = "ours+aug" if record["arm"] == "augmented" else "ours"
+        method = "ours+aug" if record["variant"] == "augmented" else "ours"
         same = (paper["dataset"] == record["dataset"]) & (paper["class"] == record["class"])
         cell = paper[same & (paper["method"] == method)]
         value, std = cell[["value", "std"]].iloc[0] if len(cell) else (None, None)
@@ -41,7 +41,7 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
         rows.append(
             {
                 "class": record["class"],
-                "arm": record["arm"] or "",
+                "variant": record["variant"] or "",
                 "seed": record["seed"],
                 "ours": ours,
                 "article": value,
@@ -52,7 +52,7 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
             | {"deviates": "; ".join(record["deviations"]) or "in nothing"}
         )
     frame = pd.DataFrame(rows)
-    return frame.drop(columns="arm") if (frame["arm"] == "").all() else frame
+    return frame.drop(columns="variant") if (frame["variant"] == "").all() else frame
 
 
 def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
@@ -111,20 +111,28 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
 
 def metrics(records: Sequence[dict]) -> pd.DataFrame:
-    """What the article leaves out of its main runs: AUROC, AP and F1-max, a row for each data set, class and arm.
+    """What the article leaves out of its main runs: AUROC, AP and F1-max, a row for each data set, class and variant.
 
     "best of the last ten" is what choosing the epoch on the test set would have reported, among the ten that there are.
     """
     rows = []
-    for (dataset, cls, arm), group in _groups(_main(records)):
-        best = [max(r["detection"]["auroc_per_epoch"] or [np.nan]) for r in group]
+    for (dataset, cls, variant), group in _groups(_main(records)):
+        best = [
+            max([value for _, value in r["detection"]["auroc_by_epoch"] or []][-LAST_EPOCHS:], default=np.nan)
+            for r in group
+        ]
         rows.append(
-            {"data set": _title(dataset), "class": _title(cls) + mark(group), "arm": arm or "", "seeds": len(group)}
+            {
+                "data set": _title(dataset),
+                "class": _title(cls) + mark(group),
+                "variant": variant or "",
+                "seeds": len(group),
+            }
             | {name: _mean_std([r["detection"][key] for r in group]) for key, name in _DETECTION.items()}
             | {"last epoch": _mean_std([r["detection"]["auroc_last"] for r in group])}
             | {"best of the last ten": _mean_std(best)}
         )
-    return _without_empty(pd.DataFrame(rows), "arm")
+    return _without_empty(pd.DataFrame(rows), "variant")
 
 
 _DETECTION = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max"}
@@ -156,38 +164,38 @@ _LOCALIZATION = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all imag
 
 
 def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """An ablation class by class: a column for each arm, mean ± standard deviation over seeds; text.
+    """An ablation class by class: a column for each variant, mean ± standard deviation over seeds; text.
 
     metric: one of `comparisons.METRICS`. In brackets how many seeds where there are fewer than of the main run.
     """
-    frame, _ = arms_frame(notebook, records)
+    frame, _ = variants_frame(notebook, records)
     frame = frame.dropna(subset=metric)
     rows = []
     groups = frame.groupby(["dataset", "class"], sort=False)
     for (dataset, cls), part in sorted(groups, key=lambda group: (list(NAMES).index(group[0][0]), in_order(*group[0]))):
-        most = part.groupby("arm").size().max()
+        most = part.groupby("variant").size().max()
         row = {"data set": _title(dataset), "class": _title(cls), "seeds": most}
-        for arm, of_arm in part.groupby("arm", sort=False):
-            fewer = f" ({len(of_arm)})" if len(of_arm) < most else ""
-            row[arm] = _mean_std(of_arm[metric]) + fewer + (f" {STALE}" if of_arm["stale"].any() else "")
+        for variant, of_variant in part.groupby("variant", sort=False):
+            fewer = f" ({len(of_variant)})" if len(of_variant) < most else ""
+            row[variant] = _mean_std(of_variant[metric]) + fewer + (f" {STALE}" if of_variant["stale"].any() else "")
         rows.append(row)
     return pd.DataFrame(rows).fillna(NOTHING)
 
 
-def arms_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """The arms of an ablation below each other, a row for each data set and arm, against its main run; text.
+def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
+    """The variants of an ablation below each other, a row for each data set and variant, against its main run; text.
 
     The mean over classes ± the standard deviation over seeds, and beside it the main run's over the same classes and
     seeds, with what `comparisons.paired` says of the difference. A main run's own row has all of its classes and seeds.
     """
-    frame, _ = arms_frame(notebook, records)
+    frame, _ = variants_frame(notebook, records)
     frame = frame.dropna(subset=metric)
     pairs = paired(frame, metric)
     rows = []
-    for (dataset, arm), part in frame.groupby(["dataset", "arm"], sort=False):
-        behind = frame[(frame["dataset"] == dataset) & (frame["main"] | (frame["arm"] == arm))]
-        row = {"data set": _title(dataset), "arm": arm + (f" {STALE}" if behind["stale"].any() else "")}
-        pair = pairs[(pairs["dataset"] == dataset) & (pairs["arm"] == arm)]
+    for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):
+        behind = frame[(frame["dataset"] == dataset) & (frame["main"] | (frame["variant"] == variant))]
+        row = {"data set": _title(dataset), "variant": variant + (f" {STALE}" if behind["stale"].any() else "")}
+        pair = pairs[(pairs["dataset"] == dataset) & (pairs["variant"] == variant)]
         if len(pair):
             one = pair.iloc[0]
             row |= {"classes": one["classes"], "seeds": one["seeds"]}
@@ -196,16 +204,16 @@ def arms_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -
             if one["seeds"] > 1:
                 row["95 % interval"] = f"{one['low']:+z.2f} to {one['high']:+z.2f}"
                 row["p (Wilcoxon)"] = f"{one['p']:.3g} (n = {one['seeds']})"
-        else:  # the main run, or an arm that has nothing to be compared with
+        else:  # the main run, or a variant that has nothing to be compared with
             means = part.groupby("seed")[metric].mean()
             row |= {"classes": part["class"].nunique(), "seeds": len(means), METRICS[metric]: _mean_std(means)}
         rows.append(row)
-    columns = ["data set", "arm", "classes", "seeds", METRICS[metric], "main run", "difference"]
+    columns = ["data set", "variant", "classes", "seeds", METRICS[metric], "main run", "difference"]
     return pd.DataFrame(rows).reindex(columns=[*columns, "95 % interval", "p (Wilcoxon)"]).astype(object).fillna("")
 
 
 def changes(runs: Sequence) -> pd.DataFrame:
-    """What each arm of `parameters.check_arms` changes in its data set's main run, a row each."""
+    """What each variant of `parameters.check_variants` changes in its data set's main run, a row each."""
     mains = {run.dataset: run for run in reversed(runs)}
     rows = []
     for run in runs:
@@ -214,28 +222,32 @@ def changes(runs: Sequence) -> pd.DataFrame:
             f"{name}: {getattr(of, name)} → {getattr(to, name)}"
             for of, to in ((main.protocol, run.protocol), (main, run))
             for name in (*type(of).__dataclass_fields__,)
-            if getattr(of, name) != getattr(to, name) and name not in ("protocol", "arm", "label", "notebook")
+            if getattr(of, name) != getattr(to, name) and name not in ("protocol", "variant", "label", "notebook")
         ]
-        nothing = f"nothing: the run of {main.notebook}" if run.arm is None else "nothing: so it is already"
+        nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: so it is already"
         words = "; ".join(changed) or nothing
-        rows.append({"data set": _title(run.dataset), "arm": run.label, "in ARMS": run.arm or "", "changes": words})
+        rows.append(
+            {"data set": _title(run.dataset), "variant": run.label, "in VARIANTS": run.variant or "", "changes": words}
+        )
     return pd.DataFrame(rows)
 
 
 def running_time(records: Sequence[dict]) -> pd.DataFrame:
-    """Seconds for one class and seed, the mean over all of an arm, and its peak memory in MB."""
+    """Seconds for one class and seed, the mean over all of a variant, and its peak memory in MB."""
     only_one(records)
     rows = []
     groups: dict[tuple, list[dict]] = {}
     for record in records:
         px = record["parameters"]["image_size"]
-        key = record["notebook"], list(NAMES).index(record["dataset"]), record["arm"] or "", px
+        key = record["notebook"], list(NAMES).index(record["dataset"]), record["variant"] or "", px
         groups.setdefault(key, []).append(record)
     for (notebook, _, _, px), group in sorted(groups.items()):
         first = group[0]
-        arms = arms_of(notebook, first["dataset"], protocol_for(first["protocol"], first["dataset"]))
-        label = next((arm.label for arm in arms if arm.name == first["arm"]), first["arm"]) + mark(group)
-        row = {"notebook": notebook, "data set": _title(first["dataset"]), "arm": label, "records": len(group)}
+        variants = variants_of(notebook, first["dataset"], protocol_for(first["protocol"], first["dataset"]))
+        label = next(
+            (variant.label for variant in variants if variant.name == first["variant"]), first["variant"]
+        ) + mark(group)
+        row = {"notebook": notebook, "data set": _title(first["dataset"]), "variant": label, "records": len(group)}
         row |= {"px": px, "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}
         for name in ("data", "source", "train", "detect", "localize"):
             row[f"{name} (s)"] = f"{np.mean([r['seconds'].get(name, 0) for r in group]):.1f}"
@@ -249,7 +261,7 @@ def running_time(records: Sequence[dict]) -> pd.DataFrame:
 def write_all(records: Sequence[dict], folder: Path) -> None:
     """Writes Tables 1 to 6 and what the article leaves out to `folder`, as csv, md and tex each.
 
-    table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and by arm.
+    table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and by variant.
     """
     kind = only_one(records)
     shutil.rmtree(folder, ignore_errors=True)  # none of another kind is left beside these
@@ -263,7 +275,12 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
             by_class = ablation(notebook, records, metric)
             if len(by_class):
                 write(by_class, f"{notebook}_{metric}", folder / "ablations", kind)
-                write(arms_beside(notebook, records, metric), f"{notebook}_{metric}_arms", folder / "ablations", kind)
+                write(
+                    variants_beside(notebook, records, metric),
+                    f"{notebook}_{metric}_variants",
+                    folder / "ablations",
+                    kind,
+                )
 
 
 def write(wide: pd.DataFrame, stem: str, folder: Path, kind: Kind | None, numbers: pd.DataFrame | None = None) -> None:
@@ -328,13 +345,13 @@ def _trivial_lines(part: pd.DataFrame, column: str, records: Sequence[dict]) -> 
 
 def _trivial_value(records: Sequence[dict], dataset: str, cls: str, name: str) -> float | None:
     """The mean over seeds, then the sign that separates better: one sign for a class, not one for each seed."""
-    main = [r for r in records if (r["notebook"], r["class"], r["arm"]) == (main_notebook(dataset), cls, None)]
-    mean = _mean_of([r["trivial"][name] for r in main])
+    main = [r for r in records if (r["notebook"], r["class"], r["variant"]) == (main_notebook(dataset), cls, None)]
+    mean = _mean_of([r["baselines"][name] for r in main])
     return either_way(name, mean)
 
 
 def _trivial_of(record: dict) -> dict[str, float | None]:
-    return {title: either_way(name, record["trivial"][name]) for name, title in TITLES.items()}
+    return {title: either_way(name, record["baselines"][name]) for name, title in TITLES.items()}
 
 
 def _mean_of(values: Sequence[float | None]) -> float | None:
@@ -350,11 +367,11 @@ def _is_main_or_14(record: dict) -> bool:
 
 
 def _groups(records: Sequence[dict]) -> list[tuple[tuple, list[dict]]]:
-    """Records by (data set, class, arm), in the order of the article's tables."""
+    """Records by (data set, class, variant), in the order of the article's tables."""
     only_one(records)
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        groups.setdefault((record["dataset"], record["class"], record["arm"]), []).append(record)
+        groups.setdefault((record["dataset"], record["class"], record["variant"]), []).append(record)
     order = {dataset: i for i, dataset in enumerate(NAMES)}
     return sorted(groups.items(), key=lambda item: (order[item[0][0]], *in_order(*item[0][:2]), str(item[0][2] or "")))
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from kdhelpers.checkpoints import Checkpoint
 from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, value_loss
 from kdhelpers.networks import SourceActivations, critical_points
-from kdhelpers.protocols import LAST_EPOCHS, Protocol
+from kdhelpers.protocols import LAST_EPOCHS, SCORED_EVERY, Protocol
 
 _EXPLODED = 1000  # times the loss of the first step: no training comes back from there
 
@@ -30,7 +30,8 @@ class Fit:
     loss_val: list[float]  # L_val
     loss_dir: list[float]  # L_dir
     seconds: dict[str, float]  # wall time of "train" and of "detect", the scoring of the test images
-    scores: np.ndarray  # float32 (at most LAST_EPOCHS, number of test images): scores after each of the last epochs
+    scored: list[int]  # the epochs after which the test images were scored: every tenth one and the last ten
+    scores: np.ndarray  # float32 (len(scored), number of test images)
 
 
 @contextmanager
@@ -42,12 +43,13 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch, and asks cuDNN for repeatable kernels."""
+    """Seeds Python, numpy and torch, and asks for repeatable kernels in full float32."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
 
 
 def has_converged(loss: list[float]) -> bool:
@@ -83,21 +85,22 @@ def train(
     """Trains `cloner` in place with Adam (Sec. 3.2) and returns the `Fit`.
 
     source: S on the normal training images. test: S on the test images, which are scored after each of the last ten
-    epochs. augment: a random change of a float batch (n, 3, h, w); S then sees the changed batch too. checkpoint: where
-    the state after an epoch is kept, and taken up from; the result is the same, on a CPU to the bit.
-    Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
+    epochs, and after every tenth one before. augment: a random change of a float batch (n, 3, h, w); S then sees the
+    changed batch too. checkpoint: where the state after an epoch is kept, and taken up from; the result is the same,
+    on a CPU to the bit. Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops
+    being finite.
     """
     seed_everything(seed)
     optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
     curves: list[list[float]] = []
-    test_scores: list[np.ndarray] = []
+    test_scores: dict[int, np.ndarray] = {}  # by epoch
     seconds: dict[str, float] = {}
     last, highest = epochs, math.inf
     if kept := checkpoint and checkpoint.restore():
         _restore(kept["networks"], cloner, optimiser, generator)
         curves, last, highest, seconds = kept["curves"], kept["last"], kept["highest"], kept["seconds"]
-        test_scores = list(kept["scores"].numpy())
+        test_scores = dict(zip(kept["scored"], kept["scores"].numpy(), strict=True))
         protocol = replace(protocol, lam=kept["lam"])
     if protocol.lam is None:
         protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
@@ -129,9 +132,10 @@ def train(
             curves.append((sums / len(source)).tolist())
             if protocol.stop == "converged" and last == epochs and has_converged([loss for loss, _, _ in curves]):
                 last = progress.total = min(epochs, len(curves) + LAST_EPOCHS)  # ten more epochs, to report on
-            if test is not None and len(curves) > last - LAST_EPOCHS:
+            epoch = len(curves)
+            if test is not None and (epoch > last - LAST_EPOCHS or epoch % SCORED_EVERY == 0):
                 with timed(seconds, "detect"):
-                    test_scores.append(scores(test, cloner, protocol).cpu().numpy())
+                    test_scores[epoch] = scores(test, cloner, protocol).cpu().numpy()
             progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)
             progress.update()
             seconds["train"] = before + time.perf_counter() - start - seconds.get("detect", 0.0)
@@ -139,7 +143,8 @@ def train(
                 checkpoint.keep(
                     {
                         "networks": _state(cloner, optimiser, generator),
-                        "scores": torch.tensor(np.array(test_scores)),
+                        "scored": list(test_scores),
+                        "scores": torch.tensor(np.array(list(test_scores.values()))),
                         "curves": curves,
                         "last": last,
                         "highest": highest,
@@ -149,7 +154,8 @@ def train(
                 )
     cloner.eval()
     loss, loss_val, loss_dir = (list(curve) for curve in zip(*curves, strict=True))
-    return Fit(protocol, loss, loss_val, loss_dir, seconds, np.array(test_scores, dtype=np.float32))
+    scored = np.array(list(test_scores.values()), dtype=np.float32)
+    return Fit(protocol, loss, loss_val, loss_dir, seconds, list(test_scores), scored)
 
 
 def _state(cloner: nn.Sequential, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict:

@@ -18,9 +18,9 @@ from kdhelpers.runs import Run
 COUNT = 3  # records that are run again unless told otherwise
 SHOWN = 4  # differences that are named in a line; the others are counted
 _MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")  # between two runs with one seed on a CPU
-_NAMED = ("python", "platform", "device", "threads", "packages")  # of the environment
+_NAMED = ("python", "platform", "device", "precision", "threads", "packages")  # of the environment
 # What is named first where several things differ: what was asked for, then what came out.
-_FIRST = ("parameters", "source", "data", "deviations", "detection", "localization", "trivial", "training")
+_FIRST = ("parameters", "source", "data", "deviations", "detection", "localization", "baselines", "training")
 _ABSENT = "nothing"
 # What may go wrong in a run that is no fault of this code: its input, a loss that is not finite, memory, the disk.
 _FAILURES = (InputError, FloatingPointError, ValueError, OSError, torch.OutOfMemoryError)
@@ -57,7 +57,7 @@ class Outcome:
     record: dict
     differences: list[Difference] = field(default_factory=list)
     failure: str = ""
-    notes: list[str] = field(default_factory=list)  # other code, other versions, another device
+    notes: list[str] = field(default_factory=list)  # another method version, other versions, another device
 
     @property
     def verdict(self) -> str:
@@ -85,7 +85,7 @@ class Outcome:
 
 def name_of(record: dict) -> str:
     """How a record is called: its path below RESULTS_DIR/records, without the suffix."""
-    named = record | {"kept_under": record["parameters"]["kept_under"]}
+    named = record | {"source_name": record["parameters"]["source_name"]}
     return results.path_of(Path(), "", named, "").as_posix()
 
 
@@ -139,14 +139,16 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     except KeyError as error:
         raise InputError(f"the record does not say its {error.args[0]}") from error
     # The ablations' main run is the first one; a notebook with one record a class has no other.
-    main, *arms = [run for run in parameters.resolve(notebook, **given) if run.dataset == dataset]
-    run = next((one for one in (main, *arms) if (one.notebook, one.arm) == (notebook, record["arm"])), None)
+    main, *variants = [run for run in parameters.resolve(notebook, **given) if run.dataset == dataset]
+    run = next((one for one in (main, *variants) if (one.notebook, one.variant) == (notebook, record["variant"])), None)
     if run is None:
-        raise InputError(f"{notebook} has no arm {record['arm']!r} of {dataset}")
+        raise InputError(f"{notebook} has no variant {record['variant']!r} of {dataset}")
     if run.classes != (cls,):
         raise InputError(f"the class is {', '.join(run.classes)} here, not {cls}: name the folder {cls} in DATA_DIR")
-    if record["arm"] is not None and asked["source"] != asked["kept_under"]:
-        run = replace(run, kept_under=asked["kept_under"])  # an arm with a source of its own lies among its main run's
+    if record["variant"] is not None and asked["source"] != asked["source_name"]:
+        run = replace(
+            run, source_name=asked["source_name"]
+        )  # a variant with a source of its own lies among its main run's
     return [main, run] if run.shares_cloner_with(main) else [run]
 
 
@@ -162,14 +164,14 @@ def again(record: dict, runs: Sequence[Run]) -> dict:
 
 def verify(record: dict, **where) -> Outcome:
     """Runs a record again in a folder of its own, which is deleted, and compares; where: as `runs_of` takes it."""
-    other_code = ["other code"] if results.is_stale(record) else []
+    another_version = ["another version"] if results.is_stale(record) else []
     try:
         with tempfile.TemporaryDirectory(prefix="kdhelpers-") as folder:
             made = again(record, runs_of(record, Path(folder), **where))
     except _FAILURES as error:
-        return Outcome(record, failure=" ".join(str(error).split()), notes=other_code)
+        return Outcome(record, failure=" ".join(str(error).split()), notes=another_version)
     here = [_differences(name, record["environment"].get(name), made["environment"][name]) for name in _NAMED]
-    notes = other_code + [str(one).removeprefix("packages.") for found in here for one in found]
+    notes = another_version + [str(one).removeprefix("packages.") for found in here for one in found]
     return Outcome(record, differences(record, made), notes=notes)
 
 

@@ -89,7 +89,7 @@ def run(count: int | None, given: dict) -> int:
     counts = {word: sum(one.verdict == verdict for one in outcomes) for verdict, word in SUMMARY.items()}
     said = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
     stale = sum(map(results.is_stale, chosen))
-    print(f"{len(chosen)} records: {said}" + (f"; {stale} made by other code" if stale else ""))
+    print(f"{len(chosen)} records: {said}" + (f"; {stale} made by another version of the method" if stale else ""))
     return int(any(one.verdict != "same" for one in outcomes))
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers import networks, paths, results, samples
+from kdhelpers import networks, paths, samples
 from kdhelpers.errors import InputError
 from kdhelpers.images import Images
-from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
+from kdhelpers.protocols import METHOD_VERSION, PROTOCOLS, SETTINGS, protocol_for
 
 
 @pytest.fixture(scope="session")
@@ -45,33 +45,33 @@ def images():
     return Images(torch.from_numpy(rng.integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)))
 
 
-def make_record(notebook="01_mnist", dataset="mnist", cls="0", arm=None, seed=0, auroc=90.0, **changed):
+def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, seed=0, auroc=90.0, **changed):
     """A record as `results.save` writes it, with one number in all its places; changed: any of its fields."""
-    folder = changed.pop("kept_under", "imagenet")
+    folder = changed.pop("source_name", "imagenet")
     profile, protocol = changed.pop("profile", "full"), changed.pop("protocol", "official")
     method = changed.pop("method", "gradients")
     setting = SETTINGS[dataset]
     maps = dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro"), auroc)
     parameters = {
         "class": cls,
-        "arm": arm,
+        "variant": variant,
         "seed": seed,
         "source": folder,
-        "kept_under": folder,
+        "source_name": folder,
         "epochs": setting.epochs,
         "image_size": setting.image_size,
         "batch_size": 64,
         "method": method,
-        "augment": arm == "augmented",
+        "augment": variant == "augmented",
         "normal_test": 10,
         "protocol": asdict(protocol_for(protocol, dataset)),
     }
     return {
-        "schema": 1,
+        "schema": 2,
         "notebook": notebook,
         "dataset": dataset,
         "class": cls,
-        "arm": arm,
+        "variant": variant,
         "seed": seed,
         "profile": profile,
         "protocol": protocol,
@@ -83,23 +83,24 @@ def make_record(notebook="01_mnist", dataset="mnist", cls="0", arm=None, seed=0,
         "detection": {
             "auroc": auroc,
             "auroc_last": auroc,
-            "auroc_per_epoch": [auroc - 1, auroc + 1],
+            "auroc_by_epoch": [[1, auroc - 1], [2, auroc + 1]],
             "ap": auroc,
             "f1_max": auroc,
         },
         "localization": {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None,
-        "trivial": {"mean_brightness": 40.0, "pca": 70.0},
+        "baselines": {"mean_brightness": 40.0, "pca": 70.0},
         "seconds": {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0},
         "peak_memory_mb": {"host": 1000, "device": None},
         "environment": {
             "commit": "c" * 40,
             "dirty": False,
-            "code_sha256": results.code_sha256(),
+            "method_version": METHOD_VERSION,
             "source": folder,
             "data_dir": paths.DATA_DIR.name,
             "python": "3.11.2",
             "platform": "Linux",
             "device": "cpu",
+            "precision": "float32",
             "threads": 2,
             "packages": {"torch": "2.14.1"},
         },

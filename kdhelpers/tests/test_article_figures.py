@@ -35,7 +35,7 @@ def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind"))
     }
     if record["dataset"] == "mvtec":
         tensors["shown.masks"] = rng.integers(0, 2, (len(kinds), 8, 8), dtype=np.uint8) * np.uint8(255)
-    place = record | {"kept_under": record["parameters"]["kept_under"]}
+    place = record | {"source_name": record["parameters"]["source_name"]}
     path = results.path_of(folder, "cloners", place, ".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata={"kinds": json.dumps(kinds)})
@@ -43,10 +43,10 @@ def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind"))
 
 
 def digits(record, values):
-    """Records of Figure 3 on MNIST; values: {(arm, class, seed): AUROC}."""
+    """Records of Figure 3 on MNIST; values: {(variant, class, seed): AUROC}."""
     return [
-        record("11_critical_layers" if arm else "01_mnist", cls=cls, arm=arm, seed=seed, auroc=value)
-        for (arm, cls, seed), value in values.items()
+        record("11_critical_layers" if variant else "01_mnist", cls=cls, variant=variant, seed=seed, auroc=value)
+        for (variant, cls, seed), value in values.items()
     ]
 
 
@@ -60,7 +60,7 @@ def three_seeds(record):
 def test_bars_are_means_over_seeds_of_means_over_classes(three_seeds):
     records, values = three_seeds
     axes = article_figures.figure_3(records).axes[0]
-    by_hand = [[np.mean([values[arm, cls, seed] for cls in "03"]) for seed in range(3)] for arm in LAYERS]
+    by_hand = [[np.mean([values[variant, cls, seed] for cls in "03"]) for seed in range(3)] for variant in LAYERS]
     bars = axes.patches
     assert [bar.get_height() for bar in bars] == pytest.approx([np.mean(seeds) for seeds in by_hand])
     assert [bar.get_x() for bar in bars] == sorted(bar.get_x() for bar in bars)
@@ -71,7 +71,7 @@ def test_bars_are_means_over_seeds_of_means_over_classes(three_seeds):
         assert dots.get_offsets()[:, 1].tolist() == pytest.approx(seeds)
 
 
-def test_arms_stand_in_the_article_s_order(three_seeds, record):
+def test_variants_stand_in_the_article_s_order(three_seeds, record):
     records, _ = three_seeds
     figure = article_figures.figure_3(list(reversed(records)))
     axes = figure.axes[0]
@@ -85,7 +85,7 @@ def test_arms_stand_in_the_article_s_order(three_seeds, record):
     assert [text.get_text() for text in legend.get_texts()] == formulas
 
 
-def test_one_seed_has_no_error_bar_and_an_arm_without_record_says_so(record):
+def test_one_seed_has_no_error_bar_and_an_variant_without_record_says_so(record):
     values = {(None, "3", 0): 99.0, ("last", "3", 0): 90.0}
     figure = article_figures.figure_3(digits(record, values))
     axes = figure.axes[0]
@@ -95,16 +95,18 @@ def test_one_seed_has_no_error_bar_and_an_arm_without_record_says_so(record):
 
 
 def test_figure_4_has_the_categories_in_order_and_their_mean(record):
-    values = {(arm, cls, seed): 60.0 + i for i, (arm, cls, seed) in enumerate(product((None, "equal"), MVTEC, (0, 1)))}
+    values = {
+        (variant, cls, seed): 60.0 + i for i, (variant, cls, seed) in enumerate(product((None, "equal"), MVTEC, (0, 1)))
+    }
     records = [
-        record("12_cloner_size" if arm else "04_mvtec", "mvtec", cls, arm, seed, value)
-        for (arm, cls, seed), value in reversed(values.items())
+        record("12_cloner_size" if variant else "04_mvtec", "mvtec", cls, variant, seed, value)
+        for (variant, cls, seed), value in reversed(values.items())
     ]
     axes = article_figures.figure_4(records).axes[0]
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == [cls.replace("_", " ") for cls in MVTEC] + ["mean of 15"]
     heights = [bar.get_height() for bar in axes.patches]
-    by_hand = [np.mean([values[arm, cls, seed] for seed in (0, 1)]) for cls in MVTEC for arm in (None, "equal")]
+    by_hand = [np.mean([values[variant, cls, seed] for seed in (0, 1)]) for cls in MVTEC for variant in (None, "equal")]
     assert heights[:-2] == pytest.approx(by_hand)
     assert heights[-2:] == pytest.approx([np.mean(by_hand[::2]), np.mean(by_hand[1::2])])
     alone = article_figures.figure_4([record("04_mvtec", "mvtec", "screw")]).axes[0]
@@ -119,16 +121,16 @@ def test_an_axis_that_does_not_begin_at_zero_says_so_and_chance_is_drawn_where_i
         assert ("chance" in [text.get_text() for text in axes.texts]) == chance
 
 
-def test_arms_made_otherwise_are_said_to_be_left_out(three_seeds, record):
+def test_variants_made_otherwise_are_said_to_be_left_out(three_seeds, record):
     records, _ = three_seeds
-    odd = record("11_critical_layers", cls="0", arm="last", seed=0, auroc=1.0, parameters={"epochs": 5})
-    figure = article_figures.figure_3([*(r for r in records if (r["class"], r["arm"]) != ("0", "last")), odd])
+    odd = record("11_critical_layers", cls="0", variant="last", seed=0, auroc=1.0, parameters={"epochs": 5})
+    figure = article_figures.figure_3([*(r for r in records if (r["class"], r["variant"]) != ("0", "last")), odd])
     assert "left out, made otherwise than the main run: 1" in heading_of(figure)
 
 
-def test_any_groups_and_arms_can_be_shown():
-    frame = pd.DataFrame({"group": ["a", "b"], "arm": ["x", "y"], "seed": 0, "value": [70.0, 80.0]})
-    figure = article_figures.show_arms(frame, "Figure of two")
+def test_any_groups_and_variants_can_be_shown():
+    frame = pd.DataFrame({"group": ["a", "b"], "variant": ["x", "y"], "seed": 0, "value": [70.0, 80.0]})
+    figure = article_figures.show_variants(frame, "Figure of two")
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b"]
     assert [bar.get_height() for bar in figure.axes[0].patches] == [70, 80]
 
@@ -146,13 +148,13 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     lowest = keep(tmp_path, record(cls="3", seed=2, deviations=["epochs 5 instead of 51"]), ("good", "7", "0"))
     records = [keep(tmp_path, record(cls="3", seed=5), ("good", "1")), lowest]
     records += [record(cls="4", seed=0), keep(tmp_path, record(cls="4", seed=1))]  # the lowest has no side file
-    records += [keep(tmp_path, record("11_critical_layers", cls="5", arm="last"))]
+    records += [keep(tmp_path, record("11_critical_layers", cls="5", variant="last"))]
     figure = article_figures.figure_1(records, tmp_path)
     texts = texts_of(figure)
     assert texts.count("no record") == 2  # MVTecAD and CIFAR-10
     assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3"]
     assert "lowest recorded seed: 2" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
-    path = results.path_of(tmp_path, "cloners", lowest | {"kept_under": "imagenet"}, ".safetensors")
+    path = results.path_of(tmp_path, "cloners", lowest | {"source_name": "imagenet"}, ".safetensors")
     pictures = results.load_pictures(path)
     image, heat = figure.axes[0].child_axes[1:3]  # after MVTecAD's empty frame
     assert np.array_equal(image.images[0].get_array(), pictures.pixels[0])

@@ -51,7 +51,7 @@ def test_each_command_makes_the_records_that_fill_its_cell(record, all_data, tmp
         runs = parameters.resolve(words[2], **DEFAULTS | folders | given)
         of_notebook = [run for run in runs if run.notebook == notebook_of(cell["table"], cell)]
         filled = [
-            record(run.notebook, run.dataset, cls, run.arm, seed, 50.0, method=run.method)
+            record(run.notebook, run.dataset, cls, run.variant, seed, 50.0, method=run.method)
             for run in of_notebook
             for cls in run.classes
             for seed in range(10)
@@ -114,7 +114,7 @@ def test_only_the_article_s_own_runs_get_a_verdict(record):
     assert cell["verdict"] == "deviates" and cell["deviates"] == "epochs 5 instead of 51"
 
 
-def test_a_number_that_other_code_had_a_part_in_is_stale(record):
+def test_a_number_that_another_version_had_a_part_in_is_stale(record):
     ten = [record(seed=seed, auroc=99.8) for seed in range(10)]
     ten[4]["environment"]["code_sha256"] = "0" * 64
     cell = cells(ten).query("table == 2").iloc[0]
@@ -122,10 +122,10 @@ def test_a_number_that_other_code_had_a_part_in_is_stale(record):
 
 
 def test_the_command_of_a_number_repeats_what_was_changed(record):
-    made = {"epochs": 5, "image_size": 32, "batch_size": 64, "kept_under": "w-12345678"}
+    made = {"epochs": 5, "image_size": 32, "batch_size": 64, "source_name": "w-12345678"}
     environment = record()["environment"] | {"source": "/a b/w.pt", "data_dir": "/data"}
     records = [
-        record(seed=seed, kept_under="w-12345678", parameters=made, environment=environment) for seed in range(3)
+        record(seed=seed, source_name="w-12345678", parameters=made, environment=environment) for seed in range(3)
     ]
     command = cells(records).query("table == 2").iloc[0]["command"]
     assert shlex.split(command) == [

@@ -1,4 +1,4 @@
-"""Arms against the main run, against the same by hand."""
+"""Variants against the main run, against the same by hand."""
 
 from itertools import product
 
@@ -7,33 +7,33 @@ import pytest
 from scipy import stats
 
 from kdhelpers import tables
-from kdhelpers.comparisons import arms_frame, by_seed, paired
+from kdhelpers.comparisons import by_seed, paired, variants_frame
 
 NOTEBOOK = "11_critical_layers"
 
 
 @pytest.fixture
 def six_seeds(record):
-    """MNIST 0 and 3 with six seeds: the main run and one arm, and the second arm for one class only."""
+    """MNIST 0 and 3 with six seeds: the main run and one variant, and the second variant for one class only."""
     rng = np.random.default_rng(1)
     values = {(cls, seed): rng.normal(90, 1, 3) for cls in "03" for seed in range(6)}
     records = []
     for (cls, seed), (main, two, one) in values.items():
         records.append(record(cls=cls, seed=seed, auroc=main))
-        records.append(record(NOTEBOOK, cls=cls, seed=seed, arm="last_two", auroc=two - 3))
+        records.append(record(NOTEBOOK, cls=cls, seed=seed, variant="last_two", auroc=two - 3))
         if cls == "0":
-            records.append(record(NOTEBOOK, cls=cls, seed=seed, arm="last", auroc=one - 9))
+            records.append(record(NOTEBOOK, cls=cls, seed=seed, variant="last", auroc=one - 9))
     return records, values
 
 
 def test_pairs_are_seeds_and_the_test_is_exact(six_seeds):
     records, values = six_seeds
-    records = [r for r in records if r["arm"] != "last"]
-    frame, left_out = arms_frame(NOTEBOOK, records)
+    records = [r for r in records if r["variant"] != "last"]
+    frame, left_out = variants_frame(NOTEBOOK, records)
     assert not left_out
     (row,) = paired(frame, "auroc").to_dict("records")
     difference = np.array([np.mean([values[c, s][1] - 3 - values[c, s][0] for c in "03"]) for s in range(6)])
-    assert (row["arm"], row["classes"], row["seeds"]) == ("last two", 2, 6)
+    assert (row["variant"], row["classes"], row["seeds"]) == ("last two", 2, 6)
     assert row["difference"] == pytest.approx(difference.mean())
     half = stats.t.ppf(0.975, 5) * difference.std(ddof=1) / np.sqrt(6)
     assert (row["low"], row["high"]) == pytest.approx((difference.mean() - half, difference.mean() + half))
@@ -43,9 +43,9 @@ def test_pairs_are_seeds_and_the_test_is_exact(six_seeds):
     assert row["p"] == pytest.approx(min(1, 2 * np.mean([s <= statistic for s in sums])))
 
 
-def test_means_are_over_the_classes_that_all_arms_have(six_seeds):
+def test_means_are_over_the_classes_that_all_variants_have(six_seeds):
     records, values = six_seeds
-    frame, _ = arms_frame(NOTEBOOK, records)
+    frame, _ = variants_frame(NOTEBOOK, records)
     means = by_seed(frame, "auroc")
     assert set(means["classes"]) == {1} and len(means) == 18
     assert means[means["main"]]["value"].tolist() == [values["0", seed][0] for seed in range(6)]
@@ -53,8 +53,8 @@ def test_means_are_over_the_classes_that_all_arms_have(six_seeds):
 
 def test_what_is_shown_beside_a_difference_is_what_it_is_made_of(six_seeds):
     records, values = six_seeds
-    records = [r for r in records if r["arm"] is None or r["seed"] < 2]  # fewer seeds than the main run has
-    table = tables.arms_beside(NOTEBOOK, records).set_index("arm")
+    records = [r for r in records if r["variant"] is None or r["seed"] < 2]  # fewer seeds than the main run has
+    table = tables.variants_beside(NOTEBOOK, records).set_index("variant")
     two, main = (np.mean([values[c, s][k] for c in "03" for s in (0, 1)]) for k in (1, 0))
     assert table.loc["last two", ["seeds", "classes"]].tolist() == [2, 2]
     assert table.loc["last two", "AUROC"].startswith(f"{two - 3:.2f} ± ")
@@ -64,24 +64,24 @@ def test_what_is_shown_beside_a_difference_is_what_it_is_made_of(six_seeds):
     assert table.loc["last four", "seeds"] == 6
 
 
-def test_arms_made_otherwise_are_left_out_and_named(six_seeds, record):
+def test_variants_made_otherwise_are_left_out_and_named(six_seeds, record):
     records, _ = six_seeds
-    odd = record(NOTEBOOK, cls="0", seed=0, arm="last_two", auroc=1.0, parameters={"epochs": 5})
-    same = (odd["notebook"], odd["class"], odd["seed"], odd["arm"])
-    records = [r for r in records if (r["notebook"], r["class"], r["seed"], r["arm"]) != same]
-    frame, left_out = arms_frame(NOTEBOOK, [*records, odd])
+    odd = record(NOTEBOOK, cls="0", seed=0, variant="last_two", auroc=1.0, parameters={"epochs": 5})
+    same = (odd["notebook"], odd["class"], odd["seed"], odd["variant"])
+    records = [r for r in records if (r["notebook"], r["class"], r["seed"], r["variant"]) != same]
+    frame, left_out = variants_frame(NOTEBOOK, [*records, odd])
     assert left_out == ["MNIST 0, last two, seed 0: epochs 5, the main run's 51"]
     assert not (frame["auroc"] == 1.0).any()
 
 
 def test_one_seed_has_a_difference_and_no_interval(record):
-    records = [record(auroc=90), record(NOTEBOOK, arm="last", auroc=85)]
-    (row,) = paired(arms_frame(NOTEBOOK, records)[0], "auroc").to_dict("records")
+    records = [record(auroc=90), record(NOTEBOOK, variant="last", auroc=85)]
+    (row,) = paired(variants_frame(NOTEBOOK, records)[0], "auroc").to_dict("records")
     assert row["difference"] == -5 and np.isnan(row["low"]) and np.isnan(row["p"])
-    table = tables.arms_beside(NOTEBOOK, records)
+    table = tables.variants_beside(NOTEBOOK, records)
     assert table["95 % interval"].tolist() == ["", ""] and table["difference"].tolist() == ["", "-5.00"]
 
 
 def test_without_records_there_is_nothing_to_show():
-    assert len(arms_frame(NOTEBOOK, [])[0]) == 0
-    assert len(tables.ablation(NOTEBOOK, [])) == len(tables.arms_beside(NOTEBOOK, [])) == 0
+    assert len(variants_frame(NOTEBOOK, [])[0]) == 0
+    assert len(tables.ablation(NOTEBOOK, [])) == len(tables.variants_beside(NOTEBOOK, [])) == 0

@@ -1,4 +1,4 @@
-"""From data to record: what arms share, and what an ablation takes from the main run."""
+"""From data to record: what variants share, and what an ablation takes from the main run."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice
         for one in (by_itself, by_ablation)
     ]
     assert texts[0] == texts[1]
-    assert equal["arm"] == "equal" and equal["parameters"]["protocol"]["width"] == "equal"
+    assert equal["variant"] == "equal" and equal["parameters"]["protocol"]["width"] == "equal"
 
     def no_more(*_, **__):
         raise AssertionError("trained again")
@@ -45,7 +45,7 @@ def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice
     assert experiment.carry_out(runs) == [by_ablation, equal]
 
 
-def test_arms_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
+def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     trainings = []
     train = training.train
     monkeypatch.setattr(training, "train", lambda *a, **k: trainings.append(k["title"]) or train(*a, **k))
@@ -58,7 +58,7 @@ def test_arms_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
         assert record["training"] == records[0]["training"] and record["detection"] == records[0]["detection"]
         assert record["seconds"].get("train", 0) == 0
 
-    # Without the cloner on this machine an arm that is missing has it trained again; else nothing needs it.
+    # Without the cloner on this machine a variant that is missing has it trained again; else nothing needs it.
     runs[0].cloner_path("bottle").unlink()
     assert experiment.carry_out(runs) == records and len(trainings) == 1
     runs[2].record_path("bottle").unlink()
@@ -70,16 +70,16 @@ def test_every_detail_that_the_article_leaves_out_can_be_changed(given):
     classes = {"mvtec": ["bottle"], "brain_mri": ["normal"]}
     runs = parameters.resolve("15_unstated_details", **given | {"CLASSES": classes, "EPOCHS": 1})
     records = experiment.carry_out(runs)
-    main = {r["dataset"]: r for r in records if r["arm"] is None}
-    by_arm = {(r["dataset"], r["arm"]): r for r in records}
-    assert len(by_arm) == len(runs) == len(records)
+    main = {r["dataset"]: r for r in records if r["variant"] is None}
+    by_variant = {(r["dataset"], r["variant"]): r for r in records}
+    assert len(by_variant) == len(runs) == len(records)
     # What is only judged differently has the training of the main run, what is trained differently has its own.
-    assert by_arm["mvtec", "soft_masks"]["training"] == main["mvtec"]["training"]
-    assert by_arm["mvtec", "soft_masks"]["localization"] != main["mvtec"]["localization"]
-    assert by_arm["mvtec", "score_points"]["detection"]["auroc_per_epoch"] is not None
+    assert by_variant["mvtec", "soft_masks"]["training"] == main["mvtec"]["training"]
+    assert by_variant["mvtec", "soft_masks"]["localization"] != main["mvtec"]["localization"]
+    assert by_variant["mvtec", "score_points"]["detection"]["auroc_by_epoch"] is not None
     for name in ("bias", "batch_norm", "order", "lam", "all", "untrained"):
-        differs = by_arm["mvtec", name]["training"]["loss"] != main["mvtec"]["training"]["loss"]
+        differs = by_variant["mvtec", name]["training"]["loss"] != main["mvtec"]["training"]["loss"]
         assert differs or name == "untrained"  # here the main run's source is untrained as well
-    assert by_arm["brain_mri", "normal_test_20"]["data"]["test_normal"] == 20
-    assert by_arm["brain_mri", "size_128"]["parameters"]["image_size"] == 128
-    assert by_arm["brain_mri", None]["data"]["test_normal"] == 10
+    assert by_variant["brain_mri", "normal_test_20"]["data"]["test_normal"] == 20
+    assert by_variant["brain_mri", "size_128"]["parameters"]["image_size"] == 128
+    assert by_variant["brain_mri", None]["data"]["test_normal"] == 10

@@ -7,7 +7,7 @@ import pytest
 from kdhelpers import article_figures, cells, comparisons, kinds, results, tables
 from kdhelpers.errors import InputError
 
-OTHERS = [{"kept_under": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]
+OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -22,8 +22,8 @@ OTHERS = [{"kept_under": "untrained"}, {"profile": "smoke"}, {"protocol": "text"
         tables.localization,
         tables.running_time,
         lambda records: tables.ablation("11_critical_layers", records),
-        lambda records: tables.arms_beside("11_critical_layers", records),
-        lambda records: comparisons.arms_frame("11_critical_layers", records),
+        lambda records: tables.variants_beside("11_critical_layers", records),
+        lambda records: comparisons.variants_frame("11_critical_layers", records),
         article_figures.figure_3,
     ],
 )
@@ -33,15 +33,15 @@ def test_mixed_records_are_refused(record, other, make):
         make([record(seed=0), record(seed=1, **other)])
 
 
-def test_an_untrained_arm_belongs_to_the_run_it_is_an_arm_of(record):
-    arm = record("15_unstated_details", arm="untrained", source={"name": "untrained", "sha256": "0" * 64})
-    assert kinds.only_one([record(), arm]) == ("imagenet", "full", "official")
+def test_an_untrained_variant_belongs_to_the_run_it_is_an_variant_of(record):
+    variant = record("15_unstated_details", variant="untrained", source={"name": "untrained", "sha256": "0" * 64})
+    assert kinds.only_one([record(), variant]) == ("imagenet", "full", "official")
     assert kinds.only_one([]) is None
 
 
 def put(folder, record):
     kind = kinds.kind_of(record)
-    path = results.path_of(folder, "records", record | {"kept_under": kind.source}, ".json")
+    path = results.path_of(folder, "records", record | {"source_name": kind.source}, ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
     return path

@@ -432,7 +432,7 @@ def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
 
 
 def test_auroc_is_said_beside_what_needs_no_network():
-    record = make_record(auroc=49.5) | {"trivial": {"mean_brightness": 25.4, "pca": 73.3}}
+    record = make_record(auroc=49.5) | {"baselines": {"mean_brightness": 25.4, "pca": 73.3}}
     said = own_images.auroc_of(record)
     assert said == "AUROC: 49.5 %; without any network: mean brightness alone 74.6 %, PCA of the pixels 73.3 %"
     record["detection"] = {"auroc": None, "reason": "the images to score are unlabeled"}

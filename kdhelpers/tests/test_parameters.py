@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdhelpers import parameters
-from kdhelpers.ablations import arms_of
+from kdhelpers.ablations import variants_of
 from kdhelpers.errors import InputError
 from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
 
@@ -35,7 +35,7 @@ def test_none_stands_for_the_article_s_value(given):
     assert run.classes == tuple("0123456789")
     assert (run.epochs, run.image_size, run.batch_size) == (51, 32, 64)
     assert run.deviations() == ["source untrained instead of imagenet"]
-    assert [run.arm for run in parameters.resolve("06_head_ct", **given)] == [None, "augmented"]
+    assert [run.variant for run in parameters.resolve("06_head_ct", **given)] == [None, "augmented"]
 
 
 def test_every_deviation_is_named(given):
@@ -106,17 +106,17 @@ def test_one_s_own_folder_must_be_named(given):
         parameters.resolve("00_quickstart", **given | {"DATA_DIR": None})
 
 
-def test_a_wrong_arm_is_refused(given):
-    with pytest.raises(InputError, match="ARMS is ..augment..; .* some of .'plain', 'augmented'"):
-        parameters.resolve("06_head_ct", **given | {"ARMS": ["augment"]})
-    (augmented,) = parameters.resolve("06_head_ct", **given | {"ARMS": ["augmented"]})
+def test_a_wrong_variant_is_refused(given):
+    with pytest.raises(InputError, match="VARIANTS is ..augment..; .* some of .'plain', 'augmented'"):
+        parameters.resolve("06_head_ct", **given | {"VARIANTS": ["augment"]})
+    (augmented,) = parameters.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]})
     assert augmented.augment
 
 
-def test_an_ablation_has_its_main_run_and_one_change_in_each_arm(given):
+def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
     classes = {"mnist": ["3"], "mvtec": ["bottle"]}
     runs = parameters.resolve("11_critical_layers", **given | {"CLASSES": classes, "EPOCHS": {"mnist": 5}})
-    assert [(r.dataset, r.notebook, r.arm, r.protocol.points) for r in runs] == [
+    assert [(r.dataset, r.notebook, r.variant, r.protocol.points) for r in runs] == [
         ("mnist", "01_mnist", None, 4),
         ("mnist", "11_critical_layers", "last_two", 2),
         ("mnist", "11_critical_layers", "last", 1),
@@ -125,8 +125,11 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_arm(given):
         ("mvtec", "11_critical_layers", "last", 1),
     ]
     assert {r.dataset: (r.classes, r.epochs) for r in runs} == {"mvtec": (("bottle",), 601), "mnist": (("3",), 5)}
-    chosen = parameters.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "ARMS": ["last"]})
-    assert [r.arm for r in chosen] == [None, "last"]  # the main run goes along: it is what the arm is compared with
+    chosen = parameters.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
+    assert [r.variant for r in chosen] == [
+        None,
+        "last",
+    ]  # the main run goes along: it is what the variant is compared with
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -136,18 +139,18 @@ def test_unstated_details_change_one_thing_at_a_time(protocol, dataset):
     fields = {f for f in asdict(main) if f != "name"}
     other = protocol_for("text" if protocol == "official" else "official", dataset)
     differing = {f for f in fields if getattr(main, f) != getattr(other, f)}
-    arms = {arm.name: arm for arm in arms_of("15_unstated_details", dataset, main)}
-    for arm in arms.values():
-        assert replace(main, **arm.protocol) != main or arm.run or arm.name is None
-    single = {name for name, arm in arms.items() if list(arm.protocol) == [name]}
+    variants = {variant.name: variant for variant in variants_of("15_unstated_details", dataset, main)}
+    for variant in variants.values():
+        assert replace(main, **variant.protocol) != main or variant.run or variant.name is None
+    single = {name for name, variant in variants.items() if list(variant.protocol) == [name]}
     measured = differing if dataset == "mvtec" else differing - {"gradient", "soft_masks"}
     assert single == (measured - {"renormalise"}) | {"bias"}  # plain gradients are not renormalised by either
-    assert replace(replace(main, **arms["all"].protocol), name=other.name) == other
+    assert replace(replace(main, **variants["all"].protocol), name=other.name) == other
 
 
-def test_arms_are_named_as_in_file_names(given):
-    wanted = given | {"CLASSES": {"mnist": ["3"]}, "ARMS": ["las"]}
-    with pytest.raises(InputError, match="ARMS is ..las..; .* some of .'last_two', 'last'. .did you mean last"):
+def test_variants_are_named_as_in_file_names(given):
+    wanted = given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["las"]}
+    with pytest.raises(InputError, match="VARIANTS is ..las..; .* some of .'last_two', 'last'. .did you mean last"):
         parameters.resolve("11_critical_layers", **wanted)
 
 
@@ -171,10 +174,10 @@ def test_an_ablation_does_not_undo_a_main_run_made_otherwise(given, record, tmp_
     (main, *_) = parameters.resolve("11_critical_layers", **wanted)
     path = main.record_path("3")
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(record(cls="3", kept_under="untrained", parameters=main.parameters("3"))))
-    assert parameters.check_arms("11_critical_layers", wanted)[0].epochs == 5
+    path.write_text(json.dumps(record(cls="3", source_name="untrained", parameters=main.parameters("3"))))
+    assert parameters.check_variants("11_critical_layers", wanted)[0].epochs == 5
     with pytest.raises(InputError, match="mnist-3-seed0.json has epochs 5, this run 6.*another RESULTS_DIR"):
-        parameters.check_arms("11_critical_layers", wanted | {"EPOCHS": 6})
+        parameters.check_variants("11_critical_layers", wanted | {"EPOCHS": 6})
 
 
 def test_the_tables_have_few_parameters_and_check_them(tmp_path):

@@ -102,7 +102,7 @@ def test_a_record_made_otherwise_is_not_undone(given, record):
     run, _ = parameters.check_peers(NOTEBOOK, given)
     path = run.record_path("bottle")
     path.parent.mkdir(parents=True)
-    content = record("04_mvtec", "mvtec", "bottle", kept_under="untrained", parameters=run.parameters("bottle"))
+    content = record("04_mvtec", "mvtec", "bottle", source_name="untrained", parameters=run.parameters("bottle"))
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="has epochs 601, this run 5.*another RESULTS_DIR"):
         parameters.check_peers(NOTEBOOK, given | {"EPOCHS": 5})

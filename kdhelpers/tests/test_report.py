@@ -19,7 +19,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def record(kind=FULL, **fields) -> dict:
     """A record of a kind, its AUROC a good one."""
-    of_kind = {"kept_under": kind.source, "profile": kind.profile, "protocol": kind.protocol}
+    of_kind = {"source_name": kind.source, "profile": kind.profile, "protocol": kind.protocol}
     return make_record(**of_kind | {"auroc": 99.8} | fields)
 
 
@@ -121,40 +121,40 @@ def test_the_same_records_give_the_same_bytes():
     assert report.render(found, FULL, figures).encode() == report.render(*again).encode()
 
 
-def test_records_by_other_code_are_counted_and_marked():
+def test_records_by_another_version_are_counted_and_marked():
     old = record(cls="1")
-    old["environment"] |= {"code_sha256": "0" * 64}
+    old["environment"] |= {"method_version": 0}
     page = report.render({FULL: [record(), old]}, FULL, {})
-    assert "1 of 2 records were made by other code" in page
+    assert "1 of 2 records were made by another version of the method" in page
     assert "<code>01_mnist</code> (1)" in page
     provenance = page.split('id="provenance"')[1]
-    assert "<b>other code</b>" in provenance and "<b>this code</b>" in provenance
+    assert "<b>another version</b>" in provenance and "<b>this version</b>" in provenance
     assert "0" * 64 in provenance and "d" * 64 in provenance and "5" * 64 in provenance and "c" * 40 in provenance
     assert '<li class="stale"><b>1</b> stale</li>' in page
     assert '<td class="number verdict stale"><b>stale</b></td>' in between(page, "table_2", "table_3")
     metrics = between(page, "metrics", "localization")
     assert '<td class="text">1 †</td>' in metrics and '<td class="text">0</td>' in metrics
-    assert "† Records made by other code" in metrics
-    assert "made by other code" not in report.render({FULL: [record()]}, FULL, {})
+    assert "† Records made by another version of the method" in metrics
+    assert "made by another version of the method" not in report.render({FULL: [record()]}, FULL, {})
 
 
-def test_an_arm_is_marked_where_the_main_run_behind_it_is_by_other_code():
+def test_an_variant_is_marked_where_the_main_run_behind_it_is_by_another_version():
     main = [record(notebook="04_mvtec", dataset="mvtec", cls="screw", auroc=80.0)]
-    arms = [record(notebook="11_critical_layers", dataset="mvtec", cls="screw", arm="last", auroc=71.0)]
-    main[0]["environment"] |= {"code_sha256": "0" * 64}
-    page = between(report.render({FULL: main + arms}, FULL, {}), "11_critical_layers", "12_cloner_size")
+    variants = [record(notebook="11_critical_layers", dataset="mvtec", cls="screw", variant="last", auroc=71.0)]
+    main[0]["environment"] |= {"method_version": 0}
+    page = between(report.render({FULL: main + variants}, FULL, {}), "11_critical_layers", "12_cloner_size")
     assert ">last †</td>" in page and ">last four †</td>" in page  # beside each other
     assert ">80.00 †</td>" in page and ">71.00</td>" in page  # class by class
 
 
-def test_an_ablation_has_its_arms_and_what_was_left_out():
-    def ablation(arm, **changes):
-        return record(notebook="11_critical_layers", dataset="mvtec", cls="screw", arm=arm, **changes)
+def test_an_ablation_has_its_variants_and_what_was_left_out():
+    def ablation(variant, **changes):
+        return record(notebook="11_critical_layers", dataset="mvtec", cls="screw", variant=variant, **changes)
 
     main = [record(notebook="04_mvtec", dataset="mvtec", cls="screw", seed=seed, auroc=80.0) for seed in (0, 1)]
-    arms = [ablation("last", seed=0, auroc=71.0), ablation("last", seed=1, auroc=73.0), ablation("last_two")]
-    arms[2]["parameters"] |= {"epochs": 5}
-    page = between(report.render({FULL: main + arms}, FULL, {}), "11_critical_layers", "12_cloner_size")
+    variants = [ablation("last", seed=0, auroc=71.0), ablation("last", seed=1, auroc=73.0), ablation("last_two")]
+    variants[2]["parameters"] |= {"epochs": 5}
+    page = between(report.render({FULL: main + variants}, FULL, {}), "11_critical_layers", "12_cloner_size")
     assert "-8.00" in page and "p (Wilcoxon)" in page and "AUPRO" in page
     assert "MVTecAD screw, last two, seed 0: epochs 5, the main run&#39;s 601" in page
 

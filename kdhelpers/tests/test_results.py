@@ -4,11 +4,14 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from kdhelpers import baselines, evaluation, networks, parameters, results, training
 from kdhelpers.errors import InputError
+from kdhelpers.protocols import METHOD_VERSION
 
 
 @pytest.fixture
@@ -32,9 +35,9 @@ def finished(run, source):
         "split": split,
         "fit": fit,
         "cloner": cloner,
-        "detection": evaluation.detection(fit.scores, split.labels),
+        "detection": evaluation.detection(fit.scores, split.labels, fit.scored),
         "localization": None,
-        "trivial": baselines.trivial(split),
+        "baselines": baselines.trivial(split),
         "seconds": {"data": 0.5},
         "shown": (split.subset(shown), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)),
     }
@@ -47,8 +50,8 @@ def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finish
     record = json.loads(text)
     assert text == json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     assert set(record) == set(
-        "schema notebook dataset class arm seed profile protocol source parameters deviations data training detection "
-        "localization trivial seconds peak_memory_mb environment".split()
+        "schema notebook dataset class variant seed profile protocol source parameters deviations data training "
+        "detection localization baselines seconds peak_memory_mb environment".split()
     )
     assert record["data"]["test_normal"] == 10 and len(record["data"]["sha256"]) == 64
     assert record["training"]["stopped_at"] == 1 and record["training"]["lambda"] == 0.01
@@ -56,7 +59,7 @@ def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finish
     assert "epochs 1 instead of 601" in record["deviations"]
     assert record["peak_memory_mb"]["host"] > 50
     assert set(record["environment"]) == set(
-        "commit dirty code_sha256 source data_dir python platform device threads packages".split()
+        "commit dirty method_version source data_dir python platform device precision threads packages".split()
     )
 
 
@@ -67,7 +70,7 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
     assert replace(run, epochs=2).is_pending("normal")
     run.cloner_path("normal").unlink()
     assert not run.is_pending("normal") and run.is_pending("normal", cloner=True)
-    monkeypatch.setattr(results, "code_sha256", lambda: "other code")
+    monkeypatch.setattr(results, "METHOD_VERSION", METHOD_VERSION + 1)
     assert run.is_pending("normal")
 
 
@@ -97,31 +100,19 @@ def test_a_results_folder_that_cannot_be_written_is_named(run, finished, tmp_pat
         results.save(**finished)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 0}'])
+def test_predictions_hold_what_any_metric_needs(run, finished):
+    results.save(**finished)
+    table = pd.read_csv(run.predictions_path("normal"))
+    split, fit = finished["split"], finished["fit"]
+    assert list(table.columns) == ["name", "label", "kind", "epoch 1"]
+    assert list(table["name"]) == split.names and list(table["kind"]) == split.kinds
+    auroc = 100 * roc_auc_score(table["label"], table["epoch 1"])
+    assert auroc == finished["detection"]["auroc_last"]
+    assert np.array_equal(table["epoch 1"].to_numpy(np.float32), fit.scores[-1])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 0}', '{"schema": 1}'])
 def test_what_is_no_record_is_refused_by_name(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(InputError, match="r.json is not a record"):
         results.read(tmp_path / "r.json")
-
-
-def test_every_decisive_module_counts_for_the_code_s_checksum():
-    from pathlib import Path
-
-    import kdhelpers.paths
-
-    there = {path.stem for path in Path(kdhelpers.paths.__file__).parent.glob("*.py")}
-    of_no_number = {"__init__", "errors", "figures", "memory", "parameters", "paths", "results", "tables"}
-    of_no_number |= {"ablations", "article_figures", "cells", "commands", "comparisons", "framework", "kinds"}
-    of_no_number |= {"published", "report", "runs", "benchmark", "plain", "running_time", "checkpoints", "writing"}
-    of_no_number |= {
-        "fetching",
-        "verification",
-        "thresholds",
-        "own_images",
-        "detector",
-        "widgets",
-        "show",
-        "export",
-        "peers",
-    }
-    assert there - of_no_number == set(results._DECISIVE)

@@ -57,9 +57,9 @@ def test_files_are_the_same_bytes_from_the_same_records(records, tmp_path):
 
 
 def test_tables_of_another_kind_do_not_stay(records, record, tmp_path):
-    tables.write_all([*records, record("11_critical_layers", cls="0", arm="last", auroc=80.0)], tmp_path)
+    tables.write_all([*records, record("11_critical_layers", cls="0", variant="last", auroc=80.0)], tmp_path)
     assert "source imagenet, profile full" in (tmp_path / "table_2.md").read_text()
-    assert (tmp_path / "ablations" / "11_critical_layers_auroc_arms.md").is_file()
+    assert (tmp_path / "ablations" / "11_critical_layers_auroc_variants.md").is_file()
     tables.write_all([], tmp_path)
     assert not (tmp_path / "ablations").exists() and not (tmp_path / "metrics.md").exists()
     assert "no records" in (tmp_path / "table_2.md").read_text()

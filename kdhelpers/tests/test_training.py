@@ -69,6 +69,7 @@ def test_the_last_ten_epochs_are_scored(source, images):
     few = images.subset(slice(0, 3))
     assert fit(source, few, OFFICIAL, epochs=2, test=images)[0].scores.shape == (2, 7)
     assert fit(source, few, OFFICIAL, epochs=12, test=images)[0].scores.shape == (LAST_EPOCHS, 7)
+    assert fit(source, few, OFFICIAL, epochs=21, test=images)[0].scored == [10, *range(12, 22)]
 
 
 def test_text_calibrates_lambda_and_stops_when_converged(source, images):
@@ -76,7 +77,7 @@ def test_text_calibrates_lambda_and_stops_when_converged(source, images):
     found, _ = fit(source, images, still, epochs=100, test=images)
     assert found.protocol.lam > 0
     assert len(found.loss) == 3 * LAST_EPOCHS  # twenty to see that nothing moves, ten to report on
-    assert found.scores.shape == (LAST_EPOCHS, 7)
+    assert found.scored == [10, 20, *range(21, 31)]
     assert np.ptp(found.scores, axis=0).max() == 0
 
 

@@ -33,11 +33,12 @@ ARM = "untrained/full/official/14_interpretability/mvtec-bottle-guided_backprop-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, sample_data):
-    """RESULTS_DIR with the records of a main run and of an arm that shares its cloner, and a DATA_DIR of their own."""
+    """RESULTS_DIR with the records of a main run and of a variant that shares its cloner, and a DATA_DIR of their
+    own."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(sample_data / "mvtec", folder / "data" / "mvtec")
     given = GIVEN | {"DATA_DIR": str(folder / "data"), "RESULTS_DIR": str(folder / "results")}
-    chosen = {"CLASSES": ["bottle"], "ARMS": ["guided_backprop"]}
+    chosen = {"CLASSES": ["bottle"], "VARIANTS": ["guided_backprop"]}
     experiment.carry_out(parameters.resolve("14_interpretability", **given | chosen))
     return folder
 
@@ -50,8 +51,8 @@ def results_dir(made, tmp_path):
 
 @pytest.fixture
 def recorded(made):
-    main, arm = verification.choose(made / "results")
-    assert (main["arm"], arm["arm"]) == (None, "guided_backprop")
+    main, variant = verification.choose(made / "results")
+    assert (main["variant"], variant["variant"]) == (None, "guided_backprop")
     return main
 
 
@@ -158,12 +159,12 @@ def test_tampered_parameters_are_named_first(recorded):
 
 def test_what_made_it_is_named_where_it_is_another(recorded):
     torch_here = recorded["environment"]["packages"]["torch"]
-    recorded["environment"] |= {"code_sha256": "0" * 64, "python": "3.9.0", "device": "a GPU"}
+    recorded["environment"] |= {"method_version": 0, "python": "3.9.0", "device": "a GPU"}
     recorded["environment"]["packages"]["torch"] = "1.0"
     recorded["seconds"], recorded["peak_memory_mb"]["host"] = {}, -1  # neither is compared
     outcome = verification.verify(recorded)
     assert outcome.verdict == "same"
-    assert outcome.notes[0] == "other code" and f"torch 1.0 -> {torch_here}" in outcome.notes
+    assert outcome.notes[0] == "another version" and f"torch 1.0 -> {torch_here}" in outcome.notes
     assert any(note.startswith("python 3.9.0 -> ") for note in outcome.notes)
     assert any(note.startswith("device a GPU -> ") for note in outcome.notes)
 
@@ -195,15 +196,15 @@ def test_data_that_changed_or_is_missing_is_said(made, recorded, tmp_path):
 
 
 def test_weights_that_are_missing_are_said(recorded):
-    recorded["parameters"] |= {"source": "vgg16-01234567", "kept_under": "vgg16-01234567"}
+    recorded["parameters"] |= {"source": "vgg16-01234567", "source_name": "vgg16-01234567"}
     recorded["environment"]["source"] = "/gone/vgg16.pt"
     line = str(verification.verify(recorded))
     assert ": cannot be run here: SOURCE '/gone/vgg16.pt' is neither imagenet" in line and "\n" not in line
 
 
 def test_what_no_notebook_makes_is_said(recorded):
-    with pytest.raises(InputError, match="04_mvtec has no arm 'fancy' of mvtec"):
-        verification.runs_of(recorded | {"arm": "fancy"}, ROOT)
+    with pytest.raises(InputError, match="04_mvtec has no variant 'fancy' of mvtec"):
+        verification.runs_of(recorded | {"variant": "fancy"}, ROOT)
     with pytest.raises(InputError, match="there is no notebook 01_mnist of mvtec here"):
         verification.runs_of(recorded | {"notebook": "01_mnist"}, ROOT)
     del recorded["parameters"]["epochs"]
@@ -212,26 +213,26 @@ def test_what_no_notebook_makes_is_said(recorded):
 
 
 @pytest.mark.parametrize("protocol", ["official", "text"])
-def test_the_run_of_every_arm_of_every_notebook_comes_from_its_record(record, sample_data, tmp_path, protocol):
+def test_the_run_of_every_variant_of_every_notebook_comes_from_its_record(record, sample_data, tmp_path, protocol):
     weights = tmp_path / "other.pt"
     weights.write_bytes(b"never loaded")
-    arms = 0
+    variants = 0
     for notebook in DATASETS:
         data_dir = sample_data / "own_images" if notebook == "00_quickstart" else sample_data
         given = GIVEN | {"PROTOCOL": protocol, "SOURCE": str(weights), "DATA_DIR": str(data_dir)}
         given |= {"RESULTS_DIR": str(tmp_path), "CLASSES": classes_of(notebook)}
         for run in parameters.resolve(notebook, **given):
             (cls,), environment = run.classes, record()["environment"]
-            told = record(run.notebook, run.dataset, cls, run.arm, run.seed, protocol=protocol)
+            told = record(run.notebook, run.dataset, cls, run.variant, run.seed, protocol=protocol)
             told |= {"parameters": run.parameters(cls)}
             told["environment"] = environment | {"source": run.source, "data_dir": str(run.data_dir)}
             *main, again = verification.runs_of(told, tmp_path)
             assert again.parameters(cls) == told["parameters"] and again.record_path(cls) == run.record_path(cls)
             assert asdict(again.protocol) == asdict(run.protocol) and again.data_dir == run.data_dir
             # The main run goes before it where it only looks at the trained cloner in another way.
-            assert [one.arm for one in main] == ([None] if run.arm in shares(notebook, protocol) else [])
-            arms += run.arm is not None
-    assert arms > 50
+            assert [one.variant for one in main] == ([None] if run.variant in shares(notebook, protocol) else [])
+            variants += run.variant is not None
+    assert variants > 50
 
 
 def classes_of(notebook):
@@ -244,7 +245,7 @@ def classes_of(notebook):
 def shares(notebook, protocol):
     if notebook == "14_interpretability":
         return ("smoothgrad", "guided_backprop")
-    # A size is given to the main run too, and an arm that sets just that is then the same as it.
+    # A size is given to the main run too, and a variant that sets just that is then the same as it.
     return ("gradient", "renormalise", "soft_masks", "size_256", "size_128") if notebook[:2] == "15" else ()
 
 
@@ -256,7 +257,7 @@ def test_records_are_drawn_by_the_seed(record, tmp_path):
         path.with_name(f"{path.name}.json").write_text(json.dumps(one))
 
     for seed in range(5):
-        write(seed=seed, kept_under="untrained", profile="smoke")
+        write(seed=seed, source_name="untrained", profile="smoke")
     assert len(verification.choose(tmp_path)) == 5  # all of smoke
     for seed in range(20):
         write(seed=seed)

@@ -1,0 +1,93 @@
+"""The golden numbers: short trainings on generated samples, written down to the digits that survive another CPU.
+
+When a number here moves on purpose, raise `protocols.METHOD_VERSION` in the same commit, with a line of history, and
+write the new numbers with `python -m kdhelpers.tests.test_golden`.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from kdhelpers import experiment, parameters, samples
+from kdhelpers.protocols import METHOD_VERSION
+
+GOLDEN = Path(__file__).with_name("golden.json")
+# Between a CPU's widest and its narrowest vector instructions losses differ by up to 1 %, percentages (of a dozen
+# images: AUROC moves in steps of three points) by up to three points.
+RELATIVE, POINTS = 2e-2, 5
+RUNS = {  # notebook, protocol, data set and the variants to run beside the main run
+    "official": ("04_mvtec", "official", "mvtec", {}),
+    "text": ("04_mvtec", "text", "mvtec", {}),
+    "digits": ("01_mnist", "official", "mnist", {}),
+    "maps": ("14_interpretability", "official", "mvtec", {}),
+    "augmented": ("06_head_ct", "official", "head_ct", {"VARIANTS": ["augmented"]}),
+}
+
+
+def measure(name: str, folder: Path) -> dict:
+    """The numbers of one run of RUNS by record."""
+    notebook, protocol, dataset, more = RUNS[name]
+    given = {
+        "PROFILE": "full",
+        "PROTOCOL": protocol,
+        "SEED": 0,
+        "SOURCE": "untrained",
+        "EPOCHS": 2,
+        "IMAGE_SIZE": 32,
+        "BATCH_SIZE": 4,
+        "DEVICE": "cpu",
+        "CACHE": "auto",
+        "DATA_DIR": str(samples.make(folder / "data")),
+        "RESULTS_DIR": str(folder / "results"),
+    }
+    if dataset in ("mnist", "mvtec"):
+        given["CLASSES"] = ["3" if dataset == "mnist" else "bottle"]
+    runs = parameters.resolve(notebook, **given | more)
+    found = {}
+    with patch("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 5):
+        records = experiment.carry_out(runs)
+    for record in records:
+        maps = (record["localization"] or {}).get(record["parameters"]["method"], {})
+        found[record["variant"] or "main"] = {
+            "lambda": record["training"]["lambda"],
+            "loss": record["training"]["loss"],
+            "loss_val": record["training"]["loss_val"],
+            "loss_dir": record["training"]["loss_dir"],
+            "auroc": record["detection"]["auroc"],
+            "ap": record["detection"]["ap"],
+            "pixel_auroc": maps.get("gaussian", {}).get("pixel_auroc"),
+            "pixel_auroc_raw": maps.get("raw", {}).get("pixel_auroc"),
+            "aupro": maps.get("gaussian", {}).get("aupro"),
+            "baselines": record["baselines"],
+        }
+    return found
+
+
+def flat(value, name: str = "") -> dict[str, float | None]:
+    """Nested dicts and lists as one dict of numbers by path."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: number for key, one in items for path, number in flat(one, f"{name}.{key}").items()}
+    return {name: value}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_number_moves_without_a_new_method_version(name, tmp_path):
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["method_version"] == METHOD_VERSION, "write the golden numbers of this version: see above"
+    expected, found = flat(golden[name]), flat(measure(name, tmp_path))
+    assert found.keys() == expected.keys()
+    for path, number in expected.items():
+        near = {"rel": RELATIVE} if ".loss" in path or ".lambda" in path else {"abs": POINTS}
+        assert found[path] == pytest.approx(number, **near), f"{path} has moved: raise METHOD_VERSION, see above"
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = {name: measure(name, Path(folder, name)) for name in RUNS}
+    out.write_text(json.dumps({"method_version": METHOD_VERSION} | numbers, indent=1) + "\n")
