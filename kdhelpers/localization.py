@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from kdhelpers.cache import in_chunks
 from kdhelpers.losses import score
-from kdhelpers.memory import in_chunks
 from kdhelpers.networks import critical_points
 from kdhelpers.protocols import Protocol
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
+from kdhelpers.cache import in_chunks
+from kdhelpers.data.fetching import alone, differs, download, in_one_line
+from kdhelpers.data.images import file_sha256, reading
 from kdhelpers.errors import InputError
-from kdhelpers.fetching import alone, differs, download, in_one_line
-from kdhelpers.images import file_sha256, reading
-from kdhelpers.memory import in_chunks
 from kdhelpers.protocols import Protocol
 
 # The layers of Fig. 2; "M" is 2×2 max-pooling, a number a 3×3 convolution of that many channels and a ReLU. The last

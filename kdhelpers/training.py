@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import RandomAffine
 from tqdm import tqdm
 
-from kdhelpers.checkpoints import Checkpoint
+from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, value_loss
 from kdhelpers.networks import SourceActivations, critical_points
 from kdhelpers.protocols import LAST_EPOCHS, SCORED_EVERY, Protocol

@@ -25,8 +25,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from kdhelpers.errors import DEBUG, InputError
+from kdhelpers.files import NO_ROOM, refusal
 from kdhelpers.paths import ROOT
-from kdhelpers.writing import NO_ROOM, refusal
 
 EVERY = 15  # seconds between two lines of progress
 TOLD = "told"  # the tag of a cell
@@ -144,10 +144,10 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             partial.replace(failed)
         raise failures[0]
     partial.replace(out)
-    print(said_in(out), end="", flush=True)
+    print(printed_output(out), end="", flush=True)
 
 
-def said_in(executed: Path) -> str:
+def printed_output(executed: Path) -> str:
     """What the cells tagged "told" have printed, and warnings: results that a person at a terminal waits for."""
     lines = []
     for cell in nbformat.read(executed, as_version=4).cells:

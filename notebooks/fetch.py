@@ -5,10 +5,11 @@ import socket
 import sys
 from pathlib import Path
 
-from kdhelpers import downloads, networks
+from kdhelpers import networks
+from kdhelpers.data import downloads
+from kdhelpers.data.fetching import in_one_line
 from kdhelpers.errors import InputError
-from kdhelpers.fetching import in_one_line
-from kdhelpers.published import NAMES
+from kdhelpers.reporting.published import NAMES
 
 
 def fetch(name: str, folder: str | None = None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdhelpers.published import NAMES
+from kdhelpers.reporting.published import NAMES
 
 WIDTH = 110
 DOWNLOAD = "comes by itself"

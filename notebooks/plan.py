@@ -13,10 +13,13 @@ import execute
 import overview
 import torch
 
-from kdhelpers import data, networks, own_images, parameters, paths, running_time
-from kdhelpers.ablations import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
+from kdhelpers import data, networks, paths
 from kdhelpers.errors import InputError
-from kdhelpers.writing import refusal
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
+from kdhelpers.files import refusal
+from kdhelpers.inspection import own_images
+from kdhelpers.timing import running_time
 
 NOTEBOOKS = Path(__file__).parent
 SETTINGS_HERE = {

@@ -15,9 +15,12 @@ from pathlib import Path
 
 import execute
 
-from kdhelpers import memory, paths, results, verification
+from kdhelpers import cache as memory
+from kdhelpers import paths
 from kdhelpers.errors import InputError
-from kdhelpers.parameters import PROFILES
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments import verification
+from kdhelpers.experiments.config import PROFILES
 
 NAMES = ("seed", "PROFILE", "RESULTS_DIR", "DATA_DIR", "SOURCE", "DEVICE")
 SUMMARY = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers import networks, paths, samples
+from kdhelpers import networks, paths
+from kdhelpers.data import samples
+from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.images import Images
 from kdhelpers.protocols import METHOD_VERSION, PROTOCOLS, SETTINGS, protocol_for
 
 

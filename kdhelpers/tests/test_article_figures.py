@@ -11,8 +11,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 from safetensors.numpy import save_file
 
-from kdhelpers import article_figures, figures, results
 from kdhelpers.data import MVTEC, NUMBERS
+from kdhelpers.experiments import records as results
+from kdhelpers.reporting import article_figures, figures
 
 SMOKE = "smoke: proves the way, not a number"
 LAYERS = {"last": "last", "last_two": "last two", None: "last four"}

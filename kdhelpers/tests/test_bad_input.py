@@ -27,8 +27,10 @@ import torchvision
 from PIL import Image, ImageFile
 from test_notebooks import ENVIRONMENT, execute
 
-from kdhelpers import baselines, data, evaluation, networks, parameters
+from kdhelpers import baselines, data, networks
+from kdhelpers import metrics as evaluation
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
 from kdhelpers.paths import ROOT
 
 

@@ -6,7 +6,7 @@ import torch
 
 from kdhelpers import baselines
 from kdhelpers.data import Split
-from kdhelpers.images import Images
+from kdhelpers.data.images import Images
 
 
 def split(train, test, labels):

@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdhelpers import benchmark, evaluation, localization, losses, networks, parameters, plain, running_time
+from kdhelpers import localization, losses, networks
+from kdhelpers import metrics as evaluation
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
 from kdhelpers.protocols import PROTOCOLS
+from kdhelpers.timing import benchmark, running_time
+from kdhelpers.timing import released_code as plain
 
 GIVEN = {"PROFILE": "smoke", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "SIZES": [32], "DEVICE": "cpu"}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdhelpers import networks, training
-from kdhelpers.checkpoints import Checkpoint
+from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.protocols import PROTOCOLS
 
 MADE_OF = {"class": "3"}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from kdhelpers import published
 from kdhelpers.paths import ROOT
+from kdhelpers.reporting import published
 
 REPLACED = "%pip install --quiet --find-links . kdhelpers"  # needs the network; the wheel takes its place
 PRELOADED = ("numpy", "torch", "torchvision")  # Colab's own: another version of one needs a restart, or breaks it
@@ -27,9 +27,9 @@ shell = InteractiveShell.instance()
 for source in json.load(open("cells.json")):
     done = shell.run_cell(source)
     done.raise_error()
-import kdhelpers.paths as paths, kdhelpers.tables
+import kdhelpers.paths as paths, kdhelpers.reporting.tables
 known = {name: str(value) for name, value in vars(paths).items() if name.isupper()}
-article = kdhelpers.tables.beside_article(shell.user_ns["records"], table=2)["article"].tolist()
+article = kdhelpers.reporting.tables.beside_article(shell.user_ns["records"], table=2)["article"].tolist()
 print(json.dumps(known | {"package": kdhelpers.__file__, "article": article}))
 """
 

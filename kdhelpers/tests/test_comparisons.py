@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdhelpers import tables
-from kdhelpers.comparisons import by_seed, paired, variants_frame
+from kdhelpers.reporting import tables
+from kdhelpers.reporting.ablations import by_seed, paired, variants_frame
 
 NOTEBOOK = "11_critical_layers"
 

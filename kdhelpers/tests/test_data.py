@@ -14,7 +14,8 @@ from PIL import Image
 from torchvision import datasets
 from torchvision import transforms as T
 
-from kdhelpers import data, images, samples
+from kdhelpers import data
+from kdhelpers.data import images, samples
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
     ("mnist", "3", 40, 20, 180),

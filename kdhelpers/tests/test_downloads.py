@@ -28,7 +28,8 @@ from conftest import refused
 from PIL import Image
 from torchvision import datasets
 
-from kdhelpers import data, downloads, fetching, images, networks
+from kdhelpers import data, networks
+from kdhelpers.data import downloads, fetching, images
 
 
 def load(dataset, cls, data_dir):
@@ -383,7 +384,7 @@ def test_a_process_stopped_in_the_middle_leaves_nothing_that_passes_for_whole(
     names = [name for name, _ in datasets.FashionMNIST.resources]
     server.files = {name: gzip.compress((raw / name.removesuffix(".gz")).read_bytes()) for name in names}
     server.stall_at = 1000
-    process = start("kdhelpers.downloads", "fashion_mnist", tmp_path / "data", server=server, home=tmp_path)
+    process = start("kdhelpers.data.downloads", "fashion_mnist", tmp_path / "data", server=server, home=tmp_path)
     part = fetching.part_of(tmp_path / "data/FashionMNIST/raw" / at)
     wait_for(lambda: server.sent == 1000 and part.exists())
     time.sleep(0.3)  # for the bytes to get from the socket to the process
@@ -408,7 +409,7 @@ def test_a_process_stopped_in_the_middle_leaves_nothing_that_passes_for_whole(
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        (("kdhelpers.downloads", "cifar10", "{here}"), "error: cifar-10-python.tar.gz could not be downloaded"),
+        (("kdhelpers.data.downloads", "cifar10", "{here}"), "error: cifar-10-python.tar.gz could not be downloaded"),
         (("kdhelpers.networks", "imagenet"), "error: vgg16-397923af.pth could not be downloaded"),
     ],
 )
@@ -422,7 +423,7 @@ def test_a_command_line_without_network_ends_in_one_line(server, tmp_path, argum
 @pytest.mark.parametrize(
     "module,arguments,words",
     [
-        ("downloads", [], "usage: python -m kdhelpers.downloads DATASET DATA_DIR"),
+        ("downloads", [], "usage: python -m kdhelpers.data.downloads DATASET DATA_DIR"),
         ("downloads", ["minst", "here"], "error: 'minst' is none of the data sets that can be downloaded: mnist, "),
         ("networks", [], "usage: python -m kdhelpers.networks SOURCE"),
         ("networks", ["no.pt"], "error: SOURCE 'no.pt' is neither"),

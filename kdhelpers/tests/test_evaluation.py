@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import evaluation
+from kdhelpers import metrics as evaluation
 
 
 def test_detection_is_the_mean_over_the_epochs():

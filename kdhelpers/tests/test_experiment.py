@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from kdhelpers import experiment, parameters, training
+from kdhelpers import training
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import runner as experiment
 
 MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")
 
@@ -28,9 +30,9 @@ def given(sample_data, tmp_path):
 
 
 def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice(given, tmp_path, monkeypatch):
-    (by_itself,) = experiment.carry_out(parameters.resolve("04_mvtec", **given))
+    (by_itself,) = experiment.run_experiments(parameters.resolve("04_mvtec", **given))
     runs = parameters.resolve("12_cloner_size", **given | {"RESULTS_DIR": str(tmp_path / "b")})
-    by_ablation, equal = experiment.carry_out(runs)
+    by_ablation, equal = experiment.run_experiments(runs)
     texts = [
         json.dumps({name: value for name, value in one.items() if name not in MAY_DIFFER})
         for one in (by_itself, by_ablation)
@@ -42,7 +44,7 @@ def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice
         raise AssertionError("trained again")
 
     monkeypatch.setattr(training, "train", no_more)
-    assert experiment.carry_out(runs) == [by_ablation, equal]
+    assert experiment.run_experiments(runs) == [by_ablation, equal]
 
 
 def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
@@ -51,7 +53,7 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *a, **k: trainings.append(k["title"]) or train(*a, **k))
     monkeypatch.setattr("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 2)
     runs = parameters.resolve("14_interpretability", **given)
-    records = experiment.carry_out(runs)
+    records = experiment.run_experiments(runs)
     assert trainings == ["mvtec bottle (1 of 3)"]
     assert [list(r["localization"]) for r in records] == [["gradients"], ["smoothgrad"], ["guided_backprop"]]
     for record in records[1:]:
@@ -60,16 +62,16 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
 
     # Without the cloner on this machine a variant that is missing has it trained again; else nothing needs it.
     runs[0].cloner_path("bottle").unlink()
-    assert experiment.carry_out(runs) == records and len(trainings) == 1
+    assert experiment.run_experiments(runs) == records and len(trainings) == 1
     runs[2].record_path("bottle").unlink()
-    again = experiment.carry_out(runs)
+    again = experiment.run_experiments(runs)
     assert len(trainings) == 2 and again[2]["localization"] == records[2]["localization"]
 
 
 def test_every_detail_that_the_article_leaves_out_can_be_changed(given):
     classes = {"mvtec": ["bottle"], "brain_mri": ["normal"]}
     runs = parameters.resolve("15_unstated_details", **given | {"CLASSES": classes, "EPOCHS": 1})
-    records = experiment.carry_out(runs)
+    records = experiment.run_experiments(runs)
     main = {r["dataset"]: r for r in records if r["variant"] is None}
     by_variant = {(r["dataset"], r["variant"]): r for r in records}
     assert len(by_variant) == len(runs) == len(records)

@@ -16,9 +16,12 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import conv2d, max_pool2d
 
-from kdhelpers import experiment, export, localization, losses, networks, parameters
+from kdhelpers import localization, losses, networks
+from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.images import Images
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import runner as experiment
+from kdhelpers.inspection import export
 from kdhelpers.protocols import protocol_for
 
 # What a user does, where importing anything but these would fail.
@@ -150,7 +153,7 @@ def trained(small, sample_data, tmp_path_factory):
     given |= {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto"}
     given |= {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(results_dir)}
     (run,) = parameters.resolve("04_mvtec", **given)
-    (record,) = experiment.carry_out([run])
+    (record,) = experiment.run_experiments([run])
     return run.cloner_path("bottle"), record
 
 
@@ -223,7 +226,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(small, trained, tmp_path, m
 
 
 def test_the_command_ends_in_one_line_and_exit_code_1(tmp_path):
-    command = [sys.executable, "-m", "kdhelpers.export", str(tmp_path / "none"), str(tmp_path / "it.onnx")]
+    command = [sys.executable, "-m", "kdhelpers.inspection.export", str(tmp_path / "none"), str(tmp_path / "it.onnx")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1 and ended.stdout == ""
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kdhelpers import figures
 from kdhelpers.data import Split
-from kdhelpers.images import Images
+from kdhelpers.data.images import Images
+from kdhelpers.reporting import figures
 
 
 @pytest.fixture(autouse=True)

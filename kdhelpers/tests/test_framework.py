@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from kdhelpers import networks
-from kdhelpers.framework import show_framework
+from kdhelpers.reporting.framework import show_framework
 
 
 def texts_of(figure):

@@ -12,7 +12,9 @@ from unittest.mock import patch
 
 import pytest
 
-from kdhelpers import experiment, parameters, samples
+from kdhelpers.data import samples
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import runner as experiment
 from kdhelpers.protocols import METHOD_VERSION
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -49,7 +51,7 @@ def measure(name: str, folder: Path) -> dict:
     runs = parameters.resolve(notebook, **given | more)
     found = {}
     with patch("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 5):
-        records = experiment.carry_out(runs)
+        records = experiment.run_experiments(runs)
     for record in records:
         maps = (record["localization"] or {}).get(record["parameters"]["method"], {})
         found[record["variant"] or "main"] = {

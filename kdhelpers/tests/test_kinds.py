@@ -4,8 +4,12 @@ import json
 
 import pytest
 
-from kdhelpers import article_figures, cells, comparisons, kinds, results, tables
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import groups as kinds
+from kdhelpers.experiments import records as results
+from kdhelpers.reporting import ablations as comparisons
+from kdhelpers.reporting import article_figures, tables
+from kdhelpers.reporting import comparison as cells
 
 OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]
 

@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 from torch import nn
 
-from kdhelpers import evaluation, localization, networks
+from kdhelpers import localization, networks
+from kdhelpers import metrics as evaluation
 
 
 class Score(nn.Module):

@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers import experiment, localization, losses, memory, networks, parameters, results
+from kdhelpers import cache as memory
+from kdhelpers import localization, losses, networks
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments import runner as experiment
 from kdhelpers.protocols import PROTOCOLS
 
 
@@ -84,14 +88,14 @@ class Full(networks.SourceActivations):
 
 
 def test_without_room_nothing_is_kept_and_the_record_is_the_same(run, monkeypatch):
-    expected = experiment.carry_out([run])
+    expected = experiment.run_experiments([run])
     run.record_path("bottle").unlink()
     monkeypatch.setattr(networks, "SourceActivations", Full)
     monkeypatch.setattr(Full, "asked", [])
     with pytest.warns(
         UserWarning, match="out of GPU memory: S's activations are kept (in main memory|nowhere)"
     ) as said:
-        found = experiment.carry_out([run])
+        found = experiment.run_experiments([run])
     assert Full.asked == ["auto", "host", "none", "none"] and len(said) >= 2
     for one in (*expected, *found):
         for may_differ in ("seconds", "peak_memory_mb", "environment"):
@@ -104,5 +108,5 @@ def test_without_room_for_a_batch_it_says_so_in_a_line(run, monkeypatch):
     monkeypatch.setattr(networks, "SourceActivations", Full)
     monkeypatch.setattr(Full, "room", ())
     with pytest.raises(InputError, match="no room for a batch of 64 images of 32 px.*BATCH_SIZE"):
-        experiment.carry_out([run])
+        experiment.run_experiments([run])
     assert not list(run.results_dir.rglob("*.json"))

@@ -17,8 +17,11 @@ from safetensors.numpy import save_file
 from test_bad_input import OWN, one_line
 from test_notebooks import ENVIRONMENT, execute
 
-from kdhelpers import data, detector, evaluation, own_images, parameters
+from kdhelpers import data
+from kdhelpers import metrics as evaluation
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
+from kdhelpers.inspection import detector, own_images
 from kdhelpers.paths import ROOT
 
 
@@ -257,7 +260,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
     assert alone["score"][0] == again["score"][9] and alone["image"][0] == table.image[9]
     maps = loaded.maps(list(table.image[:2]))
     assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min() <= maps.max() <= 1
-    command = [sys.executable, "-m", "kdhelpers.detector", folder / "detector.safetensors", folders / "new"]
+    command = [sys.executable, "-m", "kdhelpers.inspection.detector", folder / "detector.safetensors", folders / "new"]
     command += ["--device", "cpu"]  # the source is known by the record
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "of 7 are above the threshold" in done.stderr
@@ -317,7 +320,8 @@ def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
 @pytest.fixture
 def made(source, tmp_path):
     """A detector that nobody has trained."""
-    from kdhelpers import networks, thresholds
+    from kdhelpers import networks
+    from kdhelpers.inspection import thresholds
 
     protocol = run_protocol()
     cloner, (_, identity) = networks.make_cloner(protocol, 0).eval(), networks.load_source("untrained")
@@ -386,7 +390,7 @@ def test_a_file_that_is_no_detector_or_another_source(made, tmp_path, monkeypatc
         detector.load(path, str(tmp_path / source) if source.endswith(".pt") else source, "cpu")
     one_line(str(error.value), words)
     done = subprocess.run(
-        [sys.executable, "-m", "kdhelpers.detector", path, tmp_path, "--source", source],
+        [sys.executable, "-m", "kdhelpers.inspection.detector", path, tmp_path, "--source", source],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
@@ -412,7 +416,7 @@ def test_names_that_are_no_text(made, tmp_path):
     os.mkdir(tmp_path / "new")
     Image.new("RGB", (40, 40)).save(tmp_path / "new" / "a.png")
     os.rename(tmp_path / "new" / "a.png", os.fsencode(tmp_path / "new") + b"/\xfc,$a$.png")
-    command = [sys.executable, "-m", "kdhelpers.detector", path, tmp_path / "new", "--source", "untrained"]
+    command = [sys.executable, "-m", "kdhelpers.inspection.detector", path, tmp_path / "new", "--source", "untrained"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
     assert done.returncode == 0 and b"/\xfc,$a$.png" in done.stdout
 

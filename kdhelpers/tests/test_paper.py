@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from kdhelpers import paths
-from kdhelpers.published import TABLES, doubtful_means, published
+from kdhelpers.reporting.published import TABLES, doubtful_means, published
 
 KNOWN_MISPRINTS = [  # table, data set, method, the mean as printed, the mean of the ten or fifteen classes as printed
     (2, "cifar10", "CapsNet_PP", 61.2, 63.17),

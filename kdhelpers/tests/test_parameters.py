@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from kdhelpers import parameters
-from kdhelpers.ablations import variants_of
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments.variants import variants_of
 from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
 
 
@@ -205,7 +205,7 @@ def test_a_mistyped_name_is_refused_with_the_one_that_was_meant(given):
 
 
 def test_smoke_takes_the_sample_and_says_so(given, tmp_path, monkeypatch):
-    from kdhelpers import samples
+    from kdhelpers.data import samples
 
     monkeypatch.setattr(samples, "make", lambda: tmp_path)
     (run,) = parameters.resolve("01_mnist", **given | {"PROFILE": "smoke", "DATA_DIR": None, "SOURCE": "imagenet"})

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers import parameters, peers
 from kdhelpers.data import Split
+from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.images import Images
+from kdhelpers.experiments import anomalib_baselines as peers
+from kdhelpers.experiments import config as parameters
 from kdhelpers.paths import ROOT
 
 needs_anomalib = pytest.mark.skipif(not find_spec("anomalib"), reason="anomalib is optional and not installed")
@@ -199,7 +200,7 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
 @needs_anomalib
 def test_the_file_says_what_it_was_made_with(given, split):
     run, chosen = parameters.check_peers(NOTEBOOK, given | {"BACKBONES": "untrained", "METHODS": ["stfpm"]})
-    found = peers.carry_out(run, split, **chosen | {"epochs": 1})
+    found = peers.run_experiments(run, split, **chosen | {"epochs": 1})
     path = peers.save(run, split, found, chosen)
     content = json.loads(path.read_text())
     assert path == run.results_dir / "peers" / "full" / "bottle-seed0.json"

@@ -9,8 +9,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import baselines, evaluation, networks, parameters, results, training
+from kdhelpers import baselines, networks, training
+from kdhelpers import metrics as evaluation
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import records as results
 from kdhelpers.protocols import METHOD_VERSION
 
 
@@ -27,7 +30,7 @@ def finished(run, source):
     cloner = networks.make_cloner(run.protocol, run.seed)
     train, test = (networks.SourceActivations(source, images) for images in (split.train, split.test))
     fit = training.train(train, cloner, run.protocol, epochs=1, batch_size=64, seed=run.seed, test=test)
-    shown = split.spread(3)
+    shown = split.sample_indices(3)
     return {
         "run": run,
         "cls": "normal",

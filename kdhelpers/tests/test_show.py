@@ -6,7 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import make_record
 
-from kdhelpers import show
+from kdhelpers.reporting import show
 
 FRAME = pd.DataFrame({"class": ["a<b", "c"], "seed": [0, 1], "ours": [99.5, np.nan], "shape": [(3, 4), (5, 6)]})
 

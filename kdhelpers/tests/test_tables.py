@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from kdhelpers import tables
-from kdhelpers.published import published
+from kdhelpers.reporting import tables
+from kdhelpers.reporting.published import published
 
 
 @pytest.fixture
 def records(record):
     return [record(cls=cls, seed=seed, auroc=90 + seed) for cls in "03" for seed in range(3)] + [
-        record("04_mvtec", "mvtec", "screw", seed=seed, auroc=80.0, trivial={"mean_brightness": 2.0, "pca": None})
+        record("04_mvtec", "mvtec", "screw", seed=seed, auroc=80.0, baselines={"mean_brightness": 2.0, "pca": None})
         for seed in range(3)
     ]
 

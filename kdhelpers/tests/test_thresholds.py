@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from kdhelpers.thresholds import choose, exact_interval, needed
+from kdhelpers.inspection.thresholds import choose, exact_interval, needed
 
 
 @pytest.mark.parametrize("of", [1, 2, 10, 59, 400])

@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from kdhelpers import experiment, parameters, verification
-from kdhelpers.ablations import ABLATIONS, DATASETS
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import runner as experiment
+from kdhelpers.experiments import verification
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS
 from kdhelpers.paths import ROOT
 
 GIVEN = {
@@ -39,7 +41,7 @@ def made(tmp_path_factory, sample_data):
     shutil.copytree(sample_data / "mvtec", folder / "data" / "mvtec")
     given = GIVEN | {"DATA_DIR": str(folder / "data"), "RESULTS_DIR": str(folder / "results")}
     chosen = {"CLASSES": ["bottle"], "VARIANTS": ["guided_backprop"]}
-    experiment.carry_out(parameters.resolve("14_interpretability", **given | chosen))
+    experiment.run_experiments(parameters.resolve("14_interpretability", **given | chosen))
     return folder
 
 
@@ -171,8 +173,10 @@ def test_what_made_it_is_named_where_it_is_another(recorded):
 
 def test_it_runs_with_the_threads_that_it_was_made_with(recorded, monkeypatch):
     used, before = [], torch.get_num_threads()
-    carry_out = experiment.carry_out
-    monkeypatch.setattr(experiment, "carry_out", lambda runs: used.append(torch.get_num_threads()) or carry_out(runs))
+    run_experiments = experiment.run_experiments
+    monkeypatch.setattr(
+        experiment, "run_experiments", lambda runs: used.append(torch.get_num_threads()) or run_experiments(runs)
+    )
     recorded["environment"]["threads"] = before + 1
     assert "threads" not in str(verification.verify(recorded).notes)
     assert used == [before + 1] and torch.get_num_threads() == before

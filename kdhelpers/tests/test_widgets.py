@@ -10,9 +10,9 @@ from kdhelpers.paths import ROOT
 
 CODE = """
 import numpy as np, torch
-from kdhelpers import widgets
+from kdhelpers.inspection import widgets
 from kdhelpers.data import Split
-from kdhelpers.images import Images
+from kdhelpers.data.images import Images
 
 scores = np.linspace(0, 1, 12)
 test = Images(torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8))

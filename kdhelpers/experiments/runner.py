@@ -9,18 +9,20 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from kdhelpers import baselines, data, evaluation, localization, networks, results, training
-from kdhelpers.checkpoints import Checkpoint
+from kdhelpers import baselines, data, localization, networks, training
+from kdhelpers import metrics as evaluation
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.checkpoints import Checkpoint
+from kdhelpers.experiments.runs import Run
 from kdhelpers.protocols import METHOD_VERSION
-from kdhelpers.runs import Run
 from kdhelpers.training import Fit, timed
 
 DEGREES, SCALE = 20, (0.9, 1.05)  # Sec. 4.2.3, the augmentation of HeadCT
 _INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activations go when the GPU has no room
 
 
-def carry_out(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
+def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
     """Does what has no record yet, and returns the records of all runs, class by class.
 
     runs: the variants of one or several data sets, as `parameters.check_variants` gives them. What the variants of a
@@ -104,10 +106,10 @@ def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> No
     detection = evaluation.detection(fit.scores, split.labels, fit.scored)
     with timed(seconds, "localize"):
         # Without masks there is nothing to measure, and a few maps are made to be looked at.
-        judged = split if split.masks is not None else split.subset(split.spread())
+        judged = split if split.masks is not None else split.subset(split.sample_indices())
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
         pixels = evaluation.localization_of(maps, split, fit.protocol) if split.masks is not None else None
-    shown = judged.spread()
+    shown = judged.sample_indices()
     results.save(
         run,
         cls,

@@ -9,7 +9,7 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from kdhelpers import figures
+from kdhelpers.reporting import figures
 
 _NEAREST = 4  # pictures shown on either side of the threshold
 _STEPS = 200  # of the slider, from the lowest to the highest score

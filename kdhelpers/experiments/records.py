@@ -22,9 +22,9 @@ from safetensors.torch import save as to_bytes
 
 from kdhelpers import networks, paths
 from kdhelpers.errors import InputError
+from kdhelpers.files import atomic_write
 from kdhelpers.protocols import METHOD_VERSION, Protocol
 from kdhelpers.training import Fit
-from kdhelpers.writing import written_at_once
 
 SCHEMA = 2
 STALE = "†"  # beside a number that records of another method version had a part in
@@ -85,11 +85,11 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, basel
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
     tensors |= _pictures(*shown)
     metadata = {"record": text, "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
-    with written_at_once(run.cloner_path(cls)) as temporary:
+    with atomic_write(run.cloner_path(cls)) as temporary:
         temporary.write_bytes(to_bytes(tensors, metadata))
-    with written_at_once(run.predictions_path(cls)) as temporary:
+    with atomic_write(run.predictions_path(cls)) as temporary:
         _predictions(split, fit).to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
-    with written_at_once(run.record_path(cls)) as temporary:
+    with atomic_write(run.record_path(cls)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
 

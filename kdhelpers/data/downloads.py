@@ -15,8 +15,8 @@ import numpy as np
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from kdhelpers.data.fetching import alone, checksum, differs, download, in_one_line, part_of
 from kdhelpers.errors import InputError
-from kdhelpers.fetching import alone, checksum, differs, download, in_one_line, part_of
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 BATCHES = datasets.CIFAR10.base_folder
@@ -173,5 +173,5 @@ def _read_batches(data_dir: Path) -> Arrays:
 
 if __name__ == "__main__":  # fetches a data set, before many runs need it
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m kdhelpers.downloads DATASET DATA_DIR")
+        sys.exit("usage: python -m kdhelpers.data.downloads DATASET DATA_DIR")
     in_one_line(fetch, sys.argv[1], Path(sys.argv[2]).expanduser())

@@ -19,10 +19,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from kdhelpers import evaluation, figures, localization, losses, networks, parameters, results, runs
+from kdhelpers import localization, losses, networks
+from kdhelpers import metrics as evaluation
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments import runs
+from kdhelpers.files import atomic_write
+from kdhelpers.reporting import figures
 from kdhelpers.training import seed_everything, timed
-from kdhelpers.writing import written_at_once
 
 REQUIREMENT = "anomalib>=2.7,<3"  # as in pyproject.toml
 NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
@@ -41,7 +46,7 @@ class Outcome:
 
 
 def check(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
-    """The `Run` of 04_mvtec to stand beside, and the keywords of `carry_out`, from a notebook's globals.
+    """The `Run` of 04_mvtec to stand beside, and the keywords of `run_experiments`, from a notebook's globals.
 
     Raises InputError as `parameters.check`, and when anomalib is missing or of another generation.
     """
@@ -66,7 +71,7 @@ def remark(run: runs.Run, backbones: str) -> str:
     return run.title or (UNTRAINED if backbones == "untrained" else "")
 
 
-def carry_out(
+def run_experiments(
     run: runs.Run, split, *, methods: tuple[str, ...], epochs: int, coreset: float, backbones: str
 ) -> dict[str, Outcome]:
     """Trains and judges anomalib's methods on a `data.Split` with masks, one after the other; {method: Outcome}.
@@ -220,8 +225,8 @@ def pictures(split, outcome: Outcome, index: np.ndarray) -> results.Pictures:
 def save(run: runs.Run, split, found: dict[str, Outcome], chosen: dict) -> Path:
     """Writes the numbers of all methods to peers/PROFILE/CLASS-seedN.json, whole or not at all, and returns its path.
 
-    chosen: the keywords of `carry_out`. No table but notebook 30's own reads the file. Raises ValueError when a number
-    is not finite.
+    chosen: the keywords of `run_experiments`. No table but notebook 30's own reads the file. Raises ValueError when a
+    number is not finite.
     """
     path = run.results_dir / "peers" / run.profile / f"{split.cls}-seed{run.seed}.json"
     content = {
@@ -237,7 +242,7 @@ def save(run: runs.Run, split, found: dict[str, Outcome], chosen: dict) -> Path:
         "environment": results.environment(run.device) | {"anomalib": versions()},
     }
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_at_once(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 

@@ -8,11 +8,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kdhelpers import detector, figures, networks, results, thresholds
+from kdhelpers import networks
 from kdhelpers.baselines import TITLES, either_way
-from kdhelpers.detector import Detector
-from kdhelpers.images import read_picture
-from kdhelpers.writing import written_at_once
+from kdhelpers.data.images import read_picture
+from kdhelpers.experiments import records as results
+from kdhelpers.files import atomic_write
+from kdhelpers.inspection import detector, thresholds
+from kdhelpers.inspection.detector import Detector
+from kdhelpers.reporting import figures
 
 MOST = 100  # heat maps: of the images above the threshold, the worst first, no more than this
 ON_SHEET = 24  # of the worst, above the threshold or not: these have a heat map in any case
@@ -89,14 +92,14 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     worst = worst.head(min(max(bad, ON_SHEET), MOST))
     maps = made.maps([Path(image) for image in worst["image"]])
     top = float(maps.max())
-    with written_at_once(folder / "scores.csv") as temporary:
+    with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
     kept, on_sheet = set(), []
     for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
         picture = np.asarray(_scaled(read_picture(row.image)))
         hot = figures.overlay(picture, heat, top)
         name = f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}.png"
-        with written_at_once(folder / "heat_maps" / name) as temporary:
+        with atomic_write(folder / "heat_maps" / name) as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
         kept.add(name)
         on_sheet += [hot] if rank <= ON_SHEET else []
@@ -109,7 +112,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     sheet = figures.show_sheet(
         on_sheet, list(shown["image"]), list(shown["kind"]), shown["score"].to_numpy(), made.threshold.value, title
     )
-    with written_at_once(folder / "worst.png") as temporary:
+    with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     detector.save(made, folder / "detector.safetensors")
     which = f"the {len(worst)} worst" if len(worst) > bad else f"those above the threshold, {bad}"

@@ -15,15 +15,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from kdhelpers import data, figures, results
-from kdhelpers.ablations import DATASETS, main_notebook
-from kdhelpers.comparisons import by_seed, variants_frame
-from kdhelpers.framework import show_framework
-from kdhelpers.kinds import only_one
-from kdhelpers.layouts import GOOD
+from kdhelpers import data
+from kdhelpers.data.layouts import GOOD
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.groups import only_one
+from kdhelpers.experiments.variants import DATASETS, main_notebook
+from kdhelpers.files import atomic_write
 from kdhelpers.protocols import PROTOCOLS
-from kdhelpers.tables import NAMES
-from kdhelpers.writing import written_at_once
+from kdhelpers.reporting import figures
+from kdhelpers.reporting.ablations import by_seed, variants_frame
+from kdhelpers.reporting.framework import show_framework
+from kdhelpers.reporting.tables import NAMES
 
 NO_RECORD = "no record"
 _WIDTH, _DPI = 7.0, 200  # lengths are in inches on paper
@@ -225,7 +227,7 @@ def save(figure: Figure, stem: str, folder: Path) -> None:
     """Writes STEM.png, 200 dots an inch, and STEM.pdf; the same figure always gives the same bytes."""
     fixed = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": "kdhelpers"}}
     for suffix, metadata in fixed.items():
-        with plt.style.context(["default", _STYLE]), written_at_once(Path(folder, f"{stem}.{suffix}")) as file:
+        with plt.style.context(["default", _STYLE]), atomic_write(Path(folder, f"{stem}.{suffix}")) as file:
             figure.savefig(file, format=suffix, dpi=_DPI, metadata=metadata)
 
 

@@ -26,10 +26,13 @@ import psutil
 import torch
 from torch import nn
 
-from kdhelpers import evaluation, localization, losses, memory, networks, plain, training
-from kdhelpers.ablations import METHODS
-from kdhelpers.images import Images
+from kdhelpers import cache as memory
+from kdhelpers import localization, losses, networks, training
+from kdhelpers import metrics as evaluation
+from kdhelpers.data.images import Images
+from kdhelpers.experiments.variants import METHODS
 from kdhelpers.protocols import PROTOCOLS, Protocol
+from kdhelpers.timing import released_code as plain
 
 
 @dataclass(frozen=True)

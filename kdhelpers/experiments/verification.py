@@ -10,10 +10,14 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import experiment, kinds, parameters, paths, results
-from kdhelpers.ablations import DATASETS
+from kdhelpers import paths
 from kdhelpers.errors import InputError
-from kdhelpers.runs import Run
+from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import groups as kinds
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments import runner as experiment
+from kdhelpers.experiments.runs import Run
+from kdhelpers.experiments.variants import DATASETS
 
 COUNT = 3  # records that are run again unless told otherwise
 SHOWN = 4  # differences that are named in a line; the others are counted
@@ -157,7 +161,7 @@ def again(record: dict, runs: Sequence[Run]) -> dict:
     before = torch.get_num_threads()
     torch.set_num_threads(record["environment"]["threads"])  # sums come out otherwise with other numbers of them
     try:
-        return experiment.carry_out(runs)[-1]
+        return experiment.run_experiments(runs)[-1]
     finally:
         torch.set_num_threads(before)
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdhelpers import results
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import records as results
 
 
 class Kind(NamedTuple):

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_1samp, wilcoxon
 
-from kdhelpers import results
-from kdhelpers.ablations import DATASETS, Variant, main_notebook, variants_of
-from kdhelpers.kinds import only_one
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.groups import only_one
+from kdhelpers.experiments.variants import DATASETS, Variant, main_notebook, variants_of
 from kdhelpers.protocols import protocol_for
-from kdhelpers.published import NAMES
+from kdhelpers.reporting.published import NAMES
 
 METRICS = {
     "auroc": "AUROC",

@@ -21,7 +21,7 @@ def refusal(path: Path | str, error: OSError) -> InputError:
 
 
 @contextmanager
-def written_at_once(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place, whole and on disk, when the block ends well.
 
     Raises InputError when the folder cannot be written to or the disk is full; `path` is then as it was before.
@@ -49,6 +49,6 @@ def written_at_once(path: Path) -> Iterator[Path]:
 
 def check(folder: Path) -> None:
     """Raises InputError when nothing can be written to `folder`, which is made where it is not there."""
-    with written_at_once(folder / ".writable") as temporary:
+    with atomic_write(folder / ".writable") as temporary:
         temporary.write_text("")
     (folder / ".writable").unlink(missing_ok=True)

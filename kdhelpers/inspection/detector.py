@@ -1,6 +1,6 @@
 """A trained cloner with its threshold, in one file: loaded anywhere, it scores pictures and shows where they are odd.
 
-`python -m kdhelpers.detector DETECTOR FOLDER [--source S] [--out scores.csv]` scores the pictures of a folder.
+Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER [--source S] [--out scores.csv]`.
 """
 
 import argparse
@@ -18,14 +18,15 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 from tqdm import tqdm
 
-from kdhelpers import layouts, localization, losses, networks
+from kdhelpers import localization, losses, networks
+from kdhelpers.data import layouts
+from kdhelpers.data.fetching import in_one_line
+from kdhelpers.data.images import Images, read_images, reading
 from kdhelpers.errors import InputError
-from kdhelpers.fetching import in_one_line
-from kdhelpers.images import Images, read_images, reading
-from kdhelpers.parameters import device_of
+from kdhelpers.experiments.config import device_of
+from kdhelpers.files import atomic_write
+from kdhelpers.inspection.thresholds import Threshold
 from kdhelpers.protocols import Protocol
-from kdhelpers.thresholds import Threshold
-from kdhelpers.writing import written_at_once
 
 SCHEMA = 1
 _AT_ONCE = 64  # pictures that are read before they are scored
@@ -99,7 +100,7 @@ def save(detector: Detector, path: Path) -> None:
         "record": detector.record,
     }
     tensors = {name: value.contiguous() for name, value in detector.cloner.state_dict().items()}
-    with written_at_once(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)}))
 
 
@@ -194,7 +195,7 @@ def _main(arguments: argparse.Namespace) -> None:
     table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
     table["threshold"] = np.float32(loaded.threshold.value)
     if arguments.out:
-        with written_at_once(arguments.out) as temporary:
+        with atomic_write(arguments.out) as temporary:
             table.to_csv(temporary, index=False, errors="surrogateescape")
     else:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
@@ -203,7 +204,7 @@ def _main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m kdhelpers.detector", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.detector", description=__doc__)
     parser.add_argument(
         "detector", type=Path, metavar="DETECTOR", help="detector.safetensors, as 00_quickstart made it"
     )

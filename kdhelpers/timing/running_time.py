@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdhelpers import results
-from kdhelpers.ablations import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
-from kdhelpers.article_figures import in_style
-from kdhelpers.benchmark import Case
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
+from kdhelpers.files import atomic_write
 from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
-from kdhelpers.published import NAMES
-from kdhelpers.writing import written_at_once
+from kdhelpers.reporting.article_figures import in_style
+from kdhelpers.reporting.published import NAMES
+from kdhelpers.timing.benchmark import Case
 
 Measured = Mapping[int, dict]
 SCHEMA = 1
@@ -244,7 +244,7 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
         "environment": results.environment(cases[0].device),
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_at_once(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return record
 

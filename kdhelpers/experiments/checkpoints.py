@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from kdhelpers.errors import InputError
-from kdhelpers.writing import written_at_once
+from kdhelpers.files import atomic_write
 
 EVERY = 60  # seconds between two checkpoints, and so about the most that an interruption can cost
 
@@ -50,7 +50,7 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save({"key": self.key, "state": state}, buffer)
         try:
-            with written_at_once(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 temporary.write_bytes(buffer.getbuffer())
         except InputError as error:
             warnings.warn(f"no checkpoint: {error}", stacklevel=2)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kdhelpers import results
-from kdhelpers.ablations import METHODS, main_notebook
-from kdhelpers.commands import command_for
-from kdhelpers.kinds import only_one
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.groups import only_one
+from kdhelpers.experiments.variants import METHODS, main_notebook
 from kdhelpers.protocols import SEEDS
-from kdhelpers.published import TABLES, published
+from kdhelpers.reporting.commands import command_for
+from kdhelpers.reporting.published import TABLES, published
 
 OURS = {"ours": "ours", "ours+aug": "augmented"}  # the rows of Tables 2 to 6 that are the article's own method
 MEAN = "mean"  # the class of the column with the mean over all others

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import data, networks, results
-from kdhelpers.ablations import AFTER_TRAINING, METHODS
+from kdhelpers import data, networks
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.variants import AFTER_TRAINING, METHODS
 from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
 
 

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import benchmark, data, layouts, memory, networks, paths, results, samples, writing
-from kdhelpers.ablations import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
+from kdhelpers import cache as memory
+from kdhelpers import data, networks, paths
+from kdhelpers import files as writing
+from kdhelpers.data import layouts, samples
 from kdhelpers.errors import InputError
-from kdhelpers.kinds import Kind
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.groups import Kind
+from kdhelpers.experiments.runs import Run
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
 from kdhelpers.protocols import (
     BATCH_SIZE,
     FALSE_ALARMS,
@@ -23,7 +28,7 @@ from kdhelpers.protocols import (
     SMOKE_EPOCHS,
     protocol_for,
 )
-from kdhelpers.runs import Run
+from kdhelpers.timing import benchmark
 
 COMMON = (
     "PROFILE",
@@ -120,7 +125,7 @@ def resolve_benchmark(**given) -> tuple[list[benchmark.Case], Path]:
 
 
 def check_peers(notebook: str, namespace: dict) -> tuple[Run, dict]:
-    """The `Run` of 04_mvtec of one category that anomalib stands beside, and the keywords of `peers.carry_out`.
+    """The `Run` of 04_mvtec of one category that anomalib stands beside, and the keywords of `peers.run_experiments`.
 
     Raises as `check`.
     """

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from kdhelpers import paths
-from kdhelpers.ablations import DATASETS
+from kdhelpers.experiments.variants import DATASETS
 from kdhelpers.protocols import BATCH_SIZE, SEEDS, SETTINGS
 
 

@@ -11,14 +11,18 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from kdhelpers import cells, comparisons, results, runs, tables
-from kdhelpers.ablations import ABLATIONS
-from kdhelpers.commands import command_for
-from kdhelpers.evaluation import AUPRO_LIMIT
-from kdhelpers.kinds import Kind, only_one
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments import runs
+from kdhelpers.experiments.groups import Kind, only_one
+from kdhelpers.experiments.variants import ABLATIONS
+from kdhelpers.files import atomic_write
+from kdhelpers.metrics import AUPRO_LIMIT
 from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS
-from kdhelpers.published import TABLES, doubtful_means
-from kdhelpers.writing import written_at_once
+from kdhelpers.reporting import ablations as comparisons
+from kdhelpers.reporting import comparison as cells
+from kdhelpers.reporting import tables
+from kdhelpers.reporting.commands import command_for
+from kdhelpers.reporting.published import TABLES, doubtful_means
 
 TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
 FIGURES = {
@@ -93,7 +97,7 @@ def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
     """Writes report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
     there = {name: out / "figures" / f"{name}.png" for name in FIGURES}
     page = render(found, main, {name: path.read_bytes() for name, path in there.items() if path.is_file()})
-    with written_at_once(out / "report.html") as temporary:
+    with atomic_write(out / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out / "report.html"
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdhelpers.ablations import ABLATIONS, main_notebook, variants_of
 from kdhelpers.baselines import TITLES, either_way
-from kdhelpers.cells import MEAN, cells, value_of
-from kdhelpers.comparisons import METRICS, paired, variants_frame
 from kdhelpers.data import MVTEC
-from kdhelpers.kinds import Kind, only_one
+from kdhelpers.experiments.groups import Kind, only_one
+from kdhelpers.experiments.records import STALE, mark
+from kdhelpers.experiments.variants import ABLATIONS, main_notebook, variants_of
+from kdhelpers.files import atomic_write
 from kdhelpers.protocols import LAST_EPOCHS, protocol_for
-from kdhelpers.published import NAMES, TABLES, as_printed, published
-from kdhelpers.results import STALE, mark
-from kdhelpers.writing import written_at_once
+from kdhelpers.reporting.ablations import METRICS, paired, variants_frame
+from kdhelpers.reporting.comparison import MEAN, cells, value_of
+from kdhelpers.reporting.published import NAMES, TABLES, as_printed, published
 
 NOTHING = "–"
 
@@ -298,7 +298,7 @@ def write(wide: pd.DataFrame, stem: str, folder: Path, kind: Kind | None, number
         "tex": f"% {said}\n" + _latex(as_text),
     }
     for suffix, text in files.items():
-        with written_at_once(folder / f"{stem}.{suffix}") as temporary:
+        with atomic_write(folder / f"{stem}.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

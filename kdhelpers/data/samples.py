@@ -1,6 +1,6 @@
 """A small generated sample of every data set, in its own layout on disk: everything runs without a download.
 
-`python -m kdhelpers.samples [DEST]` writes them. They show the way and never a number: only the digits are real.
+`python -m kdhelpers.data.samples [DEST]` writes them. They show the way and never a number: only the digits are real.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kdhelpers import drawing, paths
-from kdhelpers.data import NAMES
-from kdhelpers.drawing import blob, bottle, carpet, clouds, cookie, grid, head, mix, retina, scratch, to_image
+from kdhelpers import paths
+from kdhelpers.data import NAMES, drawing
+from kdhelpers.data.drawing import blob, bottle, carpet, clouds, cookie, grid, head, mix, retina, scratch, to_image
 from kdhelpers.errors import InputError
 
 _MARK = ".samples"  # holds the SHA-256 of the code that made them: samples of another version are made anew

@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 from tabulate import tabulate
 
-from kdhelpers import tables
+from kdhelpers.reporting import tables
 
 _TEXT = (
     'align="left" style="text-align: left; white-space: nowrap"'  # JupyterLab's own sheet has everything on the right

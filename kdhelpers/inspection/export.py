@@ -25,11 +25,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import conv_transpose2d, max_pool2d, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kdhelpers import detector, localization, losses, networks, results
+from kdhelpers import localization, losses, networks
+from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.images import Images
+from kdhelpers.experiments import records as results
+from kdhelpers.files import atomic_write
+from kdhelpers.inspection import detector
 from kdhelpers.protocols import Protocol
-from kdhelpers.writing import written_at_once
 
 TOLERANCE = 1e-4  # of every score, relative; of maps, absolute, in the median over images
 # Where two activations are equal but for rounding, above all on one-coloured ground, a max-pool or a ReLU may pass the
@@ -71,7 +73,7 @@ def to_onnx(
     for name, value in {"record": record, "threshold": threshold}.items():
         if value is not None:
             program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    with written_at_once(path) as temporary:
+    with atomic_write(path) as temporary:
         program.save(temporary, external_data=False)
         if check:
             check(temporary)
@@ -240,7 +242,7 @@ def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.nda
 def main(arguments: list[str] | None = None) -> None:
     """The command line, see --help. Raises InputError for what is not there, does not fit, or comes out different."""
     parser = argparse.ArgumentParser(
-        prog="python -m kdhelpers.export",
+        prog="python -m kdhelpers.inspection.export",
         description="Makes one ONNX file of a trained cloner and its source, and checks it against PyTorch.",
     )
     parser.add_argument(

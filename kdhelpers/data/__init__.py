@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdhelpers import downloads
+from kdhelpers.data import downloads
+from kdhelpers.data.images import Images, file_sha256, read_images, read_masks, reading, resize_arrays
+from kdhelpers.data.layouts import GOOD, Files, list_files, subfolders
 from kdhelpers.errors import InputError
-from kdhelpers.images import Images, file_sha256, read_images, read_masks, reading, resize_arrays
-from kdhelpers.layouts import GOOD, Files, list_files, subfolders
 from kdhelpers.protocols import NORMAL_TEST
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_ct", "brain_mri", "folder")
@@ -65,7 +65,7 @@ class Split:
             paths=[self.paths[i] for i in index] if self.paths else [],
         )
 
-    def spread(self, count: int = 8) -> np.ndarray:
+    def sample_indices(self, count: int = 8) -> np.ndarray:
         """Indices of up to `count` test images to look at: one normal, then each other kind in turn."""
         normal, anomalous = np.flatnonzero(self.labels == 0), np.flatnonzero(self.labels != 0)
         kinds = dict.fromkeys(self.kinds[i] for i in anomalous)
