@@ -1,35 +1,79 @@
-"""How this process asks for memory, and what it does when there is none left."""
+"""What the source computes on a set of images, computed once and cached; and working through a set in chunks."""
 
 import ctypes
 import sys
 import warnings
 from collections.abc import Callable
 
+import psutil
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-# The names of malloc.h, which Python does not have.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+from kdhelpers.networks import critical_points
+
+CACHES = ("auto", "device", "host", "none")  # where S's activations are cached
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h, which Python does not have
 
 
-def keep_freed_memory() -> None:
-    """Makes glibc keep what is freed for the next request instead of handing it back to the system; a no-op elsewhere.
+class SourceActivations:
+    """a_S of every image of a set, cached or computed at each call; the numbers are the same.
 
-    A training step frees and takes the same large buffers again and again. By default each goes back to the system and
-    is cleared page by page when it comes again, which on a CPU can take as long as the step's arithmetic.
+    `activations[index]` is the list of `critical_points` of those `images`, without gradient, on their device.
+    cache: "device", where the images are; "host", main memory; "none"; or "auto", the first of these that leaves half
+    of the free memory free.
     """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    libc.mallopt(_M_TOP_PAD, 2**26)
+
+    def __init__(self, source: nn.Sequential, images, *, cache: str = "auto"):
+        self.source, self.images, self.cached = source, images, None
+        one = self._compute(slice(0, 1))
+        self.cache = _room_for(len(images) * sum(a.nbytes for a in one), one[0].device) if cache == "auto" else cache
+        if self.cache != "none":
+            place = "cpu" if self.cache == "host" else one[0].device
+            pinned = self.cache == "host" and one[0].is_cuda  # lets copies to the GPU overlap
+            # Channels last, as the networks compute: an image's activations are contiguous.
+            self.cached = [
+                torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, device=place, pin_memory=pinned)
+                for a in one
+            ]
+            self.by_chunks(self._store)
+
+    @torch.no_grad()
+    def _compute(self, index) -> list[Tensor]:
+        return critical_points(self.source, self.images[index])
+
+    def _store(self, index: slice) -> None:
+        for whole, part in zip(self.cached, self._compute(index), strict=True):
+            whole[index] = part.permute(0, 2, 3, 1)
+
+    def __getitem__(self, index) -> list[Tensor]:
+        if self.cached is None:
+            return self._compute(index)
+        device = self.images.pixels.device
+        at = index.to(self.cached[0].device) if isinstance(index, Tensor) else index
+        return [a[at].to(device, non_blocking=True).permute(0, 3, 1, 2) for a in self.cached]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def by_chunks(self, function: Callable, pixels: int = 2**19) -> list:
+        """`function` of slices that cover the set, each with about `pixels` pixels per channel."""
+        return in_chunks(function, len(self), max(1, pixels // self.images.pixels[0, 0].numel()))
+
+
+def _room_for(size: int, device: torch.device) -> str:
+    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2:
+        return "device"
+    if size <= psutil.virtual_memory().available / 2:
+        return "host" if device.type == "cuda" else "device"
+    return "none"
 
 
 def in_chunks(function: Callable, length: int, step: int, progress: str | None = None) -> list:
     """`function` of slices of `step` that cover `range(length)` in order, as a list.
 
-    Where a slice is too large for the GPU's memory, it and the following ones are halved, which is said; the function
-    must give the same for an image whatever slice it is in. progress: the title of a progress bar, None for no bar.
+    When a slice exceeds the GPU's memory, it and the following ones are halved, with a warning; `function` must give
+    the same result for an image whatever slice contains it. progress: title of a progress bar, None for no bar.
     Raises torch.OutOfMemoryError when a single image is too large.
     """
     found, start = [], 0
@@ -42,10 +86,23 @@ def in_chunks(function: Callable, length: int, step: int, progress: str | None =
                 if step == 1:
                     raise
                 step = max(1, step // 2)
-                warnings.warn(f"out of GPU memory: {step} images at once from here on", stacklevel=2)
+                warnings.warn(f"out of GPU memory: {step} images at a time from here on", stacklevel=2)
             else:
                 bar.update(end - start)
                 start = end
                 continue
-            torch.cuda.empty_cache()  # once the error, which holds the tensors, is gone
+            torch.cuda.empty_cache()  # after the exception, which holds the tensors, is gone
     return found
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory instead of returning it to the system; a no-op elsewhere.
+
+    A training step frees and allocates the same large buffers again and again. By default the system clears each page
+    by page every time, which on a CPU can take as long as the arithmetic.
+    """
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_M_TOP_PAD, 2**26)

@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all, so that no reader ever sees a half of one."""
+"""Reading and writing files: whole or not at all, and every failure as one line that names the file."""
 
 import errno
+import hashlib
 import os
 import tempfile
 import time
@@ -11,26 +12,26 @@ from pathlib import Path
 from kdhelpers.errors import InputError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to a process that was killed
+_ABANDONED = 3600  # seconds after which a temporary file belongs to a process that was killed
 
 
 def refusal(path: Path | str, error: OSError) -> InputError:
-    """The line for what cannot be written because of `error`; to make room helps only where there is none."""
-    way_out = "make room or give another RESULTS_DIR" if error.errno in NO_ROOM else "give another RESULTS_DIR"
-    return InputError(f"{path} cannot be written ({error.strerror or error}): {way_out}")
+    """The error for a path that cannot be written."""
+    fix = "make room or give another RESULTS_DIR" if error.errno in NO_ROOM else "give another RESULTS_DIR"
+    return InputError(f"{path} cannot be written ({error.strerror or error}): {fix}")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, whole and on disk, when the block ends well.
+    """A temporary file beside `path` that atomically replaces it when the block succeeds.
 
-    Raises InputError when the folder cannot be written to or the disk is full; `path` is then as it was before.
+    Raises InputError when the folder cannot be written to or the disk is full; `path` is then unchanged.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f".{path.name}.*"):
-            if time.time() - old.stat().st_mtime > _LEFT_BEHIND:
+            if time.time() - old.stat().st_mtime > _ABANDONED:
                 old.unlink(missing_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -47,8 +48,26 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check(folder: Path) -> None:
-    """Raises InputError when nothing can be written to `folder`, which is made where it is not there."""
+def check_writable(folder: Path) -> None:
+    """Create `folder` if needed; raise InputError when nothing can be written to it."""
     with atomic_write(folder / ".writable") as temporary:
         temporary.write_text("")
     (folder / ".writable").unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: Path | str | None = None) -> Iterator[None]:
+    """Around a block or a function: turn an OSError into an InputError naming the file (else `path`)."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        if name is None:
+            raise
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and the rights") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

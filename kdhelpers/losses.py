@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.linalg import vecdot, vector_norm
 from torch.nn.functional import mse_loss
 
-from kdhelpers.networks import SourceActivations, critical_points
+from kdhelpers.cache import SourceActivations
+from kdhelpers.networks import critical_points
 from kdhelpers.protocols import Protocol
 
 _EPS = 1e-8  # as in torch's cosine similarity: a vector of zeros has no direction

@@ -1,13 +1,17 @@
-"""The metrics, in per cent, on plain arrays. AUROC, AP and F1 are scikit-learn's; AUPRO is exact and our own."""
+"""The metrics, in per cent: AUROC, AP and F1 by scikit-learn, exact AUPRO; and the trivial baselines beside them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import label
+from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from kdhelpers.protocols import LAST_EPOCHS
 
+BASELINES = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
+PCA_SIZE = 32  # pixels; larger images are averaged down to it
+PCA_VARIANCE = 0.95  # PCA keeps the components that explain this share
 AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
 
 
@@ -119,3 +123,44 @@ def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = AUPRO_LIMIT) -> fl
     rate_cut = np.append(rate[inside], limit)
     overlap_cut = np.append(overlap[inside], np.interp(limit, rate, overlap))
     return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / limit)
+
+
+def baselines(split) -> dict[str, float | None]:
+    """AUROC in per cent of two scores that need no network, on a `data.Split`; None where one label is absent.
+
+    mean_brightness: the mean over all pixels, brighter counting as more anomalous; below 50, darker ones are the
+    anomalies. pca: the squared error of reconstructing an image's pixels from the principal components of the normal
+    training images.
+    """
+    scores = {"mean_brightness": _mean_brightness(split.test), "pca": _pca(split.train, split.test)}
+    known = split.labels <= 1
+    if len(np.unique(split.labels[known])) < 2:
+        return dict.fromkeys(scores)
+    return {name: 100 * float(roc_auc_score(split.labels[known], score[known])) for name, score in scores.items()}
+
+
+def either_way(name: str, value: float | None) -> float | None:
+    """A value of `baselines` as it is compared: of brightness, whichever of brighter and darker separates better."""
+    return max(value, 100 - value) if value is not None and name == "mean_brightness" else value
+
+
+def _mean_brightness(images) -> np.ndarray:
+    return np.array([float(image.float().mean()) for image in images.pixels])
+
+
+def _pca(train, test) -> np.ndarray:
+    x, y = _vectors(train), _vectors(test)
+    solver = "covariance_eigh" if x.shape[0] > x.shape[1] else "full"
+    pca = PCA(PCA_VARIANCE, svd_solver=solver).fit(x)
+    return np.square(y - pca.inverse_transform(pca.transform(y))).sum(1)
+
+
+def _vectors(images) -> np.ndarray:
+    """Images as float64 (n, channels · PCA_SIZE²) in [0, 1]."""
+    from torch.nn.functional import interpolate  # here, so that tables can be made without torch
+
+    chunks = [
+        interpolate(chunk.float() / 255, (PCA_SIZE, PCA_SIZE), mode="area").flatten(1).cpu().double().numpy()
+        for chunk in images.pixels.split(256)
+    ]
+    return np.concatenate(chunks)

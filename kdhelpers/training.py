@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import RandomAffine
 from tqdm import tqdm
 
-from kdhelpers.experiments.checkpoints import Checkpoint
+from kdhelpers.cache import SourceActivations
 from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, value_loss
-from kdhelpers.networks import SourceActivations, critical_points
+from kdhelpers.networks import critical_points
 from kdhelpers.protocols import LAST_EPOCHS, SCORED_EVERY, Protocol
 
 _EXPLODED = 1000  # times the loss of the first step: no training comes back from there
@@ -64,12 +64,50 @@ def has_converged(loss: list[float]) -> bool:
 
 
 def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tensor], Tensor]:
-    """An augmentation for `train`: each image of a batch turned by up to ±`degrees` and scaled within `scale`."""
+    """An augmentation for `fit`: each image of a batch turned by up to ±`degrees` and scaled within `scale`."""
     change = RandomAffine(degrees=degrees, scale=scale)
     return lambda x: torch.stack([change(image) for image in x])
 
 
-def train(
+def train_one_epoch(
+    source: SourceActivations,
+    cloner: nn.Sequential,
+    protocol: Protocol,
+    optimiser: torch.optim.Optimizer,
+    order: Tensor,
+    batch_size: int,
+    augment: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """One pass over the normal training images in the given order (Sec. 3.1).
+
+    source: S on these images. order: long (n,). augment: changes a float batch (n, 3, h, w); S then sees the changed
+    batch too. Returns L_total, L_val and L_dir of each step, means over its batch: float64 (steps, 3) on the device of
+    the images, so that nothing in here waits for a GPU.
+    """
+    cloner.train()
+    losses = []
+    for batch in order.split(batch_size):
+        x = source.images[batch]
+        if augment is None:
+            a_s = source[batch]
+        else:
+            x = augment(x)
+            a_s = critical_points(source.source, x)
+        a_s = a_s[-protocol.points :]
+        a_c = critical_points(cloner, x, protocol.points)
+
+        l_val = value_loss(a_s, a_c)  # Eq. 1
+        l_dir = direction_loss(a_s, a_c)  # Eq. 3
+        loss = total_loss(l_val, l_dir, protocol).mean()  # Eq. 4
+
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(torch.stack([loss.detach(), l_val.detach().mean(), l_dir.detach().mean()]))
+    return torch.stack(losses).double()
+
+
+def fit(
     source: SourceActivations,
     cloner: nn.Sequential,
     protocol: Protocol,
@@ -79,60 +117,41 @@ def train(
     seed: int,
     test: SourceActivations | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint=None,
     title: str = "training",
 ) -> Fit:
-    """Trains `cloner` in place with Adam (Sec. 3.2) and returns the `Fit`.
+    """Train `cloner` in place with Adam (Sec. 3.2), epoch by epoch, and return the `Fit`.
 
-    source: S on the normal training images. test: S on the test images, which are scored after each of the last ten
-    epochs, and after every tenth one before. augment: a random change of a float batch (n, 3, h, w); S then sees the
-    changed batch too. checkpoint: where the state after an epoch is kept, and taken up from; the result is the same,
-    on a CPU to the bit. Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops
-    being finite.
+    source: S on the normal training images. test: S on the test images, which are scored after every tenth epoch and
+    each of the last ten. augment: as in `train_one_epoch`. checkpoint: `experiments.checkpoints.Checkpoint`, to resume
+    from and to save to; the result is the same, on a CPU to the bit.
+    Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
     """
     seed_everything(seed)
     optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    curves: list[list[float]] = []
+    curves: list[list[float]] = []  # L_total, L_val and L_dir of each epoch
     test_scores: dict[int, np.ndarray] = {}  # by epoch
     seconds: dict[str, float] = {}
     last, highest = epochs, math.inf
-    if kept := checkpoint and checkpoint.restore():
-        _restore(kept["networks"], cloner, optimiser, generator)
-        curves, last, highest, seconds = kept["curves"], kept["last"], kept["highest"], kept["seconds"]
-        test_scores = dict(zip(kept["scored"], kept["scores"].numpy(), strict=True))
-        protocol = replace(protocol, lam=kept["lam"])
+    if saved := checkpoint and checkpoint.restore():
+        _restore(saved["networks"], cloner, optimiser, generator)
+        curves, last, highest, seconds = saved["curves"], saved["last"], saved["highest"], saved["seconds"]
+        test_scores = dict(zip(saved["scored"], saved["scores"].numpy(), strict=True))
+        protocol = replace(protocol, lam=saved["lam"])
     if protocol.lam is None:
         protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
     before, start = sum(seconds.values()), time.perf_counter()
     with tqdm(total=last, initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
-        while len(curves) < last:
-            cloner.train()
-            sums = np.zeros(3)
+        while (epoch := len(curves) + 1) <= last:
             order = torch.randperm(len(source), generator=generator).to(source.images.pixels.device)
-            for step, batch in enumerate(order.split(batch_size), start=1):
-                x = source.images[batch] if augment is None else augment(source.images[batch])
-                a_s = source[batch] if augment is None else critical_points(source.source, x)
-                a_c = critical_points(cloner, x, protocol.points)
-                l_val = value_loss(a_s[-protocol.points :], a_c)  # Eq. 1
-                l_dir = direction_loss(a_s[-protocol.points :], a_c)  # Eq. 3
-                loss = total_loss(l_val, l_dir, protocol).mean()  # Eq. 4
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-
-                sums += len(batch) * np.array([loss.item(), l_val.mean().item(), l_dir.mean().item()])
-                if not (math.isfinite(loss.item()) and loss.item() <= highest):
-                    raise FloatingPointError(
-                        f"{title}: the loss is {loss.item():.3g} in epoch {len(curves) + 1}, step {step}; such a "
-                        "training gives no result"
-                    )
-                if highest == math.inf:
-                    highest = _EXPLODED * loss.item()
-            curves.append((sums / len(source)).tolist())
+            steps = train_one_epoch(source, cloner, protocol, optimiser, order, batch_size, augment).cpu().numpy()
+            highest = _EXPLODED * float(steps[0, 0]) if highest == math.inf else highest
+            _check_finite(steps[:, 0], highest, f"{title}: epoch {epoch}")
+            sizes = [len(batch) for batch in order.split(batch_size)]
+            curves.append((sum(size * step for size, step in zip(sizes, steps, strict=True)) / len(source)).tolist())
             if protocol.stop == "converged" and last == epochs and has_converged([loss for loss, _, _ in curves]):
-                last = progress.total = min(epochs, len(curves) + LAST_EPOCHS)  # ten more epochs, to report on
-            epoch = len(curves)
+                last = progress.total = min(epochs, epoch + LAST_EPOCHS)  # ten more epochs, to report on
             if test is not None and (epoch > last - LAST_EPOCHS or epoch % SCORED_EVERY == 0):
                 with timed(seconds, "detect"):
                     test_scores[epoch] = scores(test, cloner, protocol).cpu().numpy()
@@ -140,7 +159,7 @@ def train(
             progress.update()
             seconds["train"] = before + time.perf_counter() - start - seconds.get("detect", 0.0)
             if checkpoint and checkpoint.is_due():
-                checkpoint.keep(
+                checkpoint.save(
                     {
                         "networks": _state(cloner, optimiser, generator),
                         "scored": list(test_scores),
@@ -156,6 +175,12 @@ def train(
     loss, loss_val, loss_dir = (list(curve) for curve in zip(*curves, strict=True))
     scored = np.array(list(test_scores.values()), dtype=np.float32)
     return Fit(protocol, loss, loss_val, loss_dir, seconds, list(test_scores), scored)
+
+
+def _check_finite(losses: np.ndarray, highest: float, where: str) -> None:
+    for step, loss in enumerate(losses, start=1):
+        if not (math.isfinite(loss) and loss <= highest):
+            raise FloatingPointError(f"{where}, step {step}: the loss is {loss:.3g}; such a training gives no result")
 
 
 def _state(cloner: nn.Sequential, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict:

@@ -5,8 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
-from kdhelpers import networks
-from kdhelpers.data import downloads
+from kdhelpers.data import downloads, weights
 from kdhelpers.data.fetching import in_one_line
 from kdhelpers.errors import InputError
 from kdhelpers.reporting.published import NAMES
@@ -19,7 +18,7 @@ def fetch(name: str, folder: str | None = None) -> None:
     """
     try:
         if folder is None:
-            networks.load_source(name)
+            weights.load_source(name)
         else:
             downloads.fetch(name, Path(folder).expanduser())
     except InputError as error:

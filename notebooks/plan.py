@@ -13,7 +13,8 @@ import execute
 import overview
 import torch
 
-from kdhelpers import data, networks, paths
+from kdhelpers import data, paths
+from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
@@ -91,7 +92,7 @@ def make(config: dict) -> tuple[list[Job], str]:
         defaults = execute.parameters_of(path)
         if notebook not in DATASETS:  # the tables, the running time: what is meant for the trainings is not for them
             mine = {name: value for name, value in given.items() if name in defaults or len(wanted) == 1}
-            if notebook == RUNNING_TIME and mine.get("SOURCE") == "imagenet" and not networks.imagenet_path().is_file():
+            if notebook == RUNNING_TIME and mine.get("SOURCE") == "imagenet" and not weights.imagenet_path().is_file():
                 del mine["SOURCE"]  # untrained weights are as fast, and need no download
             execute.check_names(path, mine)
             done = "only" not in config and notebook == RUNNING_TIME and _is_measured(defaults | mine)
@@ -119,8 +120,8 @@ def make(config: dict) -> tuple[list[Job], str]:
         )
     if not rows:
         return jobs, overview.without_data(job.notebook for job in jobs)
-    weights = networks.imagenet_path() if given.get("SOURCE") == "imagenet" and profile == "full" else None
-    missing = weights if weights and not weights.is_file() else None
+    imagenet = weights.imagenet_path() if given.get("SOURCE") == "imagenet" and profile == "full" else None
+    missing = imagenet if imagenet and not imagenet.is_file() else None
     trainings = [job for job in jobs if job.seed is not None]
     if profile == "full" and "only" not in config and not any(job.recorded or not job.downloads for job in trainings):
         downloads = dict.fromkeys(dataset for job in trainings for dataset in job.downloads)

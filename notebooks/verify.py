@@ -15,8 +15,7 @@ from pathlib import Path
 
 import execute
 
-from kdhelpers import cache as memory
-from kdhelpers import paths
+from kdhelpers import cache, paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments import verification
@@ -106,7 +105,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.disable(logging.ERROR)
-    memory.keep_freed_memory()
+    cache.keep_freed_memory()
     try:
         return run(*asked(arguments.words))
     except InputError as error:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from kdhelpers.data import downloads
-from kdhelpers.data.images import Images, file_sha256, read_images, read_masks, reading, resize_arrays
+from kdhelpers.data.images import Images, read_images, read_masks, resize_arrays
 from kdhelpers.data.layouts import GOOD, Files, list_files, subfolders
 from kdhelpers.errors import InputError
+from kdhelpers.files import file_sha256, reading
 from kdhelpers.protocols import NORMAL_TEST
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_ct", "brain_mri", "folder")

@@ -4,9 +4,8 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdhelpers.errors import InputError
+from kdhelpers.files import reading
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -143,24 +143,6 @@ def fit(image: Image.Image, size: int, *, lanczos: bool = False) -> np.ndarray:
     elif image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)
-
-
-@contextmanager
-def reading(path: Path | str | None = None) -> Iterator[None]:
-    """Around a block or a function: an OSError becomes an InputError that names the file; `path` if it names none."""
-    try:
-        yield
-    except OSError as error:
-        name = error.filename or path
-        if name is None:
-            raise
-        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and the rights") from None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes(path: Path | str) -> bytes:

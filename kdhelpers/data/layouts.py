@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdhelpers.data.images import reading
 from kdhelpers.errors import InputError
+from kdhelpers.files import reading
 from kdhelpers.protocols import NORMAL_TEST
 
 GOOD = "good"

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from kdhelpers import localization, losses, networks
-from kdhelpers import metrics as evaluation
+from kdhelpers import localization, losses, metrics
+from kdhelpers.cache import SourceActivations
+from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments import records as results
@@ -106,11 +107,11 @@ def ours(run: runs.Run, record: dict, split) -> Outcome:
 
     Detection is the mean over the last ten epochs, as recorded; scores and maps are those of the trained cloner.
     """
-    source, _ = networks.load_source(run.source, run.device)
+    source, _ = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(split.cls)
 
     def predict_ours(images) -> tuple[np.ndarray, np.ndarray]:
-        of_source = networks.SourceActivations(source, images, cache="none")
+        of_source = SourceActivations(source, images, cache="none")
         scores = losses.scores(of_source, cloner, fit.protocol).cpu().numpy()
         attributions = localization.attribution(run.method, source, cloner, images, fit.protocol, seed=run.seed)
         return scores, localization.localization_map(attributions)
@@ -178,8 +179,8 @@ def predict(module, images) -> tuple[np.ndarray, np.ndarray]:
 
 def judge(split, scores: np.ndarray, maps: np.ndarray, *, soft: bool) -> dict:
     """{image_auroc, pixel_auroc, pixel_auroc_all, aupro} in per cent, by `evaluation`; masks as in our records."""
-    found = {"image_auroc": evaluation.detection(scores[None], split.labels)["auroc"]}
-    return found | evaluation.localization(maps, split.masks, split.labels, soft=soft)
+    found = {"image_auroc": metrics.detection(scores[None], split.labels)["auroc"]}
+    return found | metrics.localization(maps, split.masks, split.labels, soft=soft)
 
 
 def cost(train: float, predict: float, *networks_: nn.Module) -> dict:

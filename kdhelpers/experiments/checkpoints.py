@@ -42,7 +42,7 @@ class Checkpoint:
         """True when the last one is older than `every` seconds."""
         return time.monotonic() - self.last >= self.every
 
-    def keep(self, state: dict) -> None:
+    def save(self, state: dict) -> None:
         """Writes the state, of tensors and plain numbers, whole or not at all.
 
         Where nothing can be written it warns and the training goes on: only an interruption would cost more.

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import cache as memory
-from kdhelpers import data, networks, paths
-from kdhelpers import files as writing
-from kdhelpers.data import layouts, samples
+from kdhelpers import cache, data, files, paths
+from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.groups import Kind
@@ -68,13 +66,13 @@ def check_variants(notebook: str, namespace: dict) -> list[Run]:
     theirs = () if DATASETS[notebook] == ("folder",) else OWN
     allowed = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name not in theirs]
     runs = resolve(notebook, **_given(notebook, namespace, allowed))
-    memory.keep_freed_memory()
+    cache.keep_freed_memory()
     if notebook in ABLATIONS:
         _refuse_to_replace(runs)
     if runs[0].dataset == "folder":
         _refuse_namesake(runs[0])
     if any(run.is_pending(cls) for run in runs for cls in run.classes):
-        writing.check(runs[0].results_dir)  # now, and not after hours of training
+        files.check_writable(runs[0].results_dir)  # now, and not after hours of training
     return runs
 
 
@@ -86,7 +84,7 @@ def check_tables(notebook: str, namespace: dict) -> tuple[Kind, Path]:
         raise InputError(f"RESULTS_DIR {results_dir} is not a folder: name the one that holds the records")
     source = _source(given["SOURCE"], profile)
     if not (results_dir / "records" / source).is_dir():  # as its records' folder is called, or as for the trainings
-        source = networks.source_folder(source)
+        source = weights.source_name(source)
     return Kind(source, profile, _one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), results_dir
 
 
@@ -144,7 +142,7 @@ def check_peers(notebook: str, namespace: dict) -> tuple[Run, dict]:
         "backbones": "untrained" if smoke else backbones,
     }
     (run,) = resolve("04_mvtec", **{name: value for name, value in given.items() if name in COMMON})
-    memory.keep_freed_memory()
+    cache.keep_freed_memory()
     _refuse_to_replace([run])
     return run, chosen
 
@@ -252,7 +250,7 @@ def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
         protocol=protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), dataset),
         seed=_whole("SEED", given["SEED"], least=0),
         source=source,
-        source_name=networks.source_folder(source),
+        source_name=weights.source_name(source),
         classes=_classes(given.get("CLASSES"), dataset, data_dir, smoke),
         epochs=_whole("EPOCHS", given["EPOCHS"], least=1, default=SMOKE_EPOCHS if smoke else setting.epochs),
         image_size=_whole(
@@ -265,7 +263,7 @@ def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
             "BATCH_SIZE", given["BATCH_SIZE"], least=1, default=SMOKE_BATCH_SIZE if smoke else BATCH_SIZE
         ),
         device=device_of(given["DEVICE"]),
-        cache=_one_of("CACHE", given["CACHE"], networks.CACHES),
+        cache=_one_of("CACHE", given["CACHE"], cache.CACHES),
         data_dir=data_dir,
         results_dir=_results_dir(given),
         **own,

@@ -39,7 +39,7 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, basel
     """Writes the cloner with a few maps, the predictions and, last, the record, which it returns.
 
     run: `runs.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
-    metrics}} or None. baselines: as `baselines.trivial` gives it. seconds: wall times by name. shown: a `data.Split` of
+    metrics}} or None. baselines: as `metrics.baselines` gives it. seconds: wall times by name. shown: a `data.Split` of
     the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite: such a
     thing is no result.
     """

@@ -9,8 +9,9 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from kdhelpers import baselines, data, localization, networks, training
-from kdhelpers import metrics as evaluation
+from kdhelpers import data, localization, metrics, networks, training
+from kdhelpers.cache import SourceActivations
+from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.checkpoints import Checkpoint
@@ -61,24 +62,24 @@ class _Shared:
     """
 
     def __init__(self):
-        self.source = lru_cache(maxsize=1)(networks.load_source)
+        self.source = lru_cache(maxsize=1)(weights.load_source)
         self.split = lru_cache(maxsize=1)(self._split)
         self.on_train = lru_cache(maxsize=1)(self._on_train)
-        self.tests: dict[tuple, networks.SourceActivations] = {}
+        self.tests: dict[tuple, SourceActivations] = {}
 
     def _split(self, main: Run, cls: str, image_size: int, normal_test: int) -> tuple[data.Split, dict]:
         split = main.load(cls, image_size, normal_test)
-        return split, baselines.trivial(split)
+        return split, metrics.baselines(split)
 
-    def _on_train(self, source: str, device: torch.device, cache: str, *which) -> networks.SourceActivations:
-        return networks.SourceActivations(self.source(source, device)[0], self.split(*which)[0].train, cache=cache)
+    def _on_train(self, source: str, device: torch.device, cache: str, *which) -> SourceActivations:
+        return SourceActivations(self.source(source, device)[0], self.split(*which)[0].train, cache=cache)
 
-    def on_test(self, source: str, device: torch.device, cache: str, *which) -> networks.SourceActivations:
+    def on_test(self, source: str, device: torch.device, cache: str, *which) -> SourceActivations:
         split, _ = self.split(*which)
         key = source, cache, split.dataset, split.test.pixels.shape, *split.names
         if key not in self.tests:
             self.tests.clear()
-            self.tests[key] = networks.SourceActivations(self.source(source, device)[0], split.test, cache=cache)
+            self.tests[key] = SourceActivations(self.source(source, device)[0], split.test, cache=cache)
         return self.tests[key]
 
     def free(self) -> None:
@@ -103,12 +104,12 @@ def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> No
         fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:
         cloner, fit = _distil(run, which, shared, checkpoint, seconds, title)
-    detection = evaluation.detection(fit.scores, split.labels, fit.scored)
+    detection = metrics.detection(fit.scores, split.labels, fit.scored)
     with timed(seconds, "localize"):
         # Without masks there is nothing to measure, and a few maps are made to be looked at.
         judged = split if split.masks is not None else split.subset(split.sample_indices())
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
-        pixels = evaluation.localization_of(maps, split, fit.protocol) if split.masks is not None else None
+        pixels = metrics.localization_of(maps, split, fit.protocol) if split.masks is not None else None
     shown = judged.sample_indices()
     results.save(
         run,
@@ -137,7 +138,7 @@ def _distil(
                 train = shared.on_train(run.source, run.device, "none" if run.augment else cache, *which)
                 test = shared.on_test(run.source, run.device, cache, *which)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
-            fit = training.train(
+            fit = training.fit(
                 train,
                 cloner,
                 run.protocol,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import data, networks
+from kdhelpers import data
+from kdhelpers.data import weights
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.variants import AFTER_TRAINING, METHODS
 from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
@@ -64,7 +65,7 @@ class Run:
             "class": cls,
             "variant": self.variant,
             "seed": self.seed,
-            "source": networks.source_folder(self.source),
+            "source": weights.source_name(self.source),
             "source_name": self.source_name,
             "epochs": self.epochs,
             "image_size": self.image_size,

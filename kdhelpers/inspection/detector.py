@@ -19,12 +19,12 @@ from torch import nn
 from tqdm import tqdm
 
 from kdhelpers import localization, losses, networks
-from kdhelpers.data import layouts
+from kdhelpers.data import layouts, weights
 from kdhelpers.data.fetching import in_one_line
-from kdhelpers.data.images import Images, read_images, reading
+from kdhelpers.data.images import Images, read_images
 from kdhelpers.errors import InputError
 from kdhelpers.experiments.config import device_of
-from kdhelpers.files import atomic_write
+from kdhelpers.files import atomic_write, reading
 from kdhelpers.inspection.thresholds import Threshold
 from kdhelpers.protocols import Protocol
 
@@ -43,7 +43,7 @@ class Detector:
     cloner: nn.Sequential
     protocol: Protocol  # with the λ of the training
     image_size: int  # pixels that pictures are resized to
-    source_id: dict[str, str]  # as `networks.load_source` has it
+    source_id: dict[str, str]  # as `weights.load_source` has it
     record: dict  # of the training, as `results.save` makes it
     threshold: Threshold | None = None
 
@@ -168,9 +168,9 @@ def _source(given: str, wanted: dict, path, device: torch.device) -> tuple[nn.Se
     if given in ("imagenet", "untrained"):
         if given != wanted["name"]:  # known without a download
             raise refused(given)
-    elif (found := networks.identify_source(given))["sha256"] != wanted["sha256"]:
+    elif (found := weights.identify_source(given))["sha256"] != wanted["sha256"]:
         raise refused(given, found["sha256"])
-    network, identity = networks.load_source(given, device)
+    network, identity = weights.load_source(given, device)
     if identity["sha256"] != wanted["sha256"]:
         raise refused(given, identity["sha256"])
     return network, identity

@@ -26,6 +26,7 @@ from torch.nn.functional import conv_transpose2d, max_pool2d, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdhelpers import localization, losses, networks
+from kdhelpers.data import weights
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
@@ -262,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     where = given.source or record["environment"]["source"]
     try:
-        source, identity = networks.load_source(where)
+        source, identity = weights.load_source(where)
     except InputError as error:
         raise InputError(f"{error}; with --source") from None
     if identity["sha256"] != record["source"]["sha256"]:

@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kdhelpers import networks
-from kdhelpers.baselines import TITLES, either_way
+from kdhelpers.data import weights
 from kdhelpers.data.images import read_picture
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector, thresholds
 from kdhelpers.inspection.detector import Detector
+from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import figures
 
 MOST = 100  # heat maps: of the images above the threshold, the worst first, no more than this
@@ -52,7 +52,7 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     The table: image (its path), kind, score (float32), bad (yes or no), threshold (float32).
     """
     cls = run.classes[0]
-    source, source_id = networks.load_source(run.source, run.device)
+    source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
     record = results.read(run.record_path(cls))
     trained = Detector(source, cloner, fit.protocol, run.image_size, source_id, record)
@@ -76,7 +76,7 @@ def auroc_of(record: dict) -> str:
     found, trivial = record["detection"]["auroc"], record["baselines"]
     if found is None:
         return f"no AUROC: {record['detection']['reason']}"
-    alone = [f"{words} {either_way(name, trivial[name]):.1f} %" for name, words in TITLES.items()]
+    alone = [f"{words} {either_way(name, trivial[name]):.1f} %" for name, words in BASELINES.items()]
     return f"AUROC: {found:.1f} %; without any network: {', '.join(alone)}"
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdhelpers.baselines import TITLES, either_way
 from kdhelpers.data import MVTEC
 from kdhelpers.experiments.groups import Kind, only_one
 from kdhelpers.experiments.records import STALE, mark
 from kdhelpers.experiments.variants import ABLATIONS, main_notebook, variants_of
 from kdhelpers.files import atomic_write
+from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.protocols import LAST_EPOCHS, protocol_for
 from kdhelpers.reporting.ablations import METRICS, paired, variants_frame
 from kdhelpers.reporting.comparison import MEAN, cells, value_of
@@ -324,7 +324,7 @@ def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str
 
 def _trivial_numbers(paper: pd.DataFrame, records: Sequence[dict]) -> pd.DataFrame:
     rows = []
-    for name, title in TITLES.items():
+    for name, title in BASELINES.items():
         for dataset, part in paper.groupby("dataset", sort=False):
             values = {cls: _trivial_value(records, dataset, cls, name) for cls in dict.fromkeys(part["class"])}
             if MEAN in values:
@@ -351,7 +351,7 @@ def _trivial_value(records: Sequence[dict], dataset: str, cls: str, name: str) -
 
 
 def _trivial_of(record: dict) -> dict[str, float | None]:
-    return {title: either_way(name, record["baselines"][name]) for name, title in TITLES.items()}
+    return {title: either_way(name, record["baselines"][name]) for name, title in BASELINES.items()}
 
 
 def _mean_of(values: Sequence[float | None]) -> float | None:

@@ -6,18 +6,20 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from kdhelpers import networks, paths
-from kdhelpers.data import samples
+from kdhelpers import paths
+from kdhelpers.cache import keep_freed_memory
+from kdhelpers.data import samples, weights
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
 from kdhelpers.protocols import METHOD_VERSION, PROTOCOLS, SETTINGS, protocol_for
 
+keep_freed_memory()  # as every run does; without it a training step takes twice as long
+
 
 @pytest.fixture(scope="session")
 def source():
-    return networks.load_source("untrained")[0]
+    return weights.load_source("untrained")[0]
 
 
 @pytest.fixture(params=["official", "text"])
@@ -25,19 +27,6 @@ def protocol(request):
     """Both protocols, λ set where it would be calibrated."""
     found = PROTOCOLS[request.param]
     return replace(found, lam=0.5 if found.lam is None else found.lam)
-
-
-def in_article_s_order(cloner):
-    """The same layers with each ReLU before its pool, as the article and the released code have them."""
-    layers = list(cloner)
-    for i in [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
-        layers[i : i + 2] = layers[i + 1], layers[i]
-    return nn.Sequential(*layers)
-
-
-@pytest.fixture(scope="session")
-def article_s_order():
-    return in_article_s_order
 
 
 @pytest.fixture(scope="session")

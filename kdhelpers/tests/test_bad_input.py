@@ -27,8 +27,8 @@ import torchvision
 from PIL import Image, ImageFile
 from test_notebooks import ENVIRONMENT, execute
 
-from kdhelpers import baselines, data, networks
-from kdhelpers import metrics as evaluation
+from kdhelpers import data, metrics
+from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.paths import ROOT
@@ -60,7 +60,7 @@ SIZE = 32
 @functools.cache
 def vgg() -> dict:
     """A state dict as SOURCE wants it, half as large."""
-    return {f"features.{n}": v.half() for n, v in networks.load_source("untrained")[0].state_dict().items()}
+    return {f"features.{n}": v.half() for n, v in weights.load_source("untrained")[0].state_dict().items()}
 
 
 def load(dataset: str, cls: str, at: Path) -> data.Split:
@@ -74,8 +74,8 @@ START = {  # what is copied of the samples, and what loads it
     "mvtec": ("mvtec", lambda at: load("mvtec", "bottle", at)),
     "mnist": ("MNIST", lambda at: load("mnist", "3", at)),
     "cifar10": (None, lambda at: load("cifar10", "0", at)),
-    "imagenet": (None, lambda at: networks.load_source("imagenet")),
-    "weights": (None, lambda at: networks.load_source(str(at))),
+    "imagenet": (None, lambda at: weights.load_source("imagenet")),
+    "weights": (None, lambda at: weights.load_source(str(at))),
     "run": ("own_images", lambda at, **given: parameters.check("00_quickstart", OWN | {"DATA_DIR": str(at)} | given)),
 }
 
@@ -253,7 +253,7 @@ def all_marked(at: Path, _) -> None:
 
 
 def no_pixel_metric(split: data.Split) -> None:
-    found = evaluation.localization(np.random.rand(*split.masks.shape), split.masks, split.labels, soft=True)
+    found = metrics.localization(np.random.rand(*split.masks.shape), split.masks, split.labels, soft=True)
     assert found["pixel_auroc"] is found["aupro"] is None and "leave out no pixel" in found["reason"]
 
 
@@ -262,9 +262,9 @@ def no_pixel_metric(split: data.Split) -> None:
 
 def undefined(reason: str) -> Callable:
     def check(split: data.Split) -> None:
-        found = evaluation.detection(np.random.rand(2, len(split.test)), split.labels)
+        found = metrics.detection(np.random.rand(2, len(split.test)), split.labels)
         assert found["auroc"] is None and found["reason"] == reason
-        assert set(baselines.trivial(split).values()) == {None}
+        assert set(metrics.baselines(split).values()) == {None}
 
     return check
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdhelpers import localization, losses, networks
-from kdhelpers import metrics as evaluation
+from kdhelpers import localization, losses, metrics, networks
+from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.protocols import PROTOCOLS
@@ -72,7 +72,7 @@ def trained(source, images):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_plain_s_scores_are_ours(source, images, trained, batch_size):
     protocol, cloner, plain_source, plain_cloner = trained
-    ours = losses.scores(networks.SourceActivations(source, images), cloner, protocol)
+    ours = losses.scores(SourceActivations(source, images), cloner, protocol)
     found = plain.scores(plain_source, plain_cloner, images[:], protocol.lam, batch_size)
     np.testing.assert_allclose(found, ours, rtol=1e-4)
 
@@ -84,7 +84,7 @@ def test_plain_s_maps_and_their_auroc_are_ours(source, images, trained):
     opened = np.stack([cv2.morphologyEx(one, cv2.MORPH_OPEN, localization.ELEMENT) for one in found])
     np.testing.assert_allclose(opened, ours, atol=1e-3)
     masks = np.stack([one > np.quantile(one, 0.8) for one in np.roll(found, 5, axis=2)]).astype(np.float32)
-    expected = evaluation.pixel_auroc(ours, masks)
+    expected = metrics.pixel_auroc(ours, masks)
     assert plain.pixel_auroc(found, masks) == pytest.approx(expected, abs=2e-3)  # a thousand thresholds, not all
     assert 0.3 < expected < 0.99
 

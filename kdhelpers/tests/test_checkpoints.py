@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kdhelpers import networks, training
+from kdhelpers.cache import SourceActivations
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.protocols import PROTOCOLS
 
@@ -18,7 +19,7 @@ class Stopped(Exception):
 
 def stop_after(path, writes, made_of=MADE_OF):
     checkpoint, kept = Checkpoint(path, made_of, every=0), []
-    write = checkpoint.keep
+    write = checkpoint.save
 
     def keep(state):
         write(state)
@@ -26,14 +27,14 @@ def stop_after(path, writes, made_of=MADE_OF):
         if len(kept) == writes:
             raise Stopped
 
-    checkpoint.keep = keep
+    checkpoint.save = keep
     return checkpoint
 
 
 def train(source, images, protocol, checkpoint=None, augment=None, epochs=12):
     cloner = networks.make_cloner(protocol, seed=3)
-    known = networks.SourceActivations(source, images)
-    done = training.train(
+    known = SourceActivations(source, images)
+    done = training.fit(
         known, cloner, protocol, epochs=epochs, batch_size=4, seed=3, test=known, augment=augment, checkpoint=checkpoint
     )
     return done, cloner

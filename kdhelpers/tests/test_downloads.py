@@ -442,7 +442,7 @@ def test_wrong_command_lines_end_in_one_line(monkeypatch, module, arguments, wor
 @pytest.fixture
 def weights(server, tmp_path, monkeypatch) -> Path:
     """Where the weights are to lie that the server has: the untrained ones, under torchvision's kind of name."""
-    state = networks.load_source("untrained")[0].state_dict()
+    state = weights.load_source("untrained")[0].state_dict()
     content = io.BytesIO()
     torch.save({f"features.{name}": value.half() for name, value in state.items()}, content)
     digits = hashlib.sha256(content.getvalue()).hexdigest()[:8]
@@ -455,18 +455,18 @@ def weights(server, tmp_path, monkeypatch) -> Path:
 
 
 def test_the_checksum_of_the_weights_is_the_one_in_torchvision_s_url():
-    assert networks._IMAGENET_SHA256 == "397923af"
+    assert weights._IMAGENET_SHA256 == "397923af"
 
 
 def test_weights_are_downloaded_once_and_gone_on_with(weights, server):
     size = len(server.files[weights.name])
     server.cuts = [size // 2]
     for _ in range(2):
-        source, identity = networks.load_source("imagenet")
+        source, identity = weights.load_source("imagenet")
     assert identity == {"name": "imagenet", "sha256": hashlib.sha256(server.files[weights.name]).hexdigest()}
     assert [asked for _, asked in server.asked] == [None, f"bytes={size // 2}-"] and server.sent == size
     assert visible(weights.parent) == [weights.name]
-    assert torch.equal(source[0].weight, networks.load_source("untrained")[0][0].weight.half().float())
+    assert torch.equal(source[0].weight, weights.load_source("untrained")[0][0].weight.half().float())
 
 
 def test_weights_with_another_checksum_are_refused_with_both(weights, server):
@@ -474,18 +474,18 @@ def test_weights_with_another_checksum_are_refused_with_both(weights, server):
     found = hashlib.sha256(server.files[weights.name]).hexdigest()
     both = f"SHA-256 {found} found, {weights.stem[-8:]}… expected"
     with refused(f"{weights.name} could not be downloaded", both, f"put it at {weights}", "SOURCE"):
-        networks.load_source("imagenet")
+        weights.load_source("imagenet")
     assert visible(weights.parent) == []
     weights.write_bytes(server.files[weights.name])
     with refused(f"{weights} is damaged", both, "remove it"):
-        networks.load_source("imagenet")
+        weights.load_source("imagenet")
 
 
 def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, offline, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     path = tmp_path / "checkpoints" / "vgg16-397923af.pth"
     with refused("no network", "fetch https://download.pytorch.org/models/vgg16-397923af.pth", f"put it at {path}"):
-        networks.load_source("imagenet")
+        weights.load_source("imagenet")
 
 
 # --- damaged files ------------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import metrics as evaluation
+from kdhelpers import metrics
 
 
 def test_detection_is_the_mean_over_the_epochs():
     rng = np.random.default_rng(0)
     labels = np.array([0] * 20 + [1] * 30, np.uint8)
     scores = (rng.random((10, 50)) + 0.3 * labels).round(2)  # with ties
-    found = evaluation.detection(scores, labels)
+    found = metrics.detection(scores, labels)
     by_pairs = [100 * np.mean([(a > n) + (a == n) / 2 for a in s[20:] for n in s[:20]]) for s in scores]
     assert [value for _, value in found["auroc_by_epoch"]] == pytest.approx(by_pairs)
     assert found["auroc"] == pytest.approx(np.mean(by_pairs))
@@ -29,18 +29,18 @@ def test_f1_max_over_every_threshold():
         true = np.sum(predicted & (labels == 1))
         return 2 * true / (predicted.sum() + labels.sum())
 
-    assert evaluation.f1_max(scores, labels) == pytest.approx(max(f1(t) for t in scores))
+    assert metrics.f1_max(scores, labels) == pytest.approx(max(f1(t) for t in scores))
 
 
 @pytest.mark.parametrize("labels, kind", [([0, 0, 0], "anomalous"), ([1, 1, 1], "normal")])
 def test_undefined_is_none_with_a_reason(labels, kind):
-    found = evaluation.detection(np.random.rand(2, 3), np.array(labels))
+    found = metrics.detection(np.random.rand(2, 3), np.array(labels))
     assert found["auroc"] is None and found["auroc_by_epoch"] is None
     assert found["reason"] == f"there are no {kind} test images"
 
 
 def test_localization_without_a_mask_is_none_with_a_reason():
-    found = evaluation.localization(np.random.rand(2, 4, 4), np.zeros((2, 4, 4)), np.array([0, 1]), soft=True)
+    found = metrics.localization(np.random.rand(2, 4, 4), np.zeros((2, 4, 4)), np.array([0, 1]), soft=True)
     assert found["pixel_auroc"] is None and "mask" in found["reason"]
 
 
@@ -48,7 +48,7 @@ def test_pixel_auroc_of_binary_masks_is_scikit_learn_s():
     rng = np.random.default_rng(2)
     masks = rng.random((3, 16, 16)) > 0.8
     maps = (rng.random((3, 16, 16)) + 0.3 * masks).round(1)
-    assert evaluation.pixel_auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    assert metrics.pixel_auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
 
 
 def test_pixel_auroc_of_soft_masks_counts_pixels_in_parts():
@@ -57,7 +57,7 @@ def test_pixel_auroc_of_soft_masks_counts_pixels_in_parts():
     maps = rng.random((2, 8, 8)).round(1)
     labels = np.concatenate([[1] * k + [0] * (4 - k) for k in quarters.ravel()])
     expected = roc_auc_score(labels, np.repeat(maps.ravel(), 4))
-    assert evaluation.pixel_auroc(maps, (quarters / 4).astype(np.float32)) == pytest.approx(expected)
+    assert metrics.pixel_auroc(maps, (quarters / 4).astype(np.float32)) == pytest.approx(expected)
 
 
 def test_localization_counts_anomalous_images_or_all():
@@ -65,7 +65,7 @@ def test_localization_counts_anomalous_images_or_all():
     masks = np.zeros((4, 8, 8), np.float32)
     masks[2:, 2:5, 2:5] = 1
     maps = rng.random((4, 8, 8)) + 0.3 * masks
-    found = evaluation.localization(maps, masks, np.array([0, 0, 1, 1]), soft=False)
+    found = metrics.localization(maps, masks, np.array([0, 0, 1, 1]), soft=False)
     assert found["pixel_auroc"] == pytest.approx(100 * roc_auc_score(masks[2:].ravel(), maps[2:].ravel()))
     assert found["pixel_auroc_all"] == pytest.approx(100 * roc_auc_score(masks.ravel(), maps.ravel()))
 
@@ -94,15 +94,15 @@ def test_aupro_equals_its_slow_definition_with_ties(seed):
     rng = np.random.default_rng(seed)
     masks = rng.random((3, 12, 12)) > 0.85
     maps = (rng.random((3, 12, 12)) + 0.4 * masks).round(1 if seed % 2 else 8)
-    assert evaluation.aupro(maps, masks) == pytest.approx(slow_aupro(maps, masks, 0.3), abs=1e-12)
+    assert metrics.aupro(maps, masks) == pytest.approx(slow_aupro(maps, masks, 0.3), abs=1e-12)
 
 
 def test_aupro_at_its_ends():
     masks = np.zeros((1, 10, 10), bool)
     masks[0, :3, :3] = True
     masks[0, 6:, 6:] = True
-    assert evaluation.aupro(masks.astype(float), masks) == 1.0
-    assert evaluation.aupro(1.0 - masks, masks) == 0.0
-    assert evaluation.aupro(np.zeros((1, 10, 10)), masks) == pytest.approx(0.15)  # one tie: the diagonal up to 0.3
+    assert metrics.aupro(masks.astype(float), masks) == 1.0
+    assert metrics.aupro(1.0 - masks, masks) == 0.0
+    assert metrics.aupro(np.zeros((1, 10, 10)), masks) == pytest.approx(0.15)  # one tie: the diagonal up to 0.3
     with pytest.raises(ValueError, match="at least one region"):
-        evaluation.aupro(np.zeros((1, 10, 10)), np.zeros((1, 10, 10), bool))
+        metrics.aupro(np.zeros((1, 10, 10)), np.zeros((1, 10, 10), bool))

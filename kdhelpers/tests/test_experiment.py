@@ -43,14 +43,14 @@ def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice
     def no_more(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "train", no_more)
+    monkeypatch.setattr(training, "fit", no_more)
     assert experiment.run_experiments(runs) == [by_ablation, equal]
 
 
 def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     trainings = []
-    train = training.train
-    monkeypatch.setattr(training, "train", lambda *a, **k: trainings.append(k["title"]) or train(*a, **k))
+    train = training.fit
+    monkeypatch.setattr(training, "fit", lambda *a, **k: trainings.append(k["title"]) or train(*a, **k))
     monkeypatch.setattr("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 2)
     runs = parameters.resolve("14_interpretability", **given)
     records = experiment.run_experiments(runs)

@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn.functional import conv2d, max_pool2d
 
 from kdhelpers import localization, losses, networks
+from kdhelpers.cache import SourceActivations
+from kdhelpers.data import weights
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
@@ -51,7 +53,7 @@ def small():
         patch.setitem(networks.WIDTHS, "compact", [4, 6, "M", 4, 6, "M", 8, "M", 5, 8, "M", 8, "M"])
         # pytest would keep, and format, the hundred thousand lines that torch logs for its own tools.
         patch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
-        yield networks.load_source("untrained")[0]
+        yield weights.load_source("untrained")[0]
 
 
 def cloner_of(protocol):
@@ -66,7 +68,7 @@ def cloner_of(protocol):
 
 def of_the_package(source, cloner, protocol, images):
     """Scores as in a run, and maps in double precision: in single one of a hundred has a ReLU that rounding moves."""
-    scores = losses.scores(networks.SourceActivations(source, images), cloner, protocol).numpy()
+    scores = losses.scores(SourceActivations(source, images), cloner, protocol).numpy()
     double = deepcopy(source).double(), deepcopy(cloner).double(), images[:].double()
     grey = localization.one_channel(localization.gradients(*double, protocol)).numpy()
     return scores, localization.localization_map(grey)

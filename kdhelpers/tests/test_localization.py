@@ -11,8 +11,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 from torch import nn
 
-from kdhelpers import localization, networks
-from kdhelpers import metrics as evaluation
+from kdhelpers import localization, metrics, networks
 
 
 class Score(nn.Module):
@@ -46,7 +45,7 @@ class Score(nn.Module):
 
 
 @pytest.fixture
-def case(source, protocol, images, article_s_order):
+def case(source, protocol, images):
     """Everything in float64, ReLUs not in place for Captum's sake."""
     cloner = networks.make_cloner(protocol, seed=0).double().eval()
     with torch.no_grad():  # a trained BatchNorm has moved from its start
@@ -55,7 +54,7 @@ def case(source, protocol, images, article_s_order):
                 layer.running_mean.normal_(generator=torch.Generator().manual_seed(i)).mul_(0.1)
                 layer.running_var.add_(0.5)
     double = deepcopy(source).double()
-    plain = Score(deepcopy(double), article_s_order(deepcopy(cloner)), protocol)
+    plain = Score(deepcopy(double), deepcopy(cloner), protocol)
     for module in [*plain.outside[0], *plain.cloner]:
         if isinstance(module, nn.ReLU):
             module.inplace = False
@@ -141,7 +140,7 @@ def test_opening_the_grey_map_is_a_thousand_openings(gaussian):
     masks = np.stack([cv2.GaussianBlur(m, (3, 3), 0) for m in masks])  # soft, as after resizing
 
     maps = localization.localization_map(attributions, gaussian=gaussian)
-    found = evaluation.pixel_auroc(maps, masks)
+    found = metrics.pixel_auroc(maps, masks)
 
     smooth = np.stack([gaussian_filter(a, sigma=4) for a in attributions]) if gaussian else attributions
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))

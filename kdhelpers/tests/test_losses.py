@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kdhelpers import losses, networks
+from kdhelpers.cache import SourceActivations
 from kdhelpers.protocols import PROTOCOLS
 
 
@@ -70,15 +71,15 @@ def test_one_term_alone(activations):
 
 def test_a_score_depends_on_its_image_only(source, images, protocol):
     cloner = networks.make_cloner(protocol, seed=0)
-    whole = losses.scores(networks.SourceActivations(source, images), cloner, protocol)
+    whole = losses.scores(SourceActivations(source, images), cloner, protocol)
     for i in (0, 6):
-        alone = networks.SourceActivations(source, images.subset(slice(i, i + 1)))
+        alone = SourceActivations(source, images.subset(slice(i, i + 1)))
         assert losses.scores(alone, cloner, protocol).item() == pytest.approx(whole[i].item(), rel=1e-5)
 
 
 def test_lambda_brings_both_terms_to_one_scale(source, images):
     cloner = networks.make_cloner(PROTOCOLS["text"], seed=0)
-    known = networks.SourceActivations(source, images)
+    known = SourceActivations(source, images)
     with torch.no_grad():
         a_s = [a.numpy() for a in networks.critical_points(source, images[:])]
         a_c = [a.numpy() for a in networks.critical_points(cloner.eval(), images[:])]

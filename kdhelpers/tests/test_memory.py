@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers import cache as memory
-from kdhelpers import localization, losses, networks
+from kdhelpers import cache, localization, losses, networks
+from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments import runner as experiment
+from kdhelpers.experiments import runner
 from kdhelpers.protocols import PROTOCOLS
 
 
@@ -43,11 +43,11 @@ def test_chunks_are_halved_until_they_fit_and_none_is_lost():
         seen.extend(range(index.start, index.stop))
         return len(seen)
 
-    with pytest.warns(UserWarning, match="out of GPU memory: 2 images at once"):
-        assert memory.in_chunks(function, 11, 8)[-1] == 11
+    with pytest.warns(UserWarning, match="out of GPU memory: 2 images at a time"):
+        assert cache.in_chunks(function, 11, 8)[-1] == 11
     assert seen == list(range(11))
     with pytest.raises(torch.OutOfMemoryError):
-        memory.in_chunks(lambda index: function(slice(0, 4)), 11, 8)
+        cache.in_chunks(lambda index: function(slice(0, 4)), 11, 8)
 
 
 @pytest.mark.filterwarnings("ignore:out of GPU memory")
@@ -55,8 +55,8 @@ def test_smaller_chunks_give_the_same_numbers(source, images, monkeypatch):
     monkeypatch.setattr(localization, "SMOOTHGRAD_SAMPLES", 2)
     protocol = PROTOCOLS["official"]
     cloner = networks.make_cloner(protocol, seed=0)
-    plain, small = networks.SourceActivations(source, images), networks.SourceActivations(Small(*source), images)
-    for a, b in zip(plain.kept, small.kept, strict=True):
+    plain, small = SourceActivations(source, images), SourceActivations(Small(*source), images)
+    for a, b in zip(plain.cached, small.cached, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     expected = losses.scores(plain, cloner, protocol)
     torch.testing.assert_close(losses.scores(small, Small(*cloner), protocol), expected, rtol=1e-5, atol=1e-6)
@@ -74,7 +74,7 @@ def run(of_a_run):
     return run
 
 
-class Full(networks.SourceActivations):
+class Full(SourceActivations):
     """On a device with no room for what is kept."""
 
     asked = []
@@ -88,14 +88,14 @@ class Full(networks.SourceActivations):
 
 
 def test_without_room_nothing_is_kept_and_the_record_is_the_same(run, monkeypatch):
-    expected = experiment.run_experiments([run])
+    expected = runner.run_experiments([run])
     run.record_path("bottle").unlink()
-    monkeypatch.setattr(networks, "SourceActivations", Full)
+    monkeypatch.setattr(runner, "SourceActivations", Full)
     monkeypatch.setattr(Full, "asked", [])
     with pytest.warns(
         UserWarning, match="out of GPU memory: S's activations are kept (in main memory|nowhere)"
     ) as said:
-        found = experiment.run_experiments([run])
+        found = runner.run_experiments([run])
     assert Full.asked == ["auto", "host", "none", "none"] and len(said) >= 2
     for one in (*expected, *found):
         for may_differ in ("seconds", "peak_memory_mb", "environment"):
@@ -105,8 +105,8 @@ def test_without_room_nothing_is_kept_and_the_record_is_the_same(run, monkeypatc
 
 @pytest.mark.filterwarnings("ignore:out of GPU memory")
 def test_without_room_for_a_batch_it_says_so_in_a_line(run, monkeypatch):
-    monkeypatch.setattr(networks, "SourceActivations", Full)
+    monkeypatch.setattr(runner, "SourceActivations", Full)
     monkeypatch.setattr(Full, "room", ())
     with pytest.raises(InputError, match="no room for a batch of 64 images of 32 px.*BATCH_SIZE"):
-        experiment.run_experiments([run])
+        runner.run_experiments([run])
     assert not list(run.results_dir.rglob("*.json"))

@@ -8,7 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from kdhelpers import networks
+from kdhelpers import cache, networks
+from kdhelpers.cache import SourceActivations
+from kdhelpers.data import weights
 from kdhelpers.protocols import PROTOCOLS
 
 OFFICIAL, TEXT = PROTOCOLS["official"], PROTOCOLS["text"]
@@ -40,20 +42,7 @@ def test_without_bias_by_default_and_batch_norm_only_where_no_pool_follows():
     for convolution, after in zip(layers, layers[1:], strict=False):
         if isinstance(convolution, nn.Conv2d):
             wide = convolution.out_channels > 16 or convolution is layers[3]  # before a pool
-            assert isinstance(after, nn.MaxPool2d if wide else nn.BatchNorm2d)
-
-
-@pytest.mark.parametrize("protocol", [OFFICIAL, TEXT])
-def test_the_relu_after_the_pool_changes_nothing(protocol, images, article_s_order):
-    cloner = networks.make_cloner(protocol, 0).double().eval()
-    plain, pools, y = article_s_order(cloner), [], images.pixels[:].double() / 255
-    for layer in plain:
-        y = layer(y)
-        if isinstance(layer, nn.MaxPool2d):
-            pools.append(y.clone())
-    found = networks.critical_points(cloner, images.pixels[:].double() / 255)
-    for a, b in zip(found, pools[1:], strict=True):
-        assert torch.equal(a, b)
+            assert isinstance(after, nn.ReLU if wide else nn.BatchNorm2d)
 
 
 def test_the_seed_decides_the_cloner():
@@ -68,7 +57,7 @@ def test_activations_equal_torchvision_s_features_exactly(vgg, tmp_path, feature
     if features_only:
         state = {name: value.to(dtype) for name, value in state.items() if name.startswith("features.")}
     torch.save(state, tmp_path / "weights.pt")
-    source, identity = networks.load_source(str(tmp_path / "weights.pt"))
+    source, identity = weights.load_source(str(tmp_path / "weights.pt"))
     assert identity["name"] == "weights" and len(identity["sha256"]) == 64
 
     reference = torchvision.models.vgg16(weights=None).eval().to(memory_format=torch.channels_last)
@@ -87,19 +76,19 @@ def test_activations_equal_torchvision_s_features_exactly(vgg, tmp_path, feature
     assert torch.equal(found[-1], reference.features(x))
 
 
-@pytest.mark.parametrize("cache", ["device", "host"])
+@pytest.mark.parametrize("place", ["device", "host"])
 @pytest.mark.parametrize("index", [torch.tensor([5, 0, 3]), torch.arange(7), slice(2, 5)])
-def test_activations_kept_equal_activations_computed(source, images, cache, index):
-    kept, computed = (networks.SourceActivations(source, images, cache=which) for which in (cache, "none"))
-    assert kept.kept is not None and computed.kept is None
+def test_activations_kept_equal_activations_computed(source, images, place, index):
+    kept, computed = (SourceActivations(source, images, cache=which) for which in (place, "none"))
+    assert kept.cached is not None and computed.cached is None
     for a, b in zip(kept[index], computed[index], strict=True):
         assert torch.equal(a, b)
 
 
 def test_activations_are_kept_where_there_is_room(source, images, monkeypatch):
     def cache_with(free):
-        monkeypatch.setattr(networks.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-        return networks.SourceActivations(source, images).cache
+        monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+        return SourceActivations(source, images).cache
 
     needed = sum(a.nbytes for a in networks.critical_points(source, images[:]))
     assert cache_with(2 * needed) == "device" and cache_with(2 * needed - 1) == "none"

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from test_bad_input import OWN, one_line
 from test_notebooks import ENVIRONMENT, execute
 
-from kdhelpers import data
-from kdhelpers import metrics as evaluation
+from kdhelpers import data, metrics
+from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.inspection import detector, own_images
@@ -115,7 +115,7 @@ def test_pictures_to_judge_beside_a_folder_with_masks(sample_data, folders):
         assert len(split.train) == len(before.train) == 10 and len(split.labels) == len(before.labels) + 1
         maps = rng.random(split.masks.shape)
         with_it, without = (
-            evaluation.localization_of({"x": maps[: len(s.labels)]}, s, run_protocol()) for s in (split, before)
+            metrics.localization_of({"x": maps[: len(s.labels)]}, s, run_protocol()) for s in (split, before)
         )
         assert with_it == without
 
@@ -128,10 +128,10 @@ def run_protocol():
 
 def test_unlabeled_images_have_no_part_in_auroc():
     scores, labels = np.array([[0.1, 0.5, 0.4, 0.9, 0.0]]), np.array([0, 1, 0, 2, 2])
-    assert evaluation.detection(scores, labels)["auroc"] == 100
-    lone = evaluation.detection(scores, np.array([1, 1, 1, 1, 1]))
+    assert metrics.detection(scores, labels)["auroc"] == 100
+    lone = metrics.detection(scores, np.array([1, 1, 1, 1, 1]))
     assert lone["auroc"] is None and lone["reason"] == "there are no normal test images"
-    none = evaluation.detection(scores, np.array([0, 2, 0, 2, 2]))
+    none = metrics.detection(scores, np.array([0, 2, 0, 2, 2]))
     assert none["auroc"] is None and none["reason"] == "there are no anomalous test images; 3 are unlabeled"
 
 
@@ -324,7 +324,7 @@ def made(source, tmp_path):
     from kdhelpers.inspection import thresholds
 
     protocol = run_protocol()
-    cloner, (_, identity) = networks.make_cloner(protocol, 0).eval(), networks.load_source("untrained")
+    cloner, (_, identity) = networks.make_cloner(protocol, 0).eval(), weights.load_source("untrained")
     threshold = thresholds.choose(np.arange(20, dtype=np.float32), 0.05)
     whole = detector.Detector(source, cloner, protocol, 32, identity, {"seed": 0}, threshold)
     detector.save(whole, tmp_path / "detector.safetensors")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import baselines, networks, training
-from kdhelpers import metrics as evaluation
+from kdhelpers import metrics, networks, training
+from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments import records as results
@@ -28,8 +28,8 @@ def finished(run, source):
     """Arguments of `results.save`."""
     split = run.load("normal")
     cloner = networks.make_cloner(run.protocol, run.seed)
-    train, test = (networks.SourceActivations(source, images) for images in (split.train, split.test))
-    fit = training.train(train, cloner, run.protocol, epochs=1, batch_size=64, seed=run.seed, test=test)
+    train, test = (SourceActivations(source, images) for images in (split.train, split.test))
+    fit = training.fit(train, cloner, run.protocol, epochs=1, batch_size=64, seed=run.seed, test=test)
     shown = split.sample_indices(3)
     return {
         "run": run,
@@ -38,9 +38,9 @@ def finished(run, source):
         "split": split,
         "fit": fit,
         "cloner": cloner,
-        "detection": evaluation.detection(fit.scores, split.labels, fit.scored),
+        "detection": metrics.detection(fit.scores, split.labels, fit.scored),
         "localization": None,
-        "baselines": baselines.trivial(split),
+        "baselines": metrics.baselines(split),
         "seconds": {"data": 0.5},
         "shown": (split.subset(shown), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)),
     }

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kdhelpers import networks, training
+from kdhelpers.cache import SourceActivations
 from kdhelpers.protocols import LAST_EPOCHS, PROTOCOLS
 
 OFFICIAL = PROTOCOLS["official"]
@@ -15,9 +16,9 @@ OFFICIAL = PROTOCOLS["official"]
 
 def fit(source, images, protocol, *, epochs, test=None, seed=0, **options):
     cloner = networks.make_cloner(protocol, seed)
-    known = networks.SourceActivations(source, images)
-    test = None if test is None else networks.SourceActivations(source, test)
-    return training.train(known, cloner, protocol, epochs=epochs, batch_size=4, seed=seed, test=test, **options), cloner
+    known = SourceActivations(source, images)
+    test = None if test is None else SourceActivations(source, test)
+    return training.fit(known, cloner, protocol, epochs=epochs, batch_size=4, seed=seed, test=test, **options), cloner
 
 
 def outputs(network, x):
@@ -30,10 +31,10 @@ def outputs(network, x):
     return found[1:]
 
 
-def test_the_step_equals_a_plain_one(source, images, article_s_order):
+def test_the_step_equals_a_plain_one(source, images):
     found, cloner = fit(source, images, OFFICIAL, epochs=3)
 
-    plain = article_s_order(networks.make_cloner(OFFICIAL, 0))
+    plain = networks.make_cloner(OFFICIAL, 0)
     optimiser = torch.optim.Adam(plain.parameters(), lr=0.001)
     order, curve = torch.Generator().manual_seed(0), []
     for _ in range(3):

@@ -26,9 +26,9 @@ import psutil
 import torch
 from torch import nn
 
-from kdhelpers import cache as memory
-from kdhelpers import localization, losses, networks, training
-from kdhelpers import metrics as evaluation
+from kdhelpers import cache, localization, losses, metrics, networks, training
+from kdhelpers.cache import SourceActivations
+from kdhelpers.data import weights
 from kdhelpers.data.images import Images
 from kdhelpers.experiments.variants import METHODS
 from kdhelpers.protocols import PROTOCOLS, Protocol
@@ -39,7 +39,7 @@ from kdhelpers.timing import released_code as plain
 class Case:
     """What is measured at one image size, and on how much of it."""
 
-    source: str  # as `networks.load_source` takes it
+    source: str  # as `weights.load_source` takes it
     protocol: Protocol  # of ours; plain is always as `plain` is, with this λ
     image_size: int  # pixels
     images: int  # normal ones, of which an epoch consists
@@ -186,7 +186,7 @@ def _convolutions(network: nn.Sequential, image_size: int) -> list[tuple[int, in
 
 @lru_cache(maxsize=1)
 def _ours(case: Case) -> tuple[nn.Sequential, nn.Sequential]:
-    source, _ = networks.load_source(case.source, case.device)
+    source, _ = weights.load_source(case.source, case.device)
     return source, networks.make_cloner(case.protocol, case.seed).to(case.device)
 
 
@@ -202,14 +202,14 @@ def _official(case: Case) -> Protocol:
 
 
 @lru_cache(maxsize=1)
-def _activations(case: Case) -> tuple[networks.SourceActivations, float]:
+def _activations(case: Case) -> tuple[SourceActivations, float]:
     """S on the training images, and the seconds that took."""
     source, _ = _ours(case)
     images = _images(case, case.images)
-    networks.SourceActivations(source, images.subset(slice(0, 1)))
+    SourceActivations(source, images.subset(slice(0, 1)))
     _wait(case.device)
     start = time.perf_counter()
-    activations = networks.SourceActivations(source, images)
+    activations = SourceActivations(source, images)
     _wait(case.device)
     return activations, time.perf_counter() - start
 
@@ -256,9 +256,9 @@ def training_speed(case: Case, epochs: int = 2) -> float:
     return epochs * len(activations) / fit.seconds["train"]
 
 
-def _train(case: Case, activations: networks.SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
+def _train(case: Case, activations: SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
     with redirect_stderr(io.StringIO()):  # its progress bar
-        return training.train(
+        return training.fit(
             activations, cloner, case.protocol, epochs=epochs, batch_size=case.batch_size, seed=case.seed
         )
 
@@ -318,7 +318,7 @@ def plain_localization_speed(case: Case) -> float:
 def localization_and_auroc(case: Case) -> float:
     """Seconds for the maps and the pixel AUROC of all masked images of the case."""
     images, masks = _images(case, case.masked), masks_of(case)
-    return _seconds(lambda: evaluation.pixel_auroc(_maps(case, images, "gradients"), masks), case.device)
+    return _seconds(lambda: metrics.pixel_auroc(_maps(case, images, "gradients"), masks), case.device)
 
 
 def plain_localization_and_auroc(case: Case) -> float:
@@ -342,7 +342,7 @@ def _maps(case: Case, images: Images, method: str) -> np.ndarray:
 
 def aupro_seconds(maps: np.ndarray, masks: np.ndarray) -> float:
     """Seconds for the AUPRO of maps, masks (n, h, w)."""
-    return _seconds(lambda: evaluation.aupro(maps, masks >= 0.5), torch.device("cpu"))
+    return _seconds(lambda: metrics.aupro(maps, masks >= 0.5), torch.device("cpu"))
 
 
 def aupro_of(case: Case) -> float:
@@ -378,14 +378,14 @@ def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float
     """
     # A batch is an epoch: the curve shows every step.
     case = replace(case, protocol=_official(case), images=case.batch_size, image_size=image_size)
-    source = networks.load_source(case.source, case.device)[0].to(dtype)
+    source = weights.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
     other, other_cloner = plain.source_of(source).to(dtype), plain.cloner_of(cloner).to(dtype).train()
     optimiser, x = plain.optimiser_of(other_cloner), _floats(case, case.images).to(dtype)
     theirs = [plain.train_step(other, other_cloner, optimiser, x, case.protocol.lam) for _ in range(steps)]
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
-    ours = _train(case, networks.SourceActivations(source, images), cloner, steps).loss
+    ours = _train(case, SourceActivations(source, images), cloner, steps).loss
     apart = np.max(np.abs(np.array(ours) / theirs - 1))
     return {"ours": ours, "plain": theirs, "largest relative difference": float(apart)}
 
@@ -462,7 +462,7 @@ def _begin(keep_freed_memory: bool) -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     if keep_freed_memory:
-        memory.keep_freed_memory()
+        cache.keep_freed_memory()
 
 
 def _forget() -> None:

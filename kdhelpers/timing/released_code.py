@@ -19,7 +19,7 @@ _ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
 def source_of(source: nn.Module) -> nn.Sequential:
-    """S in the plain layout with the weights of `networks.load_source`'s, which take gradients, as in that code."""
+    """S in the plain layout with the weights of `weights.load_source`'s, which take gradients, as in that code."""
     return _network(WIDTHS["equal"], source, bias=True, batch_norm=False).eval()
 
 
