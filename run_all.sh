@@ -10,6 +10,7 @@ Makes the article's tables and figures again, and finds anomalies in images of y
                          it installs what it needs into .venv, later it needs no network
   ./run_all.sh           the real thing, also called full: every notebook with ten seeds, as the article has them;
                          says first which data are there, which are downloaded, and how to get the others
+  ./run_all.sh LIST.yaml the runs of a list, in its order: results/measured.yaml is the one behind the kept results
   ./run_all.sh verify    runs three recorded trainings again: do the same numbers come out?
   ./run_all.sh test      style, the tests, and every notebook in smoke
   ./run_all.sh refresh   puts the outputs of a new smoke run (of 21: a full one) into notebooks/, to be read there
@@ -135,10 +136,15 @@ name_of() {
     echo "${found%.ipynb}"
 }
 
-# smoke and full: everything that is missing, by Snakemake.
+# smoke and full, also of a run list: everything that is missing, by Snakemake.
 run_notebooks() {
     local profile=$1 notebooks=() config=() options=() cores=(--cores all) name status=0
     shift
+    if [[ ${1:-} == *.yaml || ${1:-} == *.yml ]]; then
+        [[ -f $1 ]] || fail "there is no run list $1"
+        config+=("list=$1")
+        shift
+    fi
     while [[ $# -gt 0 && $1 != -* ]]; do
         name=$(name_of "$1") # on a line of its own, so that a failure ends the script
         notebooks+=("$name")

@@ -12,6 +12,7 @@ from typing import IO
 import execute
 import overview
 import torch
+import yaml
 
 from kdhelpers import data, paths
 from kdhelpers.data import weights
@@ -31,6 +32,7 @@ SETTINGS_HERE = {
     "jobs_per_gpu",
     "only",
     "run",
+    "list",
 }  # what is in config.yaml, and what run_all.sh adds
 NO_CLASSES: list[str] = []
 STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
@@ -54,14 +56,18 @@ class Job:
     work: float = 1.0  # what it costs, relative to other jobs
     source: str = ""
     downloads: tuple[str, ...] = ()  # data sets that have to be downloaded first
+    entry: int | None = None  # the job's place in a run list, counted from 1
 
     @property
     def name(self) -> str:
-        return self.notebook if self.seed is None else f"{self.notebook}-seed{self.seed}"
+        name = self.notebook if self.seed is None else f"{self.notebook}-seed{self.seed}"
+        return name if self.entry is None else f"{self.entry:02}-{name}"
 
     @property
     def stage(self) -> tuple[int, int]:
         """Lower goes first: the main runs by seed, the ablations, which need them, what measures time, the tables."""
+        if self.entry is not None:
+            return 0, self.entry
         if self.seed is None:
             return 2 if self.notebook in (RUNNING_TIME, PEERS) else 3, 0
         return int(self.notebook in ABLATIONS), self.seed
@@ -75,6 +81,8 @@ def make(config: dict) -> tuple[list[Job], str]:
     was asked for whose data set is missing.
     """
     profile = config["profile"]
+    if "list" in config:
+        return _listed(Path(config["list"]), config)
     for name in config.keys() - SETTINGS_HERE:
         if not name.isupper():
             close = difflib.get_close_matches(name.lower(), SETTINGS_HERE, n=1)
@@ -129,6 +137,49 @@ def make(config: dict) -> tuple[list[Job], str]:
         folder = Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser()
         return jobs, overview.nothing_yet(folder, downloads, by_hand, missing, len(trainings))
     return jobs, overview.table(rows, missing)
+
+
+def _listed(path: Path, config: dict) -> tuple[list[Job], str]:
+    """The jobs of a run list in its order, and a line for each entry.
+
+    A YAML file: the notebooks' parameters for all entries, in capitals, and `runs`, each with `notebook`, `seeds` (how
+    many, or a list) and parameters of its own. Parameters of the command line go before both. Raises InputError naming
+    the entry that is wrong, or the two that would write one record with different parameters.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        common = {name: value for name, value in content.items() if name != "runs"}
+        entries = [dict(entry) for entry in content["runs"]]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a run list, a YAML file with `runs` ({reason}): see README.md") from None
+    asked = {name: _typed(name, value) for name, value in config.items() if name.isupper() and name in config["given"]}
+    jobs, lines, written = [], [], {}
+    for number, entry in enumerate(entries, start=1):
+        notebook, seeds = entry.pop("notebook", None), entry.pop("seeds", 1)
+        try:
+            if notebook not in DATASETS:
+                raise InputError(f"unknown notebook; it is one of {', '.join(DATASETS)}")
+            file = NOTEBOOKS / f"{notebook}.ipynb"
+            given = common | entry | asked | {"PROFILE": config["profile"]}
+            execute.check_names(file, given)
+            defaults = execute.parameters_of(file)
+            *_, downloads = _data(notebook, defaults | given)
+            mine = _jobs(notebook, defaults, given, _seeds(notebook, {"seeds": seeds}), downloads)
+            for run in parameters.resolve(notebook, **(defaults | {"SEED": 0} | given)):
+                for cls in run.classes:
+                    first, values = written.setdefault(run.record_path(cls), (number, run.parameters(cls)))
+                    if values != run.parameters(cls):
+                        raise InputError(f"it would replace records of run {first}, made with other parameters")
+        except InputError as error:
+            raise InputError(f"{path}, run {number} ({notebook}): {error}") from None
+        jobs += [replace(job, entry=number) for job in mine]
+        recorded, records = sum(job.recorded for job in mine), sum(job.records for job in mine)
+        said = " ".join(f"{name}={value}" for name, value in entry.items())
+        lines.append(f"{number:>3}  {notebook}  seeds {seeds}  {said}: {recorded} of {records} recorded")
+    return jobs, "\n".join([f"{path}: {len(jobs)} jobs in this order", *lines])
 
 
 def gpus(config: dict) -> int:

@@ -268,7 +268,9 @@ def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
         results_dir=_results_dir(given),
         **own,
     )
-    return [_changed(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol)]
+    return [
+        _changed(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol, main.image_size)
+    ]
 
 
 def _changed(main: Run, variant: Variant, notebook: str) -> Run:

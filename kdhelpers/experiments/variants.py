@@ -6,7 +6,7 @@ nothing: it is the run of its data set's own notebook, and is read from there.
 
 from dataclasses import asdict, dataclass, field
 
-from kdhelpers.protocols import PROTOCOLS, Protocol, protocol_for
+from kdhelpers.protocols import PROTOCOLS, SETTINGS, Protocol, protocol_for
 
 DATASETS = {
     "00_quickstart": ("folder",),
@@ -47,12 +47,15 @@ def main_notebook(dataset: str) -> str:
     return next(name for name, datasets in DATASETS.items() if datasets == (dataset,) and name not in ABLATIONS)
 
 
-def variants_of(notebook: str, dataset: str, protocol: Protocol) -> list[Variant]:
-    """The variants of a notebook on a data set, the main run first; `protocol` is that of the main run."""
+def variants_of(notebook: str, dataset: str, protocol: Protocol, image_size: int | None = None) -> list[Variant]:
+    """The variants of a notebook on a data set, the main run first.
+
+    protocol, image_size: those of the main run; without a size, the variants of every size that a main run may have.
+    """
     if notebook in _VARIANTS:
         return _VARIANTS[notebook]
     if notebook == "15_unstated_details":
-        return _unstated(dataset, protocol)
+        return _unstated(dataset, protocol, image_size)
     return [Variant(None, "")]
 
 
@@ -86,7 +89,7 @@ _IN_WORDS = {
 }
 
 
-def _unstated(dataset: str, protocol: Protocol) -> list[Variant]:
+def _unstated(dataset: str, protocol: Protocol, image_size: int | None) -> list[Variant]:
     """What the article leaves out (Sec. 3.1, 3.2): from `protocol` towards the other one, one change at a time."""
     other = next(protocol_for(name, dataset) for name in PROTOCOLS if name != protocol.name)
     here, there = asdict(protocol), asdict(other)
@@ -106,8 +109,9 @@ def _unstated(dataset: str, protocol: Protocol) -> list[Variant]:
     changed = {name: there[name] for name in there if name != "name"}
     variants.append(Variant("all", f"all of {other.name}", changed))
     if dataset in ("head_ct", "brain_mri"):  # what those who tried to reproduce Table 6 varied
-        size = {"head_ct": 256, "brain_mri": 128}[dataset]
         variants.append(Variant("normal_test_20", "20 normal test images", run={"normal_test": 20}))
-        variants.append(Variant(f"size_{size}", f"{size} px", run={"image_size": size}))
+        article, other = SETTINGS[dataset].image_size, {"head_ct": 256, "brain_mri": 128}[dataset]
+        for size in (other, article) if image_size is None else (article if image_size == other else other,):
+            variants.append(Variant(f"size_{size}", f"{size} px", run={"image_size": size}))
     variants.append(Variant("untrained", "untrained source", run={"source": "untrained"}))
     return variants

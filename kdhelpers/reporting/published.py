@@ -18,6 +18,7 @@ NAMES = {  # of data sets, in the article's order, and of what else stands in it
     "brain_mri": "BrainMRI",
     "folder": "own images",
     "resc": "RESC",
+    "oct2017": "OCT2017",
     "dataset": "data set",
     "method": "filter",
     "without_gaussian": "without the Gaussian",
@@ -29,7 +30,11 @@ NAMES = {  # of data sets, in the article's order, and of what else stands in it
 
 
 def published(table: int) -> pd.DataFrame:
-    """Table 1 to 6 of the article as typed from it: columns dataset, method, class, value, std (per cent)."""
+    """Table 1 to 6 of the article as typed from it: columns dataset, method, class, value, std (per cent).
+
+    Table 5 prints all of its row under "RESC"; the article's own number stands under oct2017 here: Sec. 4.1 describes
+    OCT2017, the released code reads it, and an independent rerun got 96.62 on OCT2017 and 88.97 on RESC.
+    """
     return pd.read_csv(_path(table), dtype={"class": str})
 
 

@@ -75,6 +75,9 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
             if own_name:
                 own = ours[(ours["method"] == method) & ours["dataset"].isin(part["dataset"])]
                 lines |= _our_lines(own, column, own_name)
+        if table == 5:  # RESC has no published number of the article's own, and stands beside OCT2017
+            resc = [r["detection"]["auroc"] for r in _main(records) if r["class"] == "resc"]
+            lines[_row_names("ours")[1]]["resc"] = _mean_std(resc) if resc else NOTHING
         if table in (2, 3, 5, 6):
             lines |= _trivial_lines(part, column, records)
         block = pd.DataFrame.from_dict(lines, orient="index", columns=list(dict.fromkeys(part[column])))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from packaging.requirements import Requirement
 from kdhelpers.paths import ROOT
 from kdhelpers.reporting import published
 
-REPLACED = "%pip install --quiet --find-links . kdhelpers"  # needs the network; the wheel takes its place
+INSTALL = "%pip install --quiet {wheels[-1]}"  # needs the network for what Colab lacks; here the wheel is installed
+BARE = re.compile(r"pip3? install(?! --no-deps --no-index)[^\n`\"]*(?<![/\w.-])kdhelpers(?![-/\w.]*(\.whl|/|\.git))")
 PRELOADED = ("numpy", "torch", "torchvision")  # Colab's own: another version of one needs a restart, or breaks it
 
 RUN = """
@@ -87,26 +89,49 @@ def test_nothing_that_colab_has_loaded_is_replaced(installed):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
-def test_the_first_cell_installs_the_package_on_colab_and_nowhere_else(path):
+def test_the_first_cell_installs_the_uploaded_wheel_on_colab_and_nothing_elsewhere(path):
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     lines = "".join(cells[0]["source"]).splitlines()
     assert lines[:3] == ["import sys", "", 'if "google.colab" in sys.modules:']
-    with_anomalib = REPLACED.replace("kdhelpers", '"kdhelpers[anomalib]"')
-    assert lines[3].strip() == (with_anomalib if path.stem.startswith("30") else REPLACED)
+    with_anomalib = INSTALL.replace("{wheels[-1]}", '"{wheels[-1]}[anomalib]"')
+    assert (with_anomalib if path.stem.startswith("30") else INSTALL) in map(str.strip, lines)
     assert not any("%pip" in "".join(cell["source"]) for cell in cells[1:])
+
+
+def test_nothing_installs_the_package_by_its_bare_name():
+    """Whoever registers that name on an index would run code on the reader's machine."""
+    for pattern in ("notebooks/*.ipynb", "*.md", "docs/*.md", "data/*.md", "*.yml", "run_all.sh"):
+        for path in ROOT.glob(pattern):
+            assert not BARE.search(path.read_text()), path
+    for bad in (
+        "pip install kdhelpers",
+        "%pip install --quiet --find-links . kdhelpers",
+        "pip install 'kdhelpers[run]'",
+    ):
+        assert BARE.search(bad), bad
+    assert not BARE.search("pip install dist/kdhelpers-0.1.0-py3-none-any.whl")
+
+
+def test_without_the_wheel_the_first_cell_names_it(tmp_path, monkeypatch):
+    source = "".join(json.loads((ROOT / "notebooks/01_mnist.ipynb").read_text())["cells"][1]["source"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    with pytest.raises(SystemExit, match="upload kdhelpers-.*whl"):
+        exec(source.replace(INSTALL, "pass"), {})
 
 
 def test_notebook_01_runs_from_an_empty_folder(installed, tmp_path):
     notebook = json.loads((ROOT / "notebooks" / "01_mnist.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert REPLACED in cells[0]
-    cells[0] = cells[0].replace(REPLACED, "print('on Colab')")
+    assert INSTALL in cells[0]
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / "kdhelpers-0-py3-none-any.whl").touch()
+    cells[0] = cells[0].replace(INSTALL, "print('on Colab')")
     cells = [cell.replace('PROFILE = "full"', 'PROFILE = "smoke"') for cell in cells]
 
     folder = tmp_path / "content"
     (tmp_path / "stub" / "google" / "colab").mkdir(parents=True)
     (tmp_path / "stub" / "google" / "colab" / "__init__.py").touch()
-    folder.mkdir()
     (folder / "cells.json").write_text(json.dumps(cells))
     search = os.pathsep.join([str(installed), str(tmp_path / "stub")])
     own = {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython"), "MPLBACKEND": "agg"}
@@ -126,5 +151,10 @@ def test_notebook_01_runs_from_an_empty_folder(installed, tmp_path):
     made = json.loads(record.read_text())
     assert 0 <= made["detection"]["auroc"] <= 100
     assert made["environment"]["commit"] is None  # no repository, no commit
-    assert [path.name for path in sorted(folder.iterdir())] == ["cells.json", "data", "results"]
+    assert [path.name for path in sorted(folder.iterdir())] == [
+        "cells.json",
+        "data",
+        "kdhelpers-0-py3-none-any.whl",
+        "results",
+    ]
     assert where["article"] == [99.82]  # digit 0, from the tables inside the wheel

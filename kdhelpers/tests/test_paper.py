@@ -47,7 +47,7 @@ LAYOUT = [  # table, data set, methods (in Table 1 ours without and with the fil
         5,
         "retinal_oct",
         {"DSVDD", "Auto-Encoder", "AnoGAN", "VAE-GAN", "Pix2Pix", "GANomaly", "Cycle-GAN", "P-Net", "GT", "ours"},
-        {"resc"},
+        {"resc"},  # as printed; the article's own number is of OCT2017 (see `published`)
     ),
     (6, "brain_mri", {"LSA", "OCGAN", "GT", "ours"}, {"normal"}),
     (6, "head_ct", {"LSA", "OCGAN", "GT", "ours", "ours+aug"}, {"normal"}),
@@ -78,6 +78,7 @@ def test_each_table_holds_as_many_numbers_as_the_article_s(table, cells):
 
 def test_every_method_of_a_data_set_has_every_column():
     expected = {(t, d, m, c) for t, d, methods, columns in LAYOUT for m in methods for c in columns}
+    expected ^= {(5, "retinal_oct", "ours", "resc"), (5, "retinal_oct", "ours", "oct2017")}
     keys = ["dataset", "method", "class"]
     assert {(t, *row) for t in TABLES for row in published(t)[keys].itertuples(index=False)} == expected
 
