@@ -53,6 +53,18 @@ SETTINGS = {
     "folder": Setting(images=100, image_size=128, epochs=200, official_lam=0.5, smoke_size=64),
 }
 
+GOOD = "good"  # the kind of a normal test image
+NUMBERS = tuple("0123456789")
+CLASS_NAMES = {  # what the classes "0" to "9" of Table 2 are
+    "mnist": NUMBERS,
+    "fashion_mnist": tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")),
+    "cifar10": tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+}
+MVTEC = tuple(  # in the order of Table 3
+    "bottle hazelnut capsule metal_nut leather pill wood carpet tile grid "
+    "cable transistor toothbrush screw zipper".split()
+)
+
 METHOD_VERSION = 1
 """Raised by hand in the commit that changes any number; records made with another version are stale.
 

@@ -241,7 +241,7 @@ def memory(notebook: str, profile: str) -> int:
 
 
 def _is_measured(values: dict) -> bool:
-    cases, path = parameters.resolve_benchmark(**values)
+    cases, path = running_time.resolve(**values)
     return running_time.is_current(path, cases)
 
 

@@ -19,19 +19,9 @@ from kdhelpers.data.images import Images, read_images, read_masks, resize_arrays
 from kdhelpers.data.layouts import GOOD, Files, list_files, subfolders
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256, reading
-from kdhelpers.protocols import NORMAL_TEST
+from kdhelpers.protocols import CLASS_NAMES, MVTEC, NORMAL_TEST, NUMBERS
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_ct", "brain_mri", "folder")
-NUMBERS = tuple("0123456789")
-NAMES = {  # what the classes "0" to "9" of Table 2 are
-    "mnist": NUMBERS,
-    "fashion_mnist": tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")),
-    "cifar10": tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
-}
-MVTEC = tuple(  # in the order of Table 3
-    "bottle hazelnut capsule metal_nut leather pill wood carpet tile grid "
-    "cable transistor toothbrush screw zipper".split()
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ def resolve_class(dataset: str, name: str | int, data_dir: Path | str) -> str:
     """
     allowed = classes(dataset, data_dir)
     known = {_plain(cls): cls for cls in allowed}
-    names = NAMES.get(dataset, ()) if allowed == NUMBERS else ()
+    names = CLASS_NAMES.get(dataset, ()) if allowed == NUMBERS else ()
     known |= {_plain(alias): cls for alias, cls in zip(names, allowed, strict=False)}
     if _plain(name) not in known:
         raise InputError(
@@ -286,8 +276,8 @@ def _cifar_folders(data_dir: Path) -> dict[str, str]:
     if downloads.folder("cifar10", data_dir.expanduser()).is_dir():
         return {}
     folders = {path.name.lower(): path.name for path in subfolders(root / "train")}
-    if folders.keys() == set(NAMES["cifar10"]):
-        return {number: folders[name] for number, name in zip(NUMBERS, NAMES["cifar10"], strict=True)}
+    if folders.keys() == set(CLASS_NAMES["cifar10"]):
+        return {number: folders[name] for number, name in zip(NUMBERS, CLASS_NAMES["cifar10"], strict=True)}
     names = sorted(folders.values())
     for name in names:
         if name.lower() == GOOD or sum(_safe(name).lower() == _safe(other).lower() for other in names) > 1:

@@ -9,9 +9,8 @@ import numpy as np
 
 from kdhelpers.errors import InputError
 from kdhelpers.files import reading
-from kdhelpers.protocols import NORMAL_TEST
+from kdhelpers.protocols import GOOD, NORMAL_TEST
 
-GOOD = "good"
 UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
 """What a test image is known to be, and how `Files.labels` says it."""

@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from kdhelpers import cache, data, files, paths
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments.groups import Kind
+from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
 from kdhelpers.protocols import (
@@ -26,7 +25,6 @@ from kdhelpers.protocols import (
     SMOKE_EPOCHS,
     protocol_for,
 )
-from kdhelpers.timing import benchmark
 
 COMMON = (
     "PROFILE",
@@ -47,7 +45,6 @@ OWN = ("TEST_DIR", "TEST_LABEL", "FALSE_ALARMS")
 OPTIONAL = ("CLASSES", "VARIANTS", *OWN)
 """Names that only some notebooks have: CLASSES not for one's own folder, VARIANTS where there are several."""
 PROFILES = ("smoke", "full")
-PEERS = ("stfpm", "patchcore")  # of anomalib, in notebook 30
 
 
 def check(notebook: str, namespace: dict) -> Run:
@@ -65,10 +62,10 @@ def check_variants(notebook: str, namespace: dict) -> list[Run]:
     `check`."""
     theirs = () if DATASETS[notebook] == ("folder",) else OWN
     allowed = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name not in theirs]
-    runs = resolve(notebook, **_given(notebook, namespace, allowed))
+    runs = resolve(notebook, **given_values(notebook, namespace, allowed))
     cache.keep_freed_memory()
     if notebook in ABLATIONS:
-        _refuse_to_replace(runs)
+        refuse_to_replace(runs)
     if runs[0].dataset == "folder":
         _refuse_namesake(runs[0])
     if any(run.is_pending(cls) for run in runs for cls in run.classes):
@@ -78,76 +75,17 @@ def check_variants(notebook: str, namespace: dict) -> list[Run]:
 
 def check_tables(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records that the tables are about, and RESULTS_DIR, from a notebook's globals. Raises as `check`."""
-    given = _given(notebook, namespace, ("PROFILE", "PROTOCOL", "SOURCE", "RESULTS_DIR"))
-    profile, results_dir = _one_of("PROFILE", given["PROFILE"], PROFILES), _results_dir(given)
+    given = given_values(notebook, namespace, ("PROFILE", "PROTOCOL", "SOURCE", "RESULTS_DIR"))
+    profile, results_dir = one_of("PROFILE", given["PROFILE"], PROFILES), results_dir_of(given)
     if given["RESULTS_DIR"] is not None and not results_dir.is_dir():
         raise InputError(f"RESULTS_DIR {results_dir} is not a folder: name the one that holds the records")
-    source = _source(given["SOURCE"], profile)
+    source = source_of(given["SOURCE"], profile)
     if not (results_dir / "records" / source).is_dir():  # as its records' folder is called, or as for the trainings
         source = weights.source_name(source)
-    return Kind(source, profile, _one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), results_dir
+    return Kind(source, profile, one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), results_dir
 
 
-def check_benchmark(notebook: str, namespace: dict) -> tuple[list[benchmark.Case], Path]:
-    """What the running time is measured with, a case for each of SIZES, and the file for it. Raises as `check`."""
-    names = ("PROFILE", "PROTOCOL", "SEED", "SOURCE", "SIZES", "DEVICE", "RESULTS_DIR")
-    return resolve_benchmark(**_given(notebook, namespace, names))
-
-
-def resolve_benchmark(**given) -> tuple[list[benchmark.Case], Path]:
-    """The same with all of its parameters given."""
-    profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
-    smoke = profile == "smoke"
-    sizes = ((32, 64) if smoke else (32, 128, 224)) if given["SIZES"] is None else given["SIZES"]
-    if not isinstance(sizes, (list, tuple)) or not sizes:
-        raise InputError(f"SIZES is {sizes!r}; it is None, or a list of image sizes in pixels such as [128]")
-    protocol = protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), "mvtec")
-    device = device_of(given["DEVICE"])
-    cases = [
-        benchmark.Case(
-            source=_source(given["SOURCE"], profile),
-            protocol=replace(protocol, lam=protocol.lam or 1.0),  # not calibrated: no time depends on it
-            image_size=_whole("SIZES", size, least=32),
-            images=16 if smoke else max(2 * BATCH_SIZE, min(1024, 2**22 // size**2)),
-            masked=4 if smoke else 84,  # the mean over MVTecAD's categories
-            batch_size=8 if smoke else BATCH_SIZE,
-            batch_sizes=(1, 4) if smoke else (1, 8, BATCH_SIZE),
-            few=1 if smoke else 4,
-            device=device,
-            seed=_whole("SEED", given["SEED"], least=0),
-        )
-        for size in dict.fromkeys(sizes)
-    ]
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", benchmark.device_name(device)).strip("-")
-    return cases, _results_dir(given) / "running_time" / f"{name}-{profile}.json"
-
-
-def check_peers(notebook: str, namespace: dict) -> tuple[Run, dict]:
-    """The `Run` of 04_mvtec of one category that anomalib stands beside, and the keywords of `peers.run_experiments`.
-
-    Raises as `check`.
-    """
-    given = _given(notebook, namespace, (*COMMON, "METHODS", "STFPM_EPOCHS", "CORESET", "BACKBONES"))
-    smoke = _one_of("PROFILE", given["PROFILE"], PROFILES) == "smoke"
-    classes, coreset = given["CLASSES"], given["CORESET"]
-    if not (smoke and classes is None) and not (isinstance(classes, (list, tuple)) and len(classes) == 1):
-        raise InputError(f"CLASSES is {classes!r}; it is a list of the one category to compare on, such as ['screw']")
-    if isinstance(coreset, bool) or not isinstance(coreset, (int, float)) or not 0 < coreset <= 1:
-        raise InputError(f"CORESET is {coreset!r}; it is the share of patches that PatchCore keeps, above 0, at most 1")
-    backbones = _one_of("BACKBONES", given["BACKBONES"], ("imagenet", "untrained"))
-    chosen = {
-        "methods": _some_of("METHODS", given["METHODS"], PEERS),
-        "epochs": _whole("STFPM_EPOCHS", given["STFPM_EPOCHS"], least=1, default=1 if smoke else 100),
-        "coreset": float(coreset),
-        "backbones": "untrained" if smoke else backbones,
-    }
-    (run,) = resolve("04_mvtec", **{name: value for name, value in given.items() if name in COMMON})
-    cache.keep_freed_memory()
-    _refuse_to_replace([run])
-    return run, chosen
-
-
-def _given(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
+def given_values(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
     named = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
     known = [name for name in allowed if name in named]
     for name in sorted(named - set(known)):
@@ -169,7 +107,7 @@ def _refuse_namesake(run: Run) -> None:
             )
 
 
-def _refuse_to_replace(runs: list[Run]) -> None:
+def refuse_to_replace(runs: list[Run]) -> None:
     """Who is not of its notebook may make a main run that is missing, and must not undo one that was made otherwise."""
     for run in runs:
         for cls in run.classes if run.variant is None else ():
@@ -210,7 +148,7 @@ def resolve(notebook: str, **given) -> list[Run]:
             runs += _variants(notebook, dataset, given | {name: values[dataset] for name, values in by_dataset.items()})
     # The main run of an ablation needs no asking for.
     names = [run.variant or run.label for run in runs if run.variant or notebook not in ABLATIONS]
-    wanted = _some_of("VARIANTS", given.get("VARIANTS"), tuple(dict.fromkeys(names)))
+    wanted = some_of("VARIANTS", given.get("VARIANTS"), tuple(dict.fromkeys(names)))
     # The main run of an ablation goes with every variant: it is what the variant is compared with.
     return [
         run for run in runs if (run.variant or run.label) in wanted or (run.variant is None and notebook in ABLATIONS)
@@ -236,9 +174,9 @@ def _by_dataset(name: str, value, datasets: tuple[str, ...], notebook: str) -> d
 def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
     """The main run of a data set as the parameters have it, and each variant made of it."""
     setting = SETTINGS[dataset]
-    profile = _one_of("PROFILE", given["PROFILE"], PROFILES)
+    profile = one_of("PROFILE", given["PROFILE"], PROFILES)
     smoke = profile == "smoke"
-    source = _source(given["SOURCE"], profile)
+    source = source_of(given["SOURCE"], profile)
     data_dir = _data_dir(given["DATA_DIR"], dataset, smoke)
     own = _own(given, data_dir) if dataset == "folder" else {}
     main = Run(
@@ -247,25 +185,23 @@ def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
         variant=None,
         label="",
         profile=profile,
-        protocol=protocol_for(_one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), dataset),
-        seed=_whole("SEED", given["SEED"], least=0),
+        protocol=protocol_for(one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), dataset),
+        seed=whole("SEED", given["SEED"], least=0),
         source=source,
         source_name=weights.source_name(source),
         classes=_classes(given.get("CLASSES"), dataset, data_dir, smoke),
-        epochs=_whole("EPOCHS", given["EPOCHS"], least=1, default=SMOKE_EPOCHS if smoke else setting.epochs),
-        image_size=_whole(
+        epochs=whole("EPOCHS", given["EPOCHS"], least=1, default=SMOKE_EPOCHS if smoke else setting.epochs),
+        image_size=whole(
             "IMAGE_SIZE",
             given["IMAGE_SIZE"],
             least=32,
             default=setting.smoke_size if smoke and setting.smoke_size else setting.image_size,
         ),
-        batch_size=_whole(
-            "BATCH_SIZE", given["BATCH_SIZE"], least=1, default=SMOKE_BATCH_SIZE if smoke else BATCH_SIZE
-        ),
+        batch_size=whole("BATCH_SIZE", given["BATCH_SIZE"], least=1, default=SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
         device=device_of(given["DEVICE"]),
-        cache=_one_of("CACHE", given["CACHE"], cache.CACHES),
+        cache=one_of("CACHE", given["CACHE"], cache.CACHES),
         data_dir=data_dir,
-        results_dir=_results_dir(given),
+        results_dir=results_dir_of(given),
         **own,
     )
     return [
@@ -280,13 +216,13 @@ def _changed(main: Run, variant: Variant, notebook: str) -> Run:
     return replace(main, notebook=notebook, variant=variant.name, label=variant.label, protocol=protocol, **variant.run)
 
 
-def _source(given: str, profile: str) -> str:
+def source_of(given: str, profile: str) -> str:
     if not isinstance(given, (str, Path)) or not str(given):
         raise InputError(f"SOURCE is {given!r}; it is imagenet, untrained or the path of a weights file")
     return "untrained" if profile == "smoke" and given == "imagenet" else str(given)
 
 
-def _results_dir(given: dict) -> Path:
+def results_dir_of(given: dict) -> Path:
     return Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute()
 
 
@@ -312,7 +248,7 @@ def _own(given: dict, data_dir: Path) -> dict:
     if folder and not folder.is_dir():
         raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
     if label is not None:
-        _one_of("TEST_LABEL", label, tuple(layouts.LABELS))
+        one_of("TEST_LABEL", label, tuple(layouts.LABELS))
         if not folder:
             raise InputError(
                 f"TEST_LABEL is {label!r} and there is no TEST_DIR: it says what the pictures in there are"
@@ -343,13 +279,13 @@ def _classes(given: Sequence | str | None, dataset: str, data_dir: Path, smoke: 
     return classes
 
 
-def _one_of(name: str, value, allowed: Sequence[str]) -> str:
+def one_of(name: str, value, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise InputError(f"{name} is {value!r}; it is one of {', '.join(allowed)}{_suggest(value, allowed)}")
     return value
 
 
-def _some_of(name: str, value, allowed: tuple) -> tuple:
+def some_of(name: str, value, allowed: tuple) -> tuple:
     """None: all of them."""
     if value is None:
         return allowed
@@ -360,7 +296,7 @@ def _some_of(name: str, value, allowed: tuple) -> tuple:
     return tuple(dict.fromkeys(value))
 
 
-def _whole(name: str, value, *, least: int, default: int | None = None) -> int:
+def whole(name: str, value, *, least: int, default: int | None = None) -> int:
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

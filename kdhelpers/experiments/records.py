@@ -1,30 +1,20 @@
-"""Records: one JSON file for each (notebook, data set, class, variant, seed), and the trained cloner beside it.
+"""Records: one JSON file for each (notebook, data set, class, variant, seed), and how they are grouped for tables.
 
-Tables read records and nothing else. A record is written at once or not at all; it says which source, data, protocol,
-seed and code it came from. Numbers that are shares are in per cent, as in the article.
+Tables read records and nothing else, without torch. A record says which source, data, protocol, seed and version of the
+method its numbers came from. Numbers that are shares are in per cent, as in the article.
 """
 
 import json
-import platform
-import resource
-import subprocess
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from importlib import import_module
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-import torch
 from safetensors import safe_open
-from safetensors.torch import save as to_bytes
 
-from kdhelpers import networks, paths
 from kdhelpers.errors import InputError
-from kdhelpers.files import atomic_write
-from kdhelpers.protocols import METHOD_VERSION, Protocol
-from kdhelpers.training import Fit
+from kdhelpers.protocols import METHOD_VERSION
 
 SCHEMA = 2
 STALE = "†"  # beside a number that records of another method version had a part in
@@ -32,72 +22,6 @@ _FIELDS = frozenset(
     "schema notebook dataset class variant seed profile protocol source parameters deviations data training detection "
     "localization baselines seconds peak_memory_mb environment".split()
 )
-_PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
-
-
-def save(run, cls, *, source, split, fit, cloner, detection, localization, baselines, seconds, shown) -> dict:
-    """Writes the cloner with a few maps, the predictions and, last, the record, which it returns.
-
-    run: `runs.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
-    metrics}} or None. baselines: as `metrics.baselines` gives it. seconds: wall times by name. shown: a `data.Split` of
-    the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite: such a
-    thing is no result.
-    """
-    record = {
-        "schema": SCHEMA,
-        "notebook": run.notebook,
-        "dataset": run.dataset,
-        "class": cls,
-        "variant": run.variant,
-        "seed": run.seed,
-        "profile": run.profile,
-        "protocol": run.protocol.name,
-        "source": source,
-        "parameters": run.parameters(cls),
-        "deviations": run.deviations() + list(split.deviations),
-        "data": {
-            "train": len(split.train),
-            "test_normal": int(np.sum(split.labels == 0)),
-            "test_anomalous": int(np.sum(split.labels == 1)),
-            "sha256": split.sha256,
-        }
-        | ({"test_unlabeled": unlabeled} if (unlabeled := int(np.sum(split.labels > 1))) else {}),
-        "training": {
-            "lambda": fit.protocol.lam,
-            "loss": fit.loss,
-            "loss_val": fit.loss_val,
-            "loss_dir": fit.loss_dir,
-            "stopped_at": len(fit.loss),
-        },
-        "detection": detection,
-        "localization": localization,
-        "baselines": baselines,
-        "seconds": {name: round(value, 3) for name, value in (fit.seconds | seconds).items()},
-        "peak_memory_mb": _peak_memory_mb(run.device),
-        "environment": environment(run.device)
-        | {
-            "source": run.source,
-            "data_dir": paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir),
-        }
-        | ({"test_dir": str(run.test_dir)} if run.test_dir else {}),
-    }
-    text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
-    tensors |= _pictures(*shown)
-    metadata = {"record": text, "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
-    with atomic_write(run.cloner_path(cls)) as temporary:
-        temporary.write_bytes(to_bytes(tensors, metadata))
-    with atomic_write(run.predictions_path(cls)) as temporary:
-        _predictions(split, fit).to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
-    with atomic_write(run.record_path(cls)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return record
-
-
-def _predictions(split, fit: Fit) -> pd.DataFrame:
-    """A row for each test image: its name, label, kind, and its score after each of the scored epochs."""
-    scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
-    return pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
 
 
 def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
@@ -145,34 +69,6 @@ def mark(records: Iterable[dict]) -> str:
     return f" {STALE}" if any(map(is_stale, records)) else ""
 
 
-def load_cloner(path: Path, run) -> torch.nn.Sequential:
-    """The trained cloner at `path` in eval mode, on the run's device."""
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith("cloner.")]  # noqa: SIM118 - not a dict
-        state = {name.removeprefix("cloner."): file.get_tensor(name) for name in names}
-    cloner = networks.make_cloner(run.protocol, run.seed)
-    cloner.load_state_dict(state)
-    return cloner.eval().to(run.device)
-
-
-def load_fit(record: dict, predictions: Path, protocol: Protocol) -> Fit:
-    """The `Fit` of a record and the predictions saved with it; `protocol` gets the λ of the training.
-
-    `seconds` is empty, since nothing was trained.
-    """
-    scores = pd.read_csv(predictions).filter(like="epoch ")
-    training = record["training"]
-    return Fit(
-        replace(protocol, lam=training["lambda"]),
-        training["loss"],
-        training["loss_val"],
-        training["loss_dir"],
-        seconds={},
-        scored=[int(name.removeprefix("epoch ")) for name in scores],
-        scores=scores.to_numpy(np.float32).T,
-    )
-
-
 @dataclass(frozen=True)
 class Pictures:
     """A few test images with their localization maps, as `save` keeps them for the tables' and figures' sake."""
@@ -192,45 +88,47 @@ def load_pictures(path: Path) -> Pictures:
         return Pictures(file.get_tensor("shown.pixels"), masks, maps, json.loads(file.metadata()["kinds"]))
 
 
-def _pictures(split, maps: np.ndarray) -> dict[str, torch.Tensor]:
-    tensors = {
-        "shown.pixels": split.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().contiguous(),
-        "shown.maps": torch.from_numpy(maps.astype(np.float16)),
-    }
-    if split.masks is not None:
-        tensors["shown.masks"] = torch.from_numpy(np.round(255 * split.masks).astype(np.uint8))
-    return tensors
+class Kind(NamedTuple):
+    """What all records of a table have in common."""
+
+    source: str  # the folder's name: imagenet, untrained, or stem-<8 digits of its SHA-256>
+    profile: str
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"source {self.source}, profile {self.profile}, protocol {self.protocol}"
 
 
-def _peak_memory_mb(device: torch.device) -> dict:
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {
-        "host": round(host),
-        "device": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
-    }
+def kind_of(record: dict) -> Kind:
+    """The kind of a record; a variant with an untrained source is of the kind of the run that it is a variant of."""
+    return Kind(record["parameters"]["source_name"], record["profile"], record["protocol"])
 
 
-def environment(device: torch.device) -> dict:
-    """What a number may depend on that is no parameter: the code, the versions, the machine."""
+def only_one(records: Sequence[dict]) -> Kind | None:
+    """The kind of all `records`, None when there are none; InputError when they are of several."""
+    found = sorted({kind_of(record) for record in records})
+    if len(found) > 1:
+        raise InputError(f"records of different kinds cannot share a table: {'; '.join(map(str, found))}")
+    return found[0] if found else None
 
-    def git(*arguments: str) -> str | None:
-        try:
-            return subprocess.run(
-                ["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
 
-    changes = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
-        "method_version": METHOD_VERSION,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
-        "precision": "float32",
-        "threads": torch.get_num_threads(),
-        "packages": {name: import_module(name).__version__ for name in _PACKAGES},
-    }
+def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
+    """The records of a profile under RESULTS_DIR by kind, sorted by notebook, data set, class, variant and seed.
+
+    Raises InputError for a file that is no record, or that lies where another one belongs.
+    """
+    found: dict[Kind, list[dict]] = {}
+    for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
+        record = read(path)
+        kind = kind_of(record)
+        place = path_of(results_dir, "records", record | {"source_name": kind.source}, ".json")
+        if place != path:
+            raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
+        found.setdefault(kind, []).append(record)
+    order = ("notebook", "dataset", "class", "variant", "seed")
+    return {kind: sorted(found[kind], key=lambda r: [str(r[name]) for name in order]) for kind in sorted(found)}
+
+
+def remark(profile: str) -> str:
+    """What every figure and page of a smoke run must say; empty for a full one."""
+    return "smoke: proves the way, not a number" if profile == "smoke" else ""

@@ -13,6 +13,7 @@ from kdhelpers import data, localization, metrics, networks, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.experiments.runs import Run
@@ -111,7 +112,7 @@ def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> No
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
         pixels = metrics.localization_of(maps, split, fit.protocol) if split.masks is not None else None
     shown = judged.sample_indices()
-    results.save(
+    artifacts.save(
         run,
         cls,
         source=source_id,

@@ -8,6 +8,7 @@ import torch
 
 from kdhelpers import data
 from kdhelpers.data import weights
+from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.variants import AFTER_TRAINING, METHODS
 from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
@@ -118,8 +119,8 @@ class Run:
     def fit(self, cls: str) -> tuple:
         """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
         record = results.read(self.record_path(cls))
-        fit = results.load_fit(record, self.predictions_path(cls), self.protocol)
-        return results.load_cloner(self.cloner_path(cls), self), fit
+        fit = artifacts.load_fit(record, self.predictions_path(cls), self.protocol)
+        return artifacts.load_cloner(self.cloner_path(cls), self), fit
 
     @property
     def work(self) -> float:
@@ -157,7 +158,7 @@ class Run:
     @property
     def title(self) -> str:
         """What every figure of this run must say."""
-        return remark(self.profile)
+        return results.remark(self.profile)
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -176,8 +177,3 @@ def summary(runs: Sequence[Run]) -> str:
         f"records: {runs[-1].record_path('').parent}",
     ]
     return "\n".join(lines)
-
-
-def remark(profile: str) -> str:
-    """What every figure and page of a smoke run must say; empty for a full one."""
-    return "smoke: proves the way, not a number" if profile == "smoke" else ""

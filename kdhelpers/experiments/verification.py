@@ -13,7 +13,7 @@ import torch
 from kdhelpers import paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
-from kdhelpers.experiments import groups as kinds
+from kdhelpers.experiments import records as kinds
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments import runner as experiment
 from kdhelpers.experiments.runs import Run

@@ -44,7 +44,7 @@ class Detector:
     protocol: Protocol  # with the λ of the training
     image_size: int  # pixels that pictures are resized to
     source_id: dict[str, str]  # as `weights.load_source` has it
-    record: dict  # of the training, as `results.save` makes it
+    record: dict  # of the training, as `artifacts.save` makes it
     threshold: Threshold | None = None
 
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:

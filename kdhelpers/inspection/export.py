@@ -29,6 +29,7 @@ from kdhelpers import localization, losses, networks
 from kdhelpers.data import weights
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector
@@ -212,7 +213,7 @@ def _in_torch(source, cloner, protocol: Protocol, x: Tensor) -> tuple[np.ndarray
 
 
 def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.ndarray, float | None]:
-    """What `results.save` or `detector.save` left at `path`: cloner, protocol with λ, record, test images, threshold.
+    """What `artifacts.save` or `detector.save` left at `path`: cloner, protocol with λ, record, test images, threshold.
 
     The images are uint8 (n, h, w, 3), a few, none with a detector; only a detector has a threshold. Raises InputError
     when the file is none of these or has been written by another version.
@@ -228,7 +229,7 @@ def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.nda
         record = json.loads(metadata["record"])
         protocol = Protocol(**record["parameters"]["protocol"])
         like = SimpleNamespace(protocol=protocol, seed=record["seed"], device="cpu")
-        cloner = results.load_cloner(path, like)
+        cloner = artifacts.load_cloner(path, like)
         protocol = replace(protocol, lam=record["training"]["lambda"])
         return cloner, protocol, record, results.load_pictures(path).pixels, None
     except OSError as error:

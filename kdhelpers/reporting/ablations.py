@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import ttest_1samp, wilcoxon
 
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments.groups import only_one
+from kdhelpers.experiments.records import only_one
 from kdhelpers.experiments.variants import DATASETS, Variant, main_notebook, variants_of
 from kdhelpers.protocols import protocol_for
 from kdhelpers.reporting.published import NAMES

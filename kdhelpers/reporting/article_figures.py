@@ -15,13 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from kdhelpers import data
-from kdhelpers.data.layouts import GOOD
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments.groups import only_one
+from kdhelpers.experiments.records import only_one
 from kdhelpers.experiments.variants import DATASETS, main_notebook
 from kdhelpers.files import atomic_write
-from kdhelpers.protocols import PROTOCOLS
+from kdhelpers.protocols import CLASS_NAMES, GOOD, MVTEC, NUMBERS, PROTOCOLS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.ablations import by_seed, variants_frame
 from kdhelpers.reporting.framework import show_framework
@@ -118,7 +116,7 @@ def _by_dataset(
     means = by_seed(frame, "auroc")
     groups = {dataset: NAMES[dataset] for dataset in DATASETS[notebook]}
     for dataset, count in means.groupby("dataset")["classes"].first().items():
-        every = len(data.MVTEC if dataset == "mvtec" else data.NUMBERS)
+        every = len(MVTEC if dataset == "mvtec" else NUMBERS)
         some = "" if count == every else f" of {every}"
         groups[dataset] += "\n" + ("mean of " if count > 1 else "") + f"{count}{some} classes"
     means = means.assign(group=means["dataset"].map(groups))
@@ -282,7 +280,7 @@ def _in_turn(lists: list[list]) -> list:
 
 
 def _in_order(classes: Iterable[str]) -> list[str]:
-    return sorted(classes, key=lambda cls: (data.MVTEC.index(cls) if cls in data.MVTEC else -1, cls))
+    return sorted(classes, key=lambda cls: (MVTEC.index(cls) if cls in MVTEC else -1, cls))
 
 
 def _origin(records: Sequence[dict], notebooks: Iterable[str]) -> list[str]:
@@ -360,6 +358,6 @@ def _draw_pictures(sheet: Axes, y: float, dataset: str, kept: Kept, chosen, colu
 def _caption(dataset: str, cls: str, kind: str) -> str:
     if dataset == "mvtec":
         return f"{cls}\n{kind}".replace("_", " ")
-    names = dict(zip(data.NUMBERS, data.NAMES[dataset], strict=True))
+    names = dict(zip(NUMBERS, CLASS_NAMES[dataset], strict=True))
     normal = names.get(cls, cls)
     return f"{normal}\nnormal" if kind == GOOD else f"{names.get(kind, kind)}\nnormal: {normal}"

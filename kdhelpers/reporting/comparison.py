@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments.groups import only_one
+from kdhelpers.experiments.records import only_one
 from kdhelpers.experiments.variants import METHODS, main_notebook
 from kdhelpers.protocols import SEEDS
 from kdhelpers.reporting.commands import command_for

@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -78,7 +77,7 @@ def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
     figure, axes = _grid(len(rows), columns, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
     for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
         chosen = np.unique(members[np.linspace(0, len(members) - 1, columns).astype(int)])
-        shown = pixels(images, torch.as_tensor(chosen))
+        shown = pixels(images, np.asarray(chosen))
         for axis, image, i in zip(line, shown, chosen, strict=False):
             axis.imshow(image)
             if kinds:

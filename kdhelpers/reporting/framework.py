@@ -6,15 +6,11 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.path import Path
-from torch import nn
-from torchvision.models.vgg import cfgs, make_layers
 
-from kdhelpers.networks import make_cloner
 from kdhelpers.protocols import PROTOCOLS, Protocol
 
 _SOURCE, _CLONER, _POINTS, _BACK = (sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4))
@@ -35,23 +31,29 @@ class _Layer(NamedTuple):
     size: int
 
 
-@torch.no_grad()
-def _layers_of(network: nn.Sequential, image_size: int) -> list[_Layer]:
-    """The convolutions and max-pools of a network that is on the meta device, from a forward pass of one image."""
-    x = torch.zeros(1, 3, image_size, image_size, device="meta")
-    layers = []
-    for module in network.eval():
-        x = module(x)
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
-            layers.append(_Layer(isinstance(module, nn.MaxPool2d), x.shape[1], x.shape[-1]))
-    return layers
+def _layers(image_size: int, protocol: Protocol) -> tuple[list[list[_Layer]], list[int]]:
+    """The convolutions and max-pools of S and of C, from a forward pass of one image; and their parameters."""
+    import torch  # here, because tables and the report are made without it
+    from torch import nn
+
+    from kdhelpers.networks import make_cloner, make_source
+
+    with torch.device("meta"), torch.no_grad():  # shapes without values: nothing is computed
+        networks = make_source(), make_cloner(protocol, seed=0)
+        found = []
+        for network in networks:
+            x, layers = torch.zeros(1, 3, image_size, image_size), []
+            for module in network.eval():
+                x = module(x)
+                if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                    layers.append(_Layer(isinstance(module, nn.MaxPool2d), x.shape[1], x.shape[-1]))
+            found.append(layers)
+    return found, [sum(p.numel() for p in network.parameters()) for network in networks]
 
 
 def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     """Fig. 2 for images of `image_size` pixels, at least 32, with the protocol's cloner, loss, score and gradient."""
-    with torch.device("meta"):  # shapes without values: nothing is computed, and no random number is drawn
-        source, cloner = make_layers(cfgs["D"]), make_cloner(protocol, seed=0)
-    s, c = _layers_of(source, image_size), _layers_of(cloner, image_size)
+    (s, c), counts = _layers(image_size, protocol)
     figure = plt.figure(figsize=(_WIDTH, _HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
     middles, right = [], _LEFT  # both networks have the same layers in the same order, so one column for each pair
@@ -64,7 +66,6 @@ def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["offici
     _draw_points(axes, s, c, middles, protocol)
     _draw_losses(axes, middles[-1], protocol)
     _draw_images(axes, image_size)
-    counts = [sum(p.numel() for p in network.parameters()) for network in (source, cloner)]
     kind = f"{'' if protocol.bias else 'no '}bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
     of_s = f"source S: VGG-16 features, frozen\n{counts[0]:,} parameters"
     of_c = f"cloner C: trained on normal images\n{counts[1]:,} parameters ({kind})"

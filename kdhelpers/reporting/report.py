@@ -12,8 +12,7 @@ import jinja2
 import pandas as pd
 
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments import runs
-from kdhelpers.experiments.groups import Kind, only_one
+from kdhelpers.experiments.records import Kind, only_one
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import AUPRO_LIMIT
@@ -72,7 +71,7 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         title=TITLE,
-        remark=runs.remark(main.profile),
+        remark=results.remark(main.profile),
         main=_section(main, records, everything=True) | {"begin": _begin(main)},
         others=[_section(kind, found[kind], everything=False) for kind in others],
         article=[(n, _ARTICLE[n], _table(tables.article_table(n, records))) for n in TABLES],

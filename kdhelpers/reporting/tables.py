@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdhelpers.data import MVTEC
-from kdhelpers.experiments.groups import Kind, only_one
-from kdhelpers.experiments.records import STALE, mark
+from kdhelpers.experiments.records import STALE, Kind, mark, only_one
 from kdhelpers.experiments.variants import ABLATIONS, main_notebook, variants_of
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES, either_way
-from kdhelpers.protocols import LAST_EPOCHS, protocol_for
+from kdhelpers.protocols import LAST_EPOCHS, MVTEC, protocol_for
 from kdhelpers.reporting.ablations import METRICS, paired, variants_frame
 from kdhelpers.reporting.comparison import MEAN, cells, value_of
 from kdhelpers.reporting.published import NAMES, TABLES, as_printed, published

@@ -36,7 +36,7 @@ def images():
 
 
 def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, seed=0, auroc=90.0, **changed):
-    """A record as `results.save` writes it, with one number in all its places; changed: any of its fields."""
+    """A record as `artifacts.save` writes it, with one number in all its places; changed: any of its fields."""
     folder = changed.pop("source_name", "imagenet")
     profile, protocol = changed.pop("profile", "full"), changed.pop("protocol", "official")
     method = changed.pop("method", "gradients")

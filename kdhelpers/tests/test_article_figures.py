@@ -28,7 +28,7 @@ def heading_of(figure):
 
 
 def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind")):
-    """A side file of random pictures as `results.save` writes it; returns the record."""
+    """A side file of random pictures as `artifacts.save` writes it; returns the record."""
     rng = np.random.default_rng([record["seed"], len(record["class"])])
     tensors = {
         "shown.pixels": rng.integers(0, 256, (len(kinds), 8, 8, 3), dtype=np.uint8),

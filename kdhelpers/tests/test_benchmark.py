@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdhelpers import localization, losses, metrics, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
 from kdhelpers.protocols import PROTOCOLS
 from kdhelpers.timing import benchmark, running_time
 from kdhelpers.timing import released_code as plain
@@ -27,7 +26,7 @@ def given(tmp_path):
 
 @pytest.fixture
 def case(given):
-    return parameters.resolve_benchmark(**given)[0][0]
+    return running_time.resolve(**given)[0][0]
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -90,7 +89,7 @@ def test_plain_s_maps_and_their_auroc_are_ours(source, images, trained):
 
 
 def test_the_record_is_written_whole_and_found_again(given, tmp_path):
-    cases, path = parameters.resolve_benchmark(**given)
+    cases, path = running_time.resolve(**given)
     measured = {case.image_size: benchmark.measure(case, rounds=1) for case in cases}
     machine = benchmark.machine(cases[0].device, small=True)
     article = running_time.whole_article(measured, machine, "official")
@@ -125,10 +124,10 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path):
 )
 def test_a_wrong_value_is_refused(given, name, value, message):
     with pytest.raises(InputError, match=message):
-        parameters.check_benchmark("21_running_time", given | {name: value})
+        running_time.from_notebook("21_running_time", given | {name: value})
 
 
 def test_none_stands_for_the_sizes_of_the_article_s_data(given):
-    cases, path = parameters.check_benchmark("21_running_time", given | {"PROFILE": "full", "SIZES": None})
+    cases, path = running_time.from_notebook("21_running_time", given | {"PROFILE": "full", "SIZES": None})
     assert [case.image_size for case in cases] == [32, 128, 224]
     assert path.parent.name == "running_time" and path.name.endswith("-full.json") and " " not in path.name

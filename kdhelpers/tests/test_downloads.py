@@ -121,7 +121,7 @@ def cifar10(tmp_path_factory, monkeypatch) -> Path:
     names = [name for name, _ in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list]
     for name in (*names, "batches.meta"):
         batch = {"data": rng.integers(0, 256, (20, 3072), np.uint8), "labels": [i % 10 for i in range(20)]}
-        batch = {"label_names": data.NAMES["cifar10"]} if name == "batches.meta" else batch
+        batch = {"label_names": data.CLASS_NAMES["cifar10"]} if name == "batches.meta" else batch
         (folder / name).write_bytes(pickle.dumps(batch))
         md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, md5[name]] for name in names[:-1]])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import groups as kinds
+from kdhelpers.experiments import records as kinds
 from kdhelpers.experiments import records as results
 from kdhelpers.reporting import ablations as comparisons
 from kdhelpers.reporting import article_figures, tables

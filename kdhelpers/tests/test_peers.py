@@ -12,8 +12,8 @@ import torch
 from kdhelpers.data import Split
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import anomalib_baselines as peers
 from kdhelpers.experiments import config as parameters
+from kdhelpers.inspection import anomalib_baselines as peers
 from kdhelpers.paths import ROOT
 
 needs_anomalib = pytest.mark.skipif(not find_spec("anomalib"), reason="anomalib is optional and not installed")
@@ -56,14 +56,14 @@ def test_without_anomalib_one_line_says_how_to_get_it(given, monkeypatch):
 
     monkeypatch.setattr(peers.metadata, "version", version)
     with pytest.raises(InputError, match=r"^anomalib is not installed, .*: pip install 'anomalib>=2\.7,<3'$"):
-        peers.check(NOTEBOOK, given)
+        peers.from_notebook(NOTEBOOK, given)
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "2.6.1", "3.0.0"])
 def test_another_generation_of_anomalib_is_refused(given, monkeypatch, version):
     monkeypatch.setattr(peers.metadata, "version", lambda name: version)
     with pytest.raises(InputError, match=f"^anomalib {version} is installed, .*pip install"):
-        peers.check(NOTEBOOK, given)
+        peers.from_notebook(NOTEBOOK, given)
 
 
 def test_the_optional_dependency_is_the_one_that_is_asked_for():
@@ -73,11 +73,11 @@ def test_the_optional_dependency_is_the_one_that_is_asked_for():
 
 
 def test_none_stands_for_both_methods_and_a_hundred_epochs(given):
-    run, chosen = parameters.check_peers(NOTEBOOK, given)
+    run, chosen = peers.from_notebook(NOTEBOOK, given)
     assert (run.notebook, run.classes, run.epochs, run.image_size) == ("04_mvtec", ("bottle",), 601, 128)
     assert chosen == {"methods": ("stfpm", "patchcore"), "epochs": 100, "coreset": 0.1, "backbones": "imagenet"}
     smoke = given | {"PROFILE": "smoke", "CLASSES": None}
-    assert parameters.check_peers(NOTEBOOK, smoke)[1] == chosen | {"epochs": 1, "backbones": "untrained"}
+    assert peers.from_notebook(NOTEBOOK, smoke)[1] == chosen | {"epochs": 1, "backbones": "untrained"}
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_none_stands_for_both_methods_and_a_hundred_epochs(given):
 )
 def test_a_wrong_value_is_refused(given, name, value, message):
     with pytest.raises(InputError, match=message) as error:
-        parameters.check_peers(NOTEBOOK, given | {name: value})
+        peers.from_notebook(NOTEBOOK, given | {name: value})
     assert "\n" not in str(error.value)
 
 
 def test_a_record_made_otherwise_is_not_undone(given, record):
-    run, _ = parameters.check_peers(NOTEBOOK, given)
+    run, _ = peers.from_notebook(NOTEBOOK, given)
     path = run.record_path("bottle")
     path.parent.mkdir(parents=True)
     content = record("04_mvtec", "mvtec", "bottle", source_name="untrained", parameters=run.parameters("bottle"))
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="has epochs 601, this run 5.*another RESULTS_DIR"):
-        parameters.check_peers(NOTEBOOK, given | {"EPOCHS": 5})
+        peers.from_notebook(NOTEBOOK, given | {"EPOCHS": 5})
 
 
 def test_the_metrics_of_known_scores_and_maps(split):
@@ -199,7 +199,7 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
 
 @needs_anomalib
 def test_the_file_says_what_it_was_made_with(given, split):
-    run, chosen = parameters.check_peers(NOTEBOOK, given | {"BACKBONES": "untrained", "METHODS": ["stfpm"]})
+    run, chosen = peers.from_notebook(NOTEBOOK, given | {"BACKBONES": "untrained", "METHODS": ["stfpm"]})
     found = peers.run_experiments(run, split, **chosen | {"epochs": 1})
     path = peers.save(run, split, found, chosen)
     content = json.loads(path.read_text())

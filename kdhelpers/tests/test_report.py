@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from kdhelpers.errors import InputError
-from kdhelpers.experiments.groups import Kind
+from kdhelpers.experiments.records import Kind
 from kdhelpers.protocols import SEEDS
 from kdhelpers.reporting import report
 from kdhelpers.tests.conftest import make_record

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from kdhelpers import metrics, networks, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments import records as results
 from kdhelpers.protocols import METHOD_VERSION
@@ -25,7 +26,7 @@ def run(of_a_run):
 
 @pytest.fixture
 def finished(run, source):
-    """Arguments of `results.save`."""
+    """Arguments of `artifacts.save`."""
     split = run.load("normal")
     cloner = networks.make_cloner(run.protocol, run.seed)
     train, test = (SourceActivations(source, images) for images in (split.train, split.test))
@@ -47,7 +48,7 @@ def finished(run, source):
 
 
 def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finished):
-    results.save(**finished)
+    artifacts.save(**finished)
     path = run.results_dir / "records/untrained/full/official/06_head_ct/head_ct-normal-seed2.json"
     text = path.read_text()
     record = json.loads(text)
@@ -68,7 +69,7 @@ def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finish
 
 def test_pending_until_recorded_and_again_when_anything_changes(run, finished, monkeypatch):
     assert run.is_pending("normal")
-    results.save(**finished)
+    artifacts.save(**finished)
     assert not run.is_pending("normal") and not run.is_pending("normal", cloner=True)
     assert replace(run, epochs=2).is_pending("normal")
     run.cloner_path("normal").unlink()
@@ -78,7 +79,7 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
 
 
 def test_the_cloner_and_its_pictures_come_back_as_they_were(run, finished):
-    results.save(**finished)
+    artifacts.save(**finished)
     cloner, fit = run.fit("normal")
     assert fit.protocol.lam == 0.01
     assert np.array_equal(fit.scores, finished["fit"].scores) and fit.loss == finished["fit"].loss
@@ -93,18 +94,18 @@ def test_the_cloner_and_its_pictures_come_back_as_they_were(run, finished):
 
 def test_a_number_that_is_none_leaves_no_record(run, finished):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        results.save(**finished | {"detection": finished["detection"] | {"auroc": float("nan")}})
+        artifacts.save(**finished | {"detection": finished["detection"] | {"auroc": float("nan")}})
     assert [path for path in run.results_dir.rglob("*") if path.is_file()] == []
 
 
 def test_a_results_folder_that_cannot_be_written_is_named(run, finished, tmp_path):
     (tmp_path / "results").write_text("a file where a folder should be")
     with pytest.raises(InputError, match="cannot be written .*give another RESULTS_DIR"):
-        results.save(**finished)
+        artifacts.save(**finished)
 
 
 def test_predictions_hold_what_any_metric_needs(run, finished):
-    results.save(**finished)
+    artifacts.save(**finished)
     table = pd.read_csv(run.predictions_path("normal"))
     split, fit = finished["split"], finished["fit"]
     assert list(table.columns) == ["name", "label", "kind", "epoch 1"]

@@ -4,7 +4,9 @@
 """
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,13 +14,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdhelpers.experiments import records as results
+from kdhelpers.errors import InputError
+from kdhelpers.experiments import artifacts, config
 from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import atomic_write
-from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
+from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, PROTOCOLS, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.article_figures import in_style
 from kdhelpers.reporting.published import NAMES
-from kdhelpers.timing.benchmark import Case
+from kdhelpers.timing.benchmark import Case, device_name
 
 Measured = Mapping[int, dict]
 SCHEMA = 1
@@ -232,6 +235,40 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     return {"ours": ours * scale, "plain": other * scale, "notes": notes}
 
 
+def from_notebook(notebook: str, namespace: dict) -> tuple[list[Case], Path]:
+    """What the running time is measured with, a case for each of SIZES, and the file for it. Raises as `check`."""
+    names = ("PROFILE", "PROTOCOL", "SEED", "SOURCE", "SIZES", "DEVICE", "RESULTS_DIR")
+    return resolve(**config.given_values(notebook, namespace, names))
+
+
+def resolve(**given) -> tuple[list[Case], Path]:
+    """The same with all of its parameters given."""
+    profile = config.one_of("PROFILE", given["PROFILE"], config.PROFILES)
+    smoke = profile == "smoke"
+    sizes = ((32, 64) if smoke else (32, 128, 224)) if given["SIZES"] is None else given["SIZES"]
+    if not isinstance(sizes, (list, tuple)) or not sizes:
+        raise InputError(f"SIZES is {sizes!r}; it is None, or a list of image sizes in pixels such as [128]")
+    protocol = protocol_for(config.one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), "mvtec")
+    device = config.device_of(given["DEVICE"])
+    cases = [
+        Case(
+            source=config.source_of(given["SOURCE"], profile),
+            protocol=replace(protocol, lam=protocol.lam or 1.0),  # not calibrated: no time depends on it
+            image_size=config.whole("SIZES", size, least=32),
+            images=16 if smoke else max(2 * BATCH_SIZE, min(1024, 2**22 // size**2)),
+            masked=4 if smoke else 84,  # the mean over MVTecAD's categories
+            batch_size=8 if smoke else BATCH_SIZE,
+            batch_sizes=(1, 4) if smoke else (1, 8, BATCH_SIZE),
+            few=1 if smoke else 4,
+            device=device,
+            seed=config.whole("SEED", given["SEED"], least=0),
+        )
+        for size in dict.fromkeys(sizes)
+    ]
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", device_name(device)).strip("-")
+    return cases, config.results_dir_of(given) / "running_time" / f"{name}-{profile}.json"
+
+
 def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agreement: dict, article) -> dict:
     """Writes all of it at once to `path`, with the environment it was measured in, and returns it."""
     record = {
@@ -241,7 +278,7 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
         "measured": {str(size): found for size, found in measured.items()},
         "loss_agreement": agreement,
         "whole_article": json.loads(article.to_json(orient="records")),
-        "environment": results.environment(cases[0].device),
+        "environment": artifacts.environment(cases[0].device),
     }
     text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:

@@ -19,18 +19,18 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from kdhelpers import localization, losses, metrics
+from kdhelpers import cache, localization, losses, metrics
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import artifacts, config, runs
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments import runs
 from kdhelpers.files import atomic_write
 from kdhelpers.reporting import figures
 from kdhelpers.training import seed_everything, timed
 
 REQUIREMENT = "anomalib>=2.7,<3"  # as in pyproject.toml
+COMPARED = ("stfpm", "patchcore")  # of anomalib
 NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
 BATCH_SIZE = 32  # anomalib's, and that of STFPM's article
 UNTRAINED = "untrained backbones: no number of anomalib's means anything"
@@ -44,15 +44,6 @@ class Outcome:
     scores: np.ndarray  # float32 (n_test,)
     maps: np.ndarray  # float32 (n_test, h, w)
     numbers: dict  # as `save` writes them
-
-
-def check(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
-    """The `Run` of 04_mvtec to stand beside, and the keywords of `run_experiments`, from a notebook's globals.
-
-    Raises InputError as `parameters.check`, and when anomalib is missing or of another generation.
-    """
-    versions()
-    return parameters.check_peers(notebook, namespace)
 
 
 def versions() -> dict[str, str]:
@@ -77,7 +68,7 @@ def run_experiments(
 ) -> dict[str, Outcome]:
     """Trains and judges anomalib's methods on a `data.Split` with masks, one after the other; {method: Outcome}.
 
-    methods: some of `parameters.PEERS`. epochs: of STFPM. coreset: the share of patches that PatchCore keeps.
+    methods: some of COMPARED. epochs: of STFPM. coreset: the share of patches that PatchCore keeps.
     backbones: "imagenet" or "untrained". Raises InputError when weights are not there and cannot be downloaded.
     """
     found = {}
@@ -240,7 +231,7 @@ def save(run: runs.Run, split, found: dict[str, Outcome], chosen: dict) -> Path:
         "ours": run.parameters(split.cls) | {"record": str(run.record_path(split.cls))},
         "anomalib": chosen | {"batch_size": BATCH_SIZE},
         "methods": {method: outcome.numbers for method, outcome in found.items()},
-        "environment": results.environment(run.device) | {"anomalib": versions()},
+        "environment": artifacts.environment(run.device) | {"anomalib": versions()},
     }
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:
@@ -303,3 +294,31 @@ def _weights(backbone: str):
 def transform_of(module, images) -> nn.Module:
     """anomalib's own preparation of RGB in [0, 1]; the images have their size already, so that it only normalises."""
     return type(module).configure_pre_processor(image_size=tuple(images.pixels.shape[-2:])).transform
+
+
+def from_notebook(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
+    """The `Run` of 04_mvtec of one category that anomalib stands beside, and the keywords of `peers.run_experiments`.
+
+    Raises as `check`.
+    """
+    versions()
+    given = config.given_values(
+        notebook, namespace, (*config.COMMON, "METHODS", "STFPM_EPOCHS", "CORESET", "BACKBONES")
+    )
+    smoke = config.one_of("PROFILE", given["PROFILE"], config.PROFILES) == "smoke"
+    classes, coreset = given["CLASSES"], given["CORESET"]
+    if not (smoke and classes is None) and not (isinstance(classes, (list, tuple)) and len(classes) == 1):
+        raise InputError(f"CLASSES is {classes!r}; it is a list of the one category to compare on, such as ['screw']")
+    if isinstance(coreset, bool) or not isinstance(coreset, (int, float)) or not 0 < coreset <= 1:
+        raise InputError(f"CORESET is {coreset!r}; it is the share of patches that PatchCore keeps, above 0, at most 1")
+    backbones = config.one_of("BACKBONES", given["BACKBONES"], ("imagenet", "untrained"))
+    chosen = {
+        "methods": config.some_of("METHODS", given["METHODS"], COMPARED),
+        "epochs": config.whole("STFPM_EPOCHS", given["STFPM_EPOCHS"], least=1, default=1 if smoke else 100),
+        "coreset": float(coreset),
+        "backbones": "untrained" if smoke else backbones,
+    }
+    (run,) = config.resolve("04_mvtec", **{name: value for name, value in given.items() if name in config.COMMON})
+    cache.keep_freed_memory()
+    config.refuse_to_replace([run])
+    return run, chosen
