@@ -13,9 +13,9 @@ Makes the article's tables and figures again, and finds anomalies in images of y
   ./run_all.sh LIST.yaml the runs of a list, in its order: results/measured.yaml is the one behind the kept results
   ./run_all.sh verify    runs three recorded trainings again: do the same numbers come out?
   ./run_all.sh test      style, the tests, and every notebook in smoke
-  ./run_all.sh refresh   puts the outputs of a new smoke run (of 21: a full one) into notebooks/, to be read there
+  ./run_all.sh publish   copies the outputs of executed full runs into notebooks/, to be read there
 
-After smoke, full and refresh may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); after smoke and full
+After smoke, full and publish may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); after smoke and full
 options:
 
   --config NAME=VALUE ...   in capitals the notebooks' parameters, in small letters what is in notebooks/config.yaml
@@ -132,7 +132,7 @@ name_of() {
     name=$(basename "$1" .ipynb)
     found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
     [[ $(wc -w <<<"$found") == 1 ]] ||
-        fail "there is no command or notebook $1; commands are smoke, full, test, refresh and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
+        fail "there is no command or notebook $1; commands are smoke, full, test, publish and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
     echo "${found%.ipynb}"
 }
 
@@ -202,21 +202,15 @@ END
     "$python" -m pytest -c pyproject.toml --rootdir . --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
 }
 
-# refresh: the outputs that are kept in notebooks/, of all of them or of those named.
-refresh_outputs() {
+# publish: the outputs of executed full runs, into notebooks/.
+publish_outputs() {
     local names=() name
     for name in "$@"; do
         name=$(name_of "$name")
         names+=("$name")
     done
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    run_notebooks smoke --config "RESULTS_DIR=$folder"
-    # The one notebook that needs neither data nor weights to show what it finds: after the others, to be alone.
-    if [[ ${#names[@]} == 0 || " ${names[*]} " == *" 21_running_time "* ]]; then
-        run_notebooks full 21_running_time --config "RESULTS_DIR=$folder" "SIZES=[32,128]" # 224 px take a quarter of an hour
-    fi
-    "$python" notebooks/outputs.py keep "$folder" ${names[@]+"${names[@]}"}
+    find_environment run
+    "$python" notebooks/publish.py results ${names[@]+"${names[@]}"}
 }
 
 # verify: is what is recorded what comes out?
@@ -230,7 +224,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 case ${1:-full} in
     -h | --help) usage ;;
     test) shift && run_tests "$@" ;;
-    refresh) shift && refresh_outputs "$@" ;;
+    publish) shift && publish_outputs "$@" ;;
     verify) shift && run_verification "$@" ;;
     smoke | full) run_notebooks "${1:-full}" "${@:2}" ;;
     *) run_notebooks full "$@" ;;

@@ -1,6 +1,8 @@
 """The one exception a user is meant to see: a line that names what is wrong and the way out."""
 
 import os
+import sys
+from collections.abc import Callable
 from traceback import format_exception
 
 DEBUG = "KDHELPERS_DEBUG"  # the environment variable that --debug sets: the traceback is shown as well
@@ -17,3 +19,14 @@ class InputError(Exception):
         """IPython shows this instead of a traceback, so that a notebook ends in the one line that helps."""
         traceback = format_exception(self)[:-1] if os.environ.get(DEBUG) else []
         return [*traceback, f"InputError: {self}"]
+
+
+def in_one_line(function: Callable, *arguments) -> None:
+    """Call a function for a command line: an InputError ends it with exit code 1, Ctrl-C with 130, in a line each."""
+    try:
+        function(*arguments)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

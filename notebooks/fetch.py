@@ -1,20 +1,19 @@
 """Fetches what many runs need, before they begin: `python notebooks/fetch.py SOURCE` or `... DATASET DATA_DIR`."""
 
-import errno
-import socket
 import sys
 from pathlib import Path
 
 from kdhelpers.data import downloads, weights
-from kdhelpers.data.fetching import in_one_line
-from kdhelpers.errors import InputError
+from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.reporting.published import NAMES
+
+NO_NETWORK = ("Name or service not known", "name resolution", "nodename nor servname", "Network is unreachable")
 
 
 def fetch(name: str, folder: str | None = None) -> None:
-    """A source, or with a folder a data set; raises InputError, a short one where there is no network.
+    """Fetch a source, or with a folder a data set.
 
-    Several of these fail together then, and what to do about each of them is in data/README.md.
+    Raises InputError, a short one without a network: several of these fail together, and data/README.md lists them all.
     """
     try:
         if folder is None:
@@ -22,8 +21,7 @@ def fetch(name: str, folder: str | None = None) -> None:
         else:
             downloads.fetch(name, Path(folder).expanduser())
     except InputError as error:
-        reason = getattr(error.__cause__, "reason", None)
-        if isinstance(reason, socket.gaierror) or getattr(reason, "errno", None) == errno.ENETUNREACH:
+        if any(words in str(error) for words in NO_NETWORK):
             what = NAMES.get(name, "VGG-16's ImageNet weights")
             raise InputError(f"no network, {what} cannot be downloaded; by hand: see data/README.md") from None
         raise

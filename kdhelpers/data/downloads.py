@@ -1,21 +1,20 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 as their authors publish them: fetched, unpacked and read."""
+"""MNIST, Fashion-MNIST and CIFAR-10 as their authors publish them: downloaded by torchvision, and read."""
 
-import gzip
 import hashlib
 import os
 import pickle
 import shutil
-import sys
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from urllib.error import URLError
 
 import numpy as np
+from filelock import FileLock
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from kdhelpers.data.fetching import alone, checksum, differs, download, in_one_line, part_of
 from kdhelpers.errors import InputError
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
@@ -61,65 +60,44 @@ def test_images(dataset: str, data_dir: Path) -> Path:
 
 
 def fetch(dataset: str, data_dir: Path) -> None:
-    """Downloads what the data set (12, 31 or 170 MB) lacks and unpacks it once its MD5 is right.
+    """Download what the data set (12, 31 or 170 MB) lacks, with torchvision's URLs and MD5.
 
-    Archives that lie there already, put by hand, are unpacked instead, and stay. No file is at its place before it is
-    whole. Raises InputError saying what to fetch, where from and where to, or naming the archive that is damaged.
+    Archives that were put in place by hand are unpacked instead when their MD5 is right. Everything arrives in a
+    temporary folder, so that an interruption leaves no incomplete file in place; a second process waits for the first.
+    Raises InputError saying what to fetch, from where and where to put it.
     """
     if dataset not in _PAGES:
-        raise InputError(f"{dataset!r} is none of the data sets that can be downloaded: {', '.join(_PAGES)}")
+        raise InputError(f"{dataset!r} cannot be downloaded; {', '.join(_PAGES)} can")
     place = folder(dataset, data_dir)
-    if dataset == "cifar10":
-        cifar, archives_in = datasets.CIFAR10, place.parent
-        archives = [(cifar.filename, cifar.tgz_md5, [cifar.url])]
-    else:
-        archives_in = place
-        archives = [(n, md5, [mirror + n for mirror in IDX[dataset].mirrors]) for n, md5 in IDX[dataset].resources]
-    names = ", ".join(name for name, _, _ in archives)
-    get = f"fetch {names} from {_PAGES[dataset]} and put {'them' if len(archives) > 1 else 'it'} in {archives_in}"
+    archives_in = place.parent if dataset == "cifar10" else place
+    names = [datasets.CIFAR10.filename] if dataset == "cifar10" else [name for name, _ in IDX[dataset].resources]
+    get = f"fetch {', '.join(names)} from {_PAGES[dataset]} and put it in {archives_in}"
     try:
-        with alone(archives_in / dataset):
-            for name, md5, urls in archives:
-                missing = [path for path in files(dataset, data_dir) if not path.is_file()]
-                if dataset != "cifar10":
-                    missing = [path for path in missing if f"{path.name}.gz" == name]
-                if missing:
-                    _unpack(archives_in / name, md5, urls, missing, get)
+        archives_in.mkdir(parents=True, exist_ok=True)
+        with FileLock(archives_in / f".{dataset}.lock"), tempfile.TemporaryDirectory(dir=archives_in) as temporary:
+            if present(dataset, data_dir):  # another process was faster
+                return
+            root = Path(temporary, "cifar10" if dataset == "cifar10" else "")
+            arrived = folder(dataset, Path(temporary))
+            (root if dataset == "cifar10" else arrived).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                if (archives_in / name).is_file():
+                    shutil.copy(archives_in / name, (root if dataset == "cifar10" else arrived) / name)
+            (datasets.CIFAR10 if dataset == "cifar10" else IDX[dataset])(root, download=True)
+            place.mkdir(exist_ok=True)
+            for path in files(dataset, data_dir):
+                if not path.is_file():
+                    os.replace(arrived / path.name, path)
     except OSError as error:
-        where = error.filename or archives_in
-        raise InputError(f"{dataset} cannot be written to {where} ({error.strerror or error})") from None
+        if isinstance(error, URLError | EOFError) or error.filename is None:
+            raise InputError(f"{dataset} could not be downloaded ({_reason(error)}): {get}") from error
+        raise InputError(f"{dataset} cannot be written to {error.filename} ({error.strerror or error})") from None
+    except (RuntimeError, ValueError, EOFError, tarfile.TarError) as error:  # torchvision's, for what is damaged
+        raise InputError(f"{dataset} could not be downloaded ({_reason(error)}): {get}") from error
 
 
-def _unpack(archive: Path, md5: str, urls: list[str], wanted: list[Path], get: str) -> None:
-    """Brings the files `wanted` out of the archive, and the archive from the network where it is not there."""
-    by_hand = archive.is_file()
-    if not by_hand:
-        download(urls, archive, "md5", md5, get)
-    elif (found := checksum(archive, "md5")) != md5:
-        raise InputError(f"{archive} is damaged: {differs('md5', found, md5)}; remove it and run again, or {get}")
-    if archive.suffixes[-2:] != [".tar", ".gz"]:
-        with gzip.open(archive) as file:
-            _write(file, wanted[0])
-    else:
-        # Only these files, under our own names: nothing in the archive decides where anything is written.
-        named = {f"{path.parent.name}/{path.name}": path for path in wanted}
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                if member.isfile() and member.name in named:
-                    _write(tar.extractfile(member), named.pop(member.name))
-        if named:
-            raise InputError(f"{archive} holds no {', '.join(named)}; remove it and run again")
-    if not by_hand:
-        archive.unlink()
-
-
-def _write(content: BinaryIO, to: Path) -> None:
-    to.parent.mkdir(exist_ok=True)
-    with part_of(to).open("wb") as file:
-        shutil.copyfileobj(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part_of(to), to)
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read(dataset: str, data_dir: Path) -> Arrays:
@@ -160,7 +138,7 @@ def _read_batches(data_dir: Path) -> Arrays:
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5:
             way_out = "remove it to have it downloaded again"
-            raise InputError(f"{path} is damaged: {differs('md5', found, md5)}; {way_out}")
+            raise InputError(f"{path} is damaged: MD5 {found} found, {md5} expected; {way_out}")
         if path.name != datasets.CIFAR10.meta["filename"]:
             # Unpickling can run code. These are the very bytes that were compared, not the file read a second time.
             batches[path.name] = pickle.loads(content, encoding="latin1")
@@ -169,9 +147,3 @@ def _read_batches(data_dir: Path) -> Arrays:
         pixels = np.concatenate([batches[name]["data"] for name, _ in names]).reshape(-1, 3, 32, 32)
         parts += [pixels.transpose(0, 2, 3, 1), np.concatenate([batches[name]["labels"] for name, _ in names])]
     return Arrays(*parts, files=paths)
-
-
-if __name__ == "__main__":  # fetches a data set, before many runs need it
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m kdhelpers.data.downloads DATASET DATA_DIR")
-    in_one_line(fetch, sys.argv[1], Path(sys.argv[2]).expanduser())

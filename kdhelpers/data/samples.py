@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kdhelpers import paths
-from kdhelpers.data import NAMES, drawing
+from kdhelpers.data import drawing
 from kdhelpers.data.drawing import blob, bottle, carpet, clouds, cookie, grid, head, mix, retina, scratch, to_image
 from kdhelpers.errors import InputError
+from kdhelpers.protocols import CLASS_NAMES
 
 _MARK = ".samples"  # holds the SHA-256 of the code that made them: samples of another version are made anew
 
@@ -126,7 +127,7 @@ def _fashion_mnist(root: Path, rng: np.random.Generator) -> None:
 
 
 def _cifar10(root: Path, rng: np.random.Generator) -> None:
-    for label, name in enumerate(NAMES["cifar10"]):
+    for label, name in enumerate(CLASS_NAMES["cifar10"]):
         ground = np.array(
             [[120, 170, 220], [110, 110, 120], [140, 190, 150], [180, 150, 120], [90, 130, 70]][label % 5]
         )

@@ -20,9 +20,8 @@ from tqdm import tqdm
 
 from kdhelpers import localization, losses, networks
 from kdhelpers.data import layouts, weights
-from kdhelpers.data.fetching import in_one_line
 from kdhelpers.data.images import Images, read_images
-from kdhelpers.errors import InputError
+from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments.config import device_of
 from kdhelpers.files import atomic_write, reading
 from kdhelpers.inspection.thresholds import Threshold

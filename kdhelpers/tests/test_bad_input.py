@@ -309,6 +309,7 @@ def offline(at: Path, patch) -> None:
         raise URLError("no network")
 
     patch.setattr(urllib.request, "urlopen", no_network)
+    patch.setattr(torch.hub, "urlopen", no_network)
     patch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     patch.setattr(torch.hub, "get_dir", lambda: str(at))
 
@@ -509,7 +510,7 @@ TABLE = {  # by what is spoilt: the kind, how it is spoilt, and the outcome
         (
             "ImageNet's weights of another checksum",
             both(offline, put(b"half", WEIGHTS)),
-            ("vgg16-397923af.pth", "damaged", "397923af… expected", "remove it"),
+            ("vgg16-397923af.pth", "damaged", "instead of 397923af…", "remove it"),
         ),
         ("no ImageNet weights, no network", offline, ("vgg16-397923af.pth", "no network", "put it at", "checkp")),
     ],
@@ -518,7 +519,7 @@ TABLE = {  # by what is spoilt: the kind, how it is spoilt, and the outcome
         ("CIFAR-10 batches that are code", tampered_batches, ("batches.meta", "MD5", "remove")),
     ],
     "mnist": [
-        ("gz that leads out of its folder", both(offline, tampered_gz), ("idx3-ubyte.gz", "put them in")),
+        ("gz that leads out of its folder", both(offline, tampered_gz), ("idx3-ubyte.gz", "put it in")),
         (
             "truncated idx file",
             lambda at, _: (at / IDX).write_bytes((at / IDX).read_bytes()[:-5]),

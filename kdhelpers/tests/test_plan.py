@@ -78,6 +78,7 @@ def test_without_a_network_what_cannot_be_downloaded_is_a_short_line(monkeypatch
         raise URLError(reason)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
     where = [] if name == "imagenet" else [str(tmp_path)]
     reason = socket.gaierror(-2, "Name or service not known")
     with pytest.raises(InputError, match=f"^no network, .*{words} be downloaded; by hand: see data/README.md$"):
