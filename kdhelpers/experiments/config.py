@@ -1,101 +1,288 @@
-"""The parameters of a notebook: checked once, resolved once, an unknown name or value refused."""
+"""What a notebook asks for: its parameters checked once, in one place, and the runs that they stand for."""
 
 import ast
 import difflib
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal, TypeVar, get_args
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdhelpers import cache, data, files, paths
+from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
-from kdhelpers.protocols import (
-    BATCH_SIZE,
-    FALSE_ALARMS,
-    PROTOCOLS,
-    SETTINGS,
-    SMOKE_BATCH_SIZE,
-    SMOKE_EPOCHS,
-    protocol_for,
-)
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, protocol_for
 
-COMMON = (
-    "PROFILE",
-    "PROTOCOL",
-    "SEED",
-    "SOURCE",
-    "CLASSES",
-    "EPOCHS",
-    "IMAGE_SIZE",
-    "BATCH_SIZE",
-    "DEVICE",
-    "CACHE",
-    "DATA_DIR",
-    "RESULTS_DIR",
-)
-OWN = ("TEST_DIR", "TEST_LABEL", "FALSE_ALARMS")
-"""Names that only the notebook of one's own images has."""
-OPTIONAL = ("CLASSES", "VARIANTS", *OWN)
-"""Names that only some notebooks have: CLASSES not for one's own folder, VARIANTS where there are several."""
-PROFILES = ("smoke", "full")
+Profile = Literal["smoke", "full"]
+PROFILES = get_args(Profile)
+Seed = Annotated[int, Field(ge=0)]
+Epochs = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=32)]  # VGG-16 halves an image five times
+Classes = Annotated[list[str | int], Field(min_length=1)]
+ByDataset = Annotated[dict[str, Classes], Field(min_length=1)]
 
 
-def check(notebook: str, namespace: dict) -> Run:
-    """The `Run` of a notebook that has a single one, from its globals, right after its parameters cell.
+class Asked(BaseModel):
+    """Parameters that every notebook has."""
 
-    Raises InputError for a name that papermill has injected or a user has typed and that is no parameter, and for a
-    value that is not allowed.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    PROFILE: Profile
+    RESULTS_DIR: str | Path | None = None
+
+    @property
+    def is_smoke(self) -> bool:
+        return self.PROFILE == "smoke"
+
+    @property
+    def results_dir(self) -> Path:
+        return Path(self.RESULTS_DIR or paths.RESULTS_DIR).expanduser().absolute()
+
+
+class WithSource(Asked):
+    """Parameters of a notebook that is about one source and protocol."""
+
+    PROTOCOL: Literal["official", "text"]
+    SOURCE: Annotated[str, Field(min_length=1)]
+
+    @property
+    def source(self) -> str:
+        """The source in force: smoke, which needs no download, takes an untrained one for ImageNet's."""
+        return "untrained" if self.is_smoke and self.SOURCE == "imagenet" else self.SOURCE
+
+
+class Training(WithSource):
+    """Parameters of a notebook that trains; what they mean stands beside them in the notebooks."""
+
+    SEED: Seed
+    CLASSES: Classes | ByDataset | None = None
+    EPOCHS: Epochs | dict[str, Epochs] | None
+    IMAGE_SIZE: ImageSize | dict[str, ImageSize] | None
+    BATCH_SIZE: Annotated[int, Field(ge=1)] | None
+    DEVICE: str
+    CACHE: Literal["auto", "device", "host", "none"]
+    DATA_DIR: str | Path | None
+    VARIANTS: list[str] | None = None
+
+
+class OwnImages(Training):
+    """Parameters of the notebook of your own images."""
+
+    TEST_DIR: str | Path | None = None
+    TEST_LABEL: Literal["good", "bad", "unknown"] | None = None
+    FALSE_ALARMS: Annotated[float, Field(gt=0, le=0.5)] = FALSE_ALARMS
+
+
+Model = TypeVar("Model", bound=Asked)
+
+
+def parse(model: type[Model], notebook: str, given: dict) -> Model:
+    """The parameters as a `model`; InputError in one line that names the first that is wrong, and what is allowed."""
+    try:
+        return model(**given)
+    except ValidationError as invalid:
+        wrong = invalid.errors()
+    names = list(model.model_fields)
+    error = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        raise InputError(f"unknown parameter {name}{did_you_mean(name, names)}; {notebook} has {', '.join(names)}")
+    if error["type"] == "missing":
+        raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(names)}")
+    hint = ""
+    if error["type"] == "literal_error":
+        hint = did_you_mean(given[name], [str(one) for one in get_args(model.model_fields[name].annotation)])
+    reasons = " or ".join(dict.fromkeys(one["msg"] for one in wrong if one["loc"][0] == name))
+    raise InputError(f"{name} is {given[name]!r}: {reasons[0].lower()}{reasons[1:]}{hint}")
+
+
+def did_you_mean(word: object, known: Sequence[str]) -> str:
+    """ " (did you mean X?)" with the one of `known` that is most like `word`; "" when none is."""
+    close = difflib.get_close_matches(str(word).upper(), [one.upper() for one in known], n=1)
+    return f" (did you mean {next(one for one in known if one.upper() == close[0])}?)" if close else ""
+
+
+def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
+    """The parameters from a notebook's globals, right after its parameters cell; what papermill injected included."""
+    names = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
+    return parse(model, notebook, {name: namespace[name] for name in sorted(names)})
+
+
+def _injected(namespace: dict) -> set[str]:
+    """The names that papermill's own cell assigned, whatever their case."""
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
+    statements = [s for cell in cells for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
+    return {target.id for s in statements for target in s.targets if isinstance(target, ast.Name)}
+
+
+def from_notebook(notebook: str, namespace: dict) -> list[Run]:
+    """The `Run`s of a notebook from its globals: the variants of each data set, the main run first.
+
+    Raises InputError for an unknown name, a value that is not allowed, missing data, and for records in RESULTS_DIR
+    that this run would replace although they were made otherwise.
     """
-    (run,) = check_variants(notebook, namespace)
-    return run
-
-
-def check_variants(notebook: str, namespace: dict) -> list[Run]:
-    """All `Run`s of a notebook from its globals: the variants of each data set, the main run first. Raises as
-    `check`."""
-    theirs = () if DATASETS[notebook] == ("folder",) else OWN
-    allowed = [name for name in dict.fromkeys((*COMMON, *OPTIONAL)) if name not in theirs]
-    runs = resolve(notebook, **given_values(notebook, namespace, allowed))
-    cache.keep_freed_memory()
+    runs = _runs(notebook, from_cell(_model(notebook), notebook, namespace))
     if notebook in ABLATIONS:
         refuse_to_replace(runs)
     if runs[0].dataset == "folder":
         _refuse_namesake(runs[0])
-    if any(run.is_pending(cls) for run in runs for cls in run.classes):
-        files.check_writable(runs[0].results_dir)  # now, and not after hours of training
     return runs
 
 
-def check_tables(notebook: str, namespace: dict) -> tuple[Kind, Path]:
-    """The kind of records that the tables are about, and RESULTS_DIR, from a notebook's globals. Raises as `check`."""
-    given = given_values(notebook, namespace, ("PROFILE", "PROTOCOL", "SOURCE", "RESULTS_DIR"))
-    profile, results_dir = one_of("PROFILE", given["PROFILE"], PROFILES), results_dir_of(given)
-    if given["RESULTS_DIR"] is not None and not results_dir.is_dir():
-        raise InputError(f"RESULTS_DIR {results_dir} is not a folder: name the one that holds the records")
-    source = source_of(given["SOURCE"], profile)
-    if not (results_dir / "records" / source).is_dir():  # as its records' folder is called, or as for the trainings
-        source = weights.source_name(source)
-    return Kind(source, profile, one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS))), results_dir
+def resolve(notebook: str, **given) -> list[Run]:
+    """The same with all parameters given; their defaults stand in the notebooks."""
+    return _runs(notebook, parse(_model(notebook), notebook, given))
 
 
-def given_values(notebook: str, namespace: dict, allowed: Sequence[str]) -> dict:
-    named = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
-    known = [name for name in allowed if name in named]
-    for name in sorted(named - set(known)):
-        raise InputError(f"unknown parameter {name}{_suggest(name, known)}; {notebook} has {', '.join(known)}")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
-    return {name: namespace[name] for name in known}
+def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
+    """The kind of records that tables are about, and RESULTS_DIR, from a notebook's globals."""
+    asked = from_cell(WithSource, notebook, namespace)
+    if asked.RESULTS_DIR is not None and not asked.results_dir.is_dir():
+        raise InputError(f"RESULTS_DIR {asked.results_dir} is not a folder: name the one that holds the records")
+    named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
+    source = asked.source if named_by_folder else weights.source_name(asked.source)
+    return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
+
+
+def _model(notebook: str) -> type[Training]:
+    return OwnImages if DATASETS[notebook] == ("folder",) else Training
+
+
+def _runs(notebook: str, asked: Training) -> list[Run]:
+    """The runs of all data sets; EPOCHS, IMAGE_SIZE and CLASSES may be given by data set. Generates smoke's samples."""
+    datasets = DATASETS[notebook]
+    if asked.is_smoke and asked.DATA_DIR is None:
+        samples.make()
+    for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE"):
+        value = getattr(asked, name)
+        for dataset in value if isinstance(value, dict) else ():
+            if dataset not in datasets:
+                raise InputError(f"{name} has {dataset!r}; {notebook} has {', '.join(datasets)}")
+        if name == "CLASSES" and isinstance(value, list) and len(datasets) > 1:
+            raise InputError(
+                f"CLASSES is {value!r}; {notebook} has several data sets: give None for all of everything, or a dict "
+                f"such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
+            )
+    chosen = asked.CLASSES if isinstance(asked.CLASSES, dict) else datasets
+    runs = [run for dataset in datasets if dataset in chosen for run in _variants(notebook, dataset, asked)]
+    # An ablation's main run goes along with every variant: it is what the variant is compared with.
+    always = [run for run in runs if run.variant is None and notebook in ABLATIONS]
+    names = list(dict.fromkeys(run.variant or run.label for run in runs if run not in always))
+    wanted = names if asked.VARIANTS is None else asked.VARIANTS
+    for name in wanted:
+        if name not in names:
+            raise InputError(
+                f"VARIANTS has {name!r}; it is None for all, or some of {names}{did_you_mean(name, names)}"
+            )
+    return [run for run in runs if run in always or (run.variant or run.label) in wanted]
+
+
+def _variants(notebook: str, dataset: str, asked: Training) -> list[Run]:
+    """The main run of a data set as asked for, and each variant of it."""
+
+    def of_dataset(value, smoke, article):
+        value = value.get(dataset) if isinstance(value, dict) else value
+        return (smoke if asked.is_smoke and smoke else article) if value is None else value
+
+    setting = SETTINGS[dataset]
+    data_dir = _data_dir(asked, dataset)
+    main = Run(
+        notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
+        dataset=dataset,
+        variant=None,
+        label="",
+        profile=asked.PROFILE,
+        protocol=protocol_for(asked.PROTOCOL, dataset),
+        seed=asked.SEED,
+        source=asked.source,
+        source_name=weights.source_name(asked.source),
+        classes=_classes(asked, dataset, data_dir),
+        epochs=of_dataset(asked.EPOCHS, SMOKE_EPOCHS, setting.epochs),
+        image_size=of_dataset(asked.IMAGE_SIZE, setting.smoke_size, setting.image_size),
+        batch_size=of_dataset(asked.BATCH_SIZE, SMOKE_BATCH_SIZE, BATCH_SIZE),
+        device=device_of(asked.DEVICE),
+        cache=asked.CACHE,
+        data_dir=data_dir,
+        results_dir=asked.results_dir,
+        **(_own(asked, data_dir) if isinstance(asked, OwnImages) else {}),
+    )
+    return [_changed(main, one, notebook) for one in variants_of(notebook, dataset, main.protocol, main.image_size)]
+
+
+def _changed(main: Run, variant: Variant, notebook: str) -> Run:
+    if variant.name is None:
+        return replace(main, label=variant.label)
+    protocol = replace(main.protocol, **variant.protocol)
+    return replace(main, notebook=notebook, variant=variant.name, label=variant.label, protocol=protocol, **variant.run)
+
+
+def _data_dir(asked: Training, dataset: str) -> Path:
+    own = dataset == "folder"
+    if asked.DATA_DIR is None and asked.is_smoke:
+        return paths.SAMPLES_DIR / ("own_images" if own else "")
+    if asked.DATA_DIR is None and own:
+        raise InputError(
+            "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
+            "test/<kind>/*"
+        )
+    folder = Path(asked.DATA_DIR or paths.DATA_DIR).expanduser().absolute()
+    if not folder.is_dir():
+        what = "of your images" if own else "that holds the data sets"
+        raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
+    return folder
+
+
+def _own(asked: OwnImages, data_dir: Path) -> dict:
+    """What is asked for of your own images; lists them, so that what is wrong with the folders is reported first."""
+    folder = Path(asked.TEST_DIR).expanduser().absolute() if asked.TEST_DIR else None
+    if folder and not folder.is_dir():
+        raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
+    if asked.TEST_LABEL is not None and not folder:
+        raise InputError(
+            f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
+        )
+    layouts.list_files("folder", "", data_dir, 0, test_dir=folder, test_label=asked.TEST_LABEL)
+    return {"test_dir": folder, "test_label": asked.TEST_LABEL, "false_alarms": float(asked.FALSE_ALARMS)}
+
+
+def _classes(asked: Training, dataset: str, data_dir: Path) -> tuple[str, ...]:
+    given = asked.CLASSES[dataset] if isinstance(asked.CLASSES, dict) else asked.CLASSES
+    status = data.status(dataset, data_dir)
+    if given is None:
+        classes = data.classes(dataset, data_dir)[: 1 if asked.is_smoke else None]
+    else:
+        classes = tuple(dict.fromkeys(data.resolve_class(dataset, str(name), data_dir) for name in given))
+    for cls in classes:
+        if asked.is_smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
+            sample = ", ".join(cls for cls, missing in status.items() if not missing)
+            raise InputError(f"{dataset} {cls}: not in the generated sample, which has {sample}")
+        if status[cls] not in ("", "download"):
+            others = " (or name others in CLASSES)" if len(status) > 1 else ""
+            raise InputError(f"{dataset} {cls}: {status[cls]}{others}")
+    return classes
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name, "auto" for a GPU where there is one; InputError when it cannot be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"DEVICE {name!r} cannot be used ({reason}); auto takes a GPU where there is one") from error
+    return device
 
 
 def _refuse_namesake(run: Run) -> None:
-    """Raises InputError when another folder of the same name has its scores and its detector there."""
+    """Raise InputError when RESULTS_DIR holds the scores and the detector of another folder of the same name."""
     (cls,) = run.classes
     pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.record_path(cls).name.rpartition('-seed')[0]}-seed*.json"
     for path in sorted(run.results_dir.glob(pattern)):
@@ -108,217 +295,14 @@ def _refuse_namesake(run: Run) -> None:
 
 
 def refuse_to_replace(runs: list[Run]) -> None:
-    """Who is not of its notebook may make a main run that is missing, and must not undo one that was made otherwise."""
+    """Raise InputError when an ablation would replace a main run that was made with other parameters."""
     for run in runs:
         for cls in run.classes if run.variant is None else ():
             path = run.record_path(cls)
-            there = results.read(path)["parameters"] if path.is_file() else run.parameters(cls)
+            recorded = results.read(path)["parameters"] if path.is_file() else run.parameters(cls)
             for name, value in run.parameters(cls).items():
-                if there.get(name) != value:
+                if recorded.get(name) != value:
                     raise InputError(
-                        f"{path} has {name} {there.get(name)}, this run {value}, and they would not compare: give the "
-                        f"same parameters as to {run.notebook}, or another RESULTS_DIR"
+                        f"{path} has {name} {recorded.get(name)}, this run {value}, and they would not compare: give "
+                        f"the same parameters as to {run.notebook}, or another RESULTS_DIR"
                     )
-
-
-def _injected(namespace: dict) -> set[str]:
-    """The names that papermill's own cell assigned, whatever their case."""
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    statements = [s for cell in cells for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
-    return {target.id for s in statements for target in s.targets if isinstance(target, ast.Name)}
-
-
-def resolve(notebook: str, **given) -> list[Run]:
-    """The `Run`s of a notebook with all of its parameters given (their defaults stand in the notebook).
-
-    CLASSES, EPOCHS and IMAGE_SIZE may be a dict by data set in a notebook with several; a data set that is not in
-    CLASSES is left out then. Raises InputError for a parameter that is missing or not allowed.
-    """
-    for name in COMMON:
-        if name not in given and name not in OPTIONAL:
-            raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(COMMON)}")
-    datasets = DATASETS[notebook]
-    by_dataset = {
-        name: _by_dataset(name, given.get(name), datasets, notebook) for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE")
-    }
-    chosen = given.get("CLASSES") if isinstance(given.get("CLASSES"), dict) else datasets
-    runs = []
-    for dataset in datasets:
-        if dataset in chosen:
-            runs += _variants(notebook, dataset, given | {name: values[dataset] for name, values in by_dataset.items()})
-    # The main run of an ablation needs no asking for.
-    names = [run.variant or run.label for run in runs if run.variant or notebook not in ABLATIONS]
-    wanted = some_of("VARIANTS", given.get("VARIANTS"), tuple(dict.fromkeys(names)))
-    # The main run of an ablation goes with every variant: it is what the variant is compared with.
-    return [
-        run for run in runs if (run.variant or run.label) in wanted or (run.variant is None and notebook in ABLATIONS)
-    ]
-
-
-def _by_dataset(name: str, value, datasets: tuple[str, ...], notebook: str) -> dict:
-    if not isinstance(value, dict):
-        if name == "CLASSES" and value is not None and len(datasets) > 1:
-            raise InputError(
-                f"CLASSES is {value!r}; {notebook} has several data sets, so that it is None for all of everything, "
-                f"or a dict such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
-            )
-        return dict.fromkeys(datasets, value)
-    for dataset in value:
-        if dataset not in datasets:
-            raise InputError(f"{name} has {dataset!r}; {notebook} has {', '.join(datasets)}")
-    if not value:
-        raise InputError(f"{name} is empty; it is None, or names some of {', '.join(datasets)}")
-    return {dataset: value.get(dataset) for dataset in datasets}
-
-
-def _variants(notebook: str, dataset: str, given: dict) -> list[Run]:
-    """The main run of a data set as the parameters have it, and each variant made of it."""
-    setting = SETTINGS[dataset]
-    profile = one_of("PROFILE", given["PROFILE"], PROFILES)
-    smoke = profile == "smoke"
-    source = source_of(given["SOURCE"], profile)
-    data_dir = _data_dir(given["DATA_DIR"], dataset, smoke)
-    own = _own(given, data_dir) if dataset == "folder" else {}
-    main = Run(
-        notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
-        dataset=dataset,
-        variant=None,
-        label="",
-        profile=profile,
-        protocol=protocol_for(one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), dataset),
-        seed=whole("SEED", given["SEED"], least=0),
-        source=source,
-        source_name=weights.source_name(source),
-        classes=_classes(given.get("CLASSES"), dataset, data_dir, smoke),
-        epochs=whole("EPOCHS", given["EPOCHS"], least=1, default=SMOKE_EPOCHS if smoke else setting.epochs),
-        image_size=whole(
-            "IMAGE_SIZE",
-            given["IMAGE_SIZE"],
-            least=32,
-            default=setting.smoke_size if smoke and setting.smoke_size else setting.image_size,
-        ),
-        batch_size=whole("BATCH_SIZE", given["BATCH_SIZE"], least=1, default=SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
-        device=device_of(given["DEVICE"]),
-        cache=one_of("CACHE", given["CACHE"], cache.CACHES),
-        data_dir=data_dir,
-        results_dir=results_dir_of(given),
-        **own,
-    )
-    return [
-        _changed(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol, main.image_size)
-    ]
-
-
-def _changed(main: Run, variant: Variant, notebook: str) -> Run:
-    if variant.name is None:
-        return replace(main, label=variant.label)
-    protocol = replace(main.protocol, **variant.protocol)
-    return replace(main, notebook=notebook, variant=variant.name, label=variant.label, protocol=protocol, **variant.run)
-
-
-def source_of(given: str, profile: str) -> str:
-    if not isinstance(given, (str, Path)) or not str(given):
-        raise InputError(f"SOURCE is {given!r}; it is imagenet, untrained or the path of a weights file")
-    return "untrained" if profile == "smoke" and given == "imagenet" else str(given)
-
-
-def results_dir_of(given: dict) -> Path:
-    return Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute()
-
-
-def _data_dir(given: str | None, dataset: str, smoke: bool) -> Path:
-    if given is None and smoke:
-        return samples.make() / ("own_images" if dataset == "folder" else "")
-    if given is None and dataset == "folder":
-        raise InputError(
-            "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
-            "test/<kind>/*"
-        )
-    folder = Path(given or paths.DATA_DIR).expanduser().absolute()
-    if not folder.is_dir():
-        what = "of your images" if dataset == "folder" else "that holds the data sets"
-        raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
-    return folder
-
-
-def _own(given: dict, data_dir: Path) -> dict:
-    """What is asked for of one's own images. Lists them, so that what is wrong with the folders is said at once."""
-    label, rate = given.get("TEST_LABEL"), given.get("FALSE_ALARMS", FALSE_ALARMS)
-    folder = given.get("TEST_DIR") and Path(given["TEST_DIR"]).expanduser().absolute()
-    if folder and not folder.is_dir():
-        raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
-    if label is not None:
-        one_of("TEST_LABEL", label, tuple(layouts.LABELS))
-        if not folder:
-            raise InputError(
-                f"TEST_LABEL is {label!r} and there is no TEST_DIR: it says what the pictures in there are"
-            )
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 0.5:
-        raise InputError(f"FALSE_ALARMS is {rate!r}; it is a share above 0 and up to 0.5, such as {FALSE_ALARMS}")
-    layouts.list_files("folder", "", data_dir, 0, test_dir=folder, test_label=label)
-    return {"test_dir": folder or None, "test_label": label, "false_alarms": float(rate)}
-
-
-def _classes(given: Sequence | str | None, dataset: str, data_dir: Path, smoke: bool) -> tuple[str, ...]:
-    if given is None:
-        there = data.classes(dataset, data_dir)
-        classes = there[:1] if smoke else there
-    elif isinstance(given, (list, tuple)) and given:
-        classes = tuple(dict.fromkeys(data.resolve_class(dataset, str(name), data_dir) for name in given))
-    else:
-        raise InputError(f"CLASSES is {given!r}; it is None for all classes, or a list such as ['3']")
-    status = data.status(dataset, data_dir)
-    sample = [cls for cls, line in status.items() if not line]
-    for cls in classes:
-        if smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
-            raise InputError(f"{dataset} {cls}: not in the generated sample, which has {', '.join(sample)}")
-        if status[cls] not in ("", "download"):
-            raise InputError(
-                f"{dataset} {cls}: {status[cls]}" + (" (or name others in CLASSES)" if len(status) > 1 else "")
-            )
-    return classes
-
-
-def one_of(name: str, value, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}; it is one of {', '.join(allowed)}{_suggest(value, allowed)}")
-    return value
-
-
-def some_of(name: str, value, allowed: tuple) -> tuple:
-    """None: all of them."""
-    if value is None:
-        return allowed
-    wrong = [v for v in value if v not in allowed] if isinstance(value, (list, tuple)) else None
-    if wrong is None or wrong:
-        hint = _suggest(wrong[0], allowed) if wrong else ""
-        raise InputError(f"{name} is {value!r}; it is None for all, or a list of some of {list(allowed)}{hint}")
-    return tuple(dict.fromkeys(value))
-
-
-def whole(name: str, value, *, least: int, default: int | None = None) -> int:
-    if value is None and default is not None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(
-            f"{name} is {value!r}; it is a whole number of at least {least}" + (" or None" if default else "")
-        )
-    return value
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name, "auto" for a GPU where there is one; InputError when it cannot be used."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"DEVICE {name!r} cannot be used ({reason}); auto takes a GPU where there is one") from error
-    return device
-
-
-def _suggest(word, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(word).upper(), [k.upper() for k in known], n=1)
-    return f" (did you mean {next(k for k in known if k.upper() == close[0])}?)" if close else ""

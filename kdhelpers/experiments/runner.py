@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from kdhelpers import data, localization, metrics, networks, training
-from kdhelpers.cache import SourceActivations
+from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.experiments.runs import Run
+from kdhelpers.files import check_writable
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.training import Fit, timed
 
@@ -27,11 +28,12 @@ _INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activ
 def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
     """Does what has no record yet, and returns the records of all runs, class by class.
 
-    runs: the variants of one or several data sets, as `parameters.check_variants` gives them. What the variants of a
+    runs: the variants of one or several data sets, as `config.from_notebook` gives them. What the variants of a
     class have in common is computed once: the split, S on it, and the cloner where they differ only in how maps are
     made. cloners: a record without its trained cloner on this machine is made again. Raises InputError for data or
     weights that are not there, and where a GPU has not even room for one batch.
     """
+    keep_freed_memory()
     mains = {run.dataset: run for run in reversed(runs)}  # the first run of each data set
     in_order = [
         (cls, run)
@@ -45,6 +47,8 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
         for cls, run in in_order
         if run.is_pending(cls, cloners or any(r.is_pending(cls) for r in runs if r.shares_cloner_with(run)))
     ]
+    if todo:
+        check_writable(runs[0].results_dir)  # now, and not after hours of training
     shared = _Shared()
     for number, (cls, run) in enumerate(todo):
         name = " ".join([run.dataset, cls, *([run.variant] if run.variant else [])])

@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Annotated, Literal
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
-from kdhelpers import cache, localization, losses, metrics
+from kdhelpers import localization, losses, metrics
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
@@ -296,29 +298,28 @@ def transform_of(module, images) -> nn.Module:
     return type(module).configure_pre_processor(image_size=tuple(images.pixels.shape[-2:])).transform
 
 
-def from_notebook(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
-    """The `Run` of 04_mvtec of one category that anomalib stands beside, and the keywords of `peers.run_experiments`.
+class Asked(config.Training):
+    """Parameters of the notebook that sets anomalib's methods beside ours."""
 
-    Raises as `check`.
-    """
+    METHODS: list[Literal["stfpm", "patchcore"]] | None
+    STFPM_EPOCHS: config.Epochs | None
+    CORESET: Annotated[float, Field(gt=0, le=1)]  # the share of patches that PatchCore keeps
+    BACKBONES: Literal["imagenet", "untrained"]
+
+
+def from_notebook(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
+    """The `Run` of 04_mvtec of the one category to compare on, and the keywords of `run_experiments`."""
     versions()
-    given = config.given_values(
-        notebook, namespace, (*config.COMMON, "METHODS", "STFPM_EPOCHS", "CORESET", "BACKBONES")
-    )
-    smoke = config.one_of("PROFILE", given["PROFILE"], config.PROFILES) == "smoke"
-    classes, coreset = given["CLASSES"], given["CORESET"]
-    if not (smoke and classes is None) and not (isinstance(classes, (list, tuple)) and len(classes) == 1):
-        raise InputError(f"CLASSES is {classes!r}; it is a list of the one category to compare on, such as ['screw']")
-    if isinstance(coreset, bool) or not isinstance(coreset, (int, float)) or not 0 < coreset <= 1:
-        raise InputError(f"CORESET is {coreset!r}; it is the share of patches that PatchCore keeps, above 0, at most 1")
-    backbones = config.one_of("BACKBONES", given["BACKBONES"], ("imagenet", "untrained"))
-    chosen = {
-        "methods": config.some_of("METHODS", given["METHODS"], COMPARED),
-        "epochs": config.whole("STFPM_EPOCHS", given["STFPM_EPOCHS"], least=1, default=1 if smoke else 100),
-        "coreset": float(coreset),
-        "backbones": "untrained" if smoke else backbones,
-    }
-    (run,) = config.resolve("04_mvtec", **{name: value for name, value in given.items() if name in config.COMMON})
-    cache.keep_freed_memory()
+    asked = config.from_cell(Asked, notebook, namespace)
+    if not (asked.is_smoke and asked.CLASSES is None) and not (
+        isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1
+    ):
+        raise InputError(f"CLASSES is {asked.CLASSES!r}; it is a list of the one category, such as ['screw']")
+    (run,) = config.resolve("04_mvtec", **{name: getattr(asked, name) for name in config.Training.model_fields})
     config.refuse_to_replace([run])
-    return run, chosen
+    return run, {
+        "methods": tuple(dict.fromkeys(COMPARED if asked.METHODS is None else asked.METHODS)),
+        "epochs": asked.STFPM_EPOCHS or (1 if asked.is_smoke else 100),
+        "coreset": float(asked.CORESET),
+        "backbones": "untrained" if asked.is_smoke else asked.BACKBONES,
+    }

@@ -1,6 +1,7 @@
 """The pictures of the notebooks: images, loss curves, histograms of scores, heat maps."""
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,6 +24,7 @@ def use_style() -> None:
     pd.set_option("display.precision", 2, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
     from IPython import get_ipython  # there is one where there is a notebook
 
     if shell := get_ipython():

@@ -214,7 +214,7 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
 
 
 def changes(runs: Sequence) -> pd.DataFrame:
-    """What each variant of `parameters.check_variants` changes in its data set's main run, a row each."""
+    """What each variant of `config.from_notebook` changes in its data set's main run, a row each."""
     mains = {run.dataset: run for run in reversed(runs)}
     rows = []
     for run in runs:

@@ -76,7 +76,10 @@ START = {  # what is copied of the samples, and what loads it
     "cifar10": (None, lambda at: load("cifar10", "0", at)),
     "imagenet": (None, lambda at: weights.load_source("imagenet")),
     "weights": (None, lambda at: weights.load_source(str(at))),
-    "run": ("own_images", lambda at, **given: parameters.check("00_quickstart", OWN | {"DATA_DIR": str(at)} | given)),
+    "run": (
+        "own_images",
+        lambda at, **given: parameters.from_notebook("00_quickstart", OWN | {"DATA_DIR": str(at)} | given),
+    ),
 }
 
 
@@ -472,7 +475,7 @@ TABLE = {  # by what is spoilt: the kind, how it is spoilt, and the outcome
         ),
         ("weights file that is not there", lambda *_: {"SOURCE": "a.pt"}, ("'a.pt'", "neither imagenet, nor")),
         ("mistyped parameter", lambda *_: {"EPOCH": 3}, ("EPOCH", "did you mean EPOCHS")),
-        ("wrong value", lambda *_: {"EPOCHS": "many"}, ("EPOCHS is 'many'", "a whole number")),
+        ("wrong value", lambda *_: {"EPOCHS": "many"}, ("EPOCHS is 'many'", "valid integer")),
     ],
     "weights": [
         ("weights without rights", forbidden("is_file", ""), ("w.pt", "Permission denied", "the rights")),

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from kdhelpers import paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments.variants import variants_of
@@ -64,19 +65,19 @@ def test_both_protocols_differ_as_the_article_and_its_code(dataset):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("PROFILE", "fulll", "PROFILE is 'fulll'; it is one of smoke, full .did you mean full"),
-        ("PROTOCOL", None, "PROTOCOL is None; it is one of official, text"),
-        ("SEED", -1, "SEED is -1; it is a whole number of at least 0"),
+        ("PROFILE", "fulll", "PROFILE is 'fulll': input should be 'smoke' or 'full' .did you mean full"),
+        ("PROTOCOL", None, "PROTOCOL is None: input should be 'official' or 'text'"),
+        ("SEED", -1, "SEED is -1: input should be greater than or equal to 0"),
         ("SEED", "0", "SEED is '0'"),
         ("SEED", True, "SEED is True"),
-        ("EPOCHS", 0, "EPOCHS is 0; it is a whole number of at least 1 or None"),
+        ("EPOCHS", 0, "EPOCHS is 0: input should be greater than or equal to 1"),
         ("EPOCHS", 2.5, "EPOCHS is 2.5"),
-        ("IMAGE_SIZE", 16, "IMAGE_SIZE is 16; it is a whole number of at least 32 or None"),
+        ("IMAGE_SIZE", 16, "IMAGE_SIZE is 16: input should be greater than or equal to 32"),
         ("BATCH_SIZE", "64", "BATCH_SIZE is '64'"),
         ("SOURCE", "vgg.pt", "SOURCE 'vgg.pt' is neither imagenet, nor untrained, nor an existing weights file"),
         ("SOURCE", None, "SOURCE is None"),
         ("CLASSES", ["11"], "unknown class of mnist '11'; allowed are 0, 1"),
-        ("CLASSES", "3", "CLASSES is '3'; it is None for all classes, or a list"),
+        ("CLASSES", "3", "CLASSES is '3': input should be a valid list"),
         ("CLASSES", [], "CLASSES is .."),
         ("DEVICE", "gpu", "DEVICE 'gpu' cannot be used"),
         ("DATA_DIR", "/nowhere", "DATA_DIR /nowhere is not a folder"),
@@ -107,7 +108,7 @@ def test_one_s_own_folder_must_be_named(given):
 
 
 def test_a_wrong_variant_is_refused(given):
-    with pytest.raises(InputError, match="VARIANTS is ..augment..; .* some of .'plain', 'augmented'"):
+    with pytest.raises(InputError, match="VARIANTS has 'augment'; .* some of .'plain', 'augmented'"):
         parameters.resolve("06_head_ct", **given | {"VARIANTS": ["augment"]})
     (augmented,) = parameters.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]})
     assert augmented.augment
@@ -150,7 +151,7 @@ def test_unstated_details_change_one_thing_at_a_time(protocol, dataset):
 
 def test_variants_are_named_as_in_file_names(given):
     wanted = given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["las"]}
-    with pytest.raises(InputError, match="VARIANTS is ..las..; .* some of .'last_two', 'last'. .did you mean last"):
+    with pytest.raises(InputError, match="VARIANTS has 'las'; .* some of .'last_two', 'last'. .did you mean last"):
         parameters.resolve("11_critical_layers", **wanted)
 
 
@@ -175,40 +176,43 @@ def test_an_ablation_does_not_undo_a_main_run_made_otherwise(given, record, tmp_
     path = main.record_path("3")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(record(cls="3", source_name="untrained", parameters=main.parameters("3"))))
-    assert parameters.check_variants("11_critical_layers", wanted)[0].epochs == 5
+    assert parameters.from_notebook("11_critical_layers", wanted)[0].epochs == 5
     with pytest.raises(InputError, match="mnist-3-seed0.json has epochs 5, this run 6.*another RESULTS_DIR"):
-        parameters.check_variants("11_critical_layers", wanted | {"EPOCHS": 6})
+        parameters.from_notebook("11_critical_layers", wanted | {"EPOCHS": 6})
 
 
 def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     given = {"PROFILE": "smoke", "PROTOCOL": "text", "SOURCE": "imagenet", "RESULTS_DIR": str(tmp_path)}
-    kind, folder = parameters.check_tables("90_tables_and_figures", given)
+    kind, folder = parameters.tables_from_notebook("90_tables_and_figures", given)
     assert kind == ("untrained", "smoke", "text") and folder == tmp_path
     (tmp_path / "records" / "vgg-12345678").mkdir(parents=True)  # a source by the name that its records have
-    kind, _ = parameters.check_tables("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
+    kind, _ = parameters.tables_from_notebook("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
     assert kind.source == "vgg-12345678"
     with pytest.raises(InputError, match="RESULTS_DIR .*/nowhere is not a folder"):
-        parameters.check_tables("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
-    with pytest.raises(InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, PROTOCOL"):
-        parameters.check_tables("90_tables_and_figures", given | {"SEED": 0})
+        parameters.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
+    with pytest.raises(
+        InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, RES"
+    ):
+        parameters.tables_from_notebook("90_tables_and_figures", given | {"SEED": 0})
 
 
 def test_a_mistyped_name_is_refused_with_the_one_that_was_meant(given):
     with pytest.raises(InputError, match="unknown parameter EPOCH .did you mean EPOCHS.*01_mnist has PROFILE"):
-        parameters.check("01_mnist", given | {"EPOCH": 3})
+        parameters.from_notebook("01_mnist", given | {"EPOCH": 3})
     injected = {"In": ["", "# Parameters\nepochs = 3\n"], "epochs": 3}
     with pytest.raises(InputError, match="unknown parameter epochs .did you mean EPOCHS"):
-        parameters.check("01_mnist", given | injected)
+        parameters.from_notebook("01_mnist", given | injected)
     missing = {name: value for name, value in given.items() if name != "SEED"}
     with pytest.raises(InputError, match="parameter SEED is missing"):
-        parameters.check("01_mnist", missing)
+        parameters.from_notebook("01_mnist", missing)
 
 
 def test_smoke_takes_the_sample_and_says_so(given, tmp_path, monkeypatch):
     from kdhelpers.data import samples
 
-    monkeypatch.setattr(samples, "make", lambda: tmp_path)
+    made = []
+    monkeypatch.setattr(samples, "make", lambda: made.append(1))
     (run,) = parameters.resolve("01_mnist", **given | {"PROFILE": "smoke", "DATA_DIR": None, "SOURCE": "imagenet"})
-    assert run.data_dir == tmp_path and run.source == "untrained" and run.classes == ("0",)
+    assert made and run.data_dir == paths.SAMPLES_DIR and run.source == "untrained" and run.classes == ("0",)
     assert "smoke" in run.title and "smoke" in run.deviations()[0]
     assert "/untrained/smoke/" in str(run.record_path("0"))

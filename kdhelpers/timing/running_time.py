@@ -8,17 +8,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import Field
 
-from kdhelpers.errors import InputError
 from kdhelpers.experiments import artifacts, config
 from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import atomic_write
-from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, PROTOCOLS, SEEDS, SETTINGS, protocol_for
+from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.article_figures import in_style
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.timing.benchmark import Case, device_name
@@ -235,38 +236,43 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     return {"ours": ours * scale, "plain": other * scale, "notes": notes}
 
 
+class Asked(config.WithSource):
+    """Parameters of the notebook that measures the running time."""
+
+    SEED: config.Seed
+    SIZES: Annotated[list[config.ImageSize], Field(min_length=1)] | None
+    DEVICE: str
+
+
 def from_notebook(notebook: str, namespace: dict) -> tuple[list[Case], Path]:
-    """What the running time is measured with, a case for each of SIZES, and the file for it. Raises as `check`."""
-    names = ("PROFILE", "PROTOCOL", "SEED", "SOURCE", "SIZES", "DEVICE", "RESULTS_DIR")
-    return resolve(**config.given_values(notebook, namespace, names))
+    """A case to measure for each of SIZES, and the file for the results, from a notebook's globals."""
+    return _cases(config.from_cell(Asked, notebook, namespace))
 
 
 def resolve(**given) -> tuple[list[Case], Path]:
-    """The same with all of its parameters given."""
-    profile = config.one_of("PROFILE", given["PROFILE"], config.PROFILES)
-    smoke = profile == "smoke"
-    sizes = ((32, 64) if smoke else (32, 128, 224)) if given["SIZES"] is None else given["SIZES"]
-    if not isinstance(sizes, (list, tuple)) or not sizes:
-        raise InputError(f"SIZES is {sizes!r}; it is None, or a list of image sizes in pixels such as [128]")
-    protocol = protocol_for(config.one_of("PROTOCOL", given["PROTOCOL"], tuple(PROTOCOLS)), "mvtec")
-    device = config.device_of(given["DEVICE"])
+    """The same with all parameters given."""
+    return _cases(config.parse(Asked, "21_running_time", given))
+
+
+def _cases(asked: Asked) -> tuple[list[Case], Path]:
+    smoke, protocol, device = asked.is_smoke, protocol_for(asked.PROTOCOL, "mvtec"), config.device_of(asked.DEVICE)
     cases = [
         Case(
-            source=config.source_of(given["SOURCE"], profile),
+            source=asked.source,
             protocol=replace(protocol, lam=protocol.lam or 1.0),  # not calibrated: no time depends on it
-            image_size=config.whole("SIZES", size, least=32),
+            image_size=size,
             images=16 if smoke else max(2 * BATCH_SIZE, min(1024, 2**22 // size**2)),
             masked=4 if smoke else 84,  # the mean over MVTecAD's categories
             batch_size=8 if smoke else BATCH_SIZE,
             batch_sizes=(1, 4) if smoke else (1, 8, BATCH_SIZE),
             few=1 if smoke else 4,
             device=device,
-            seed=config.whole("SEED", given["SEED"], least=0),
+            seed=asked.SEED,
         )
-        for size in dict.fromkeys(sizes)
+        for size in dict.fromkeys(asked.SIZES or ((32, 64) if smoke else (32, 128, 224)))
     ]
     name = re.sub(r"[^A-Za-z0-9.]+", "-", device_name(device)).strip("-")
-    return cases, config.results_dir_of(given) / "running_time" / f"{name}-{profile}.json"
+    return cases, asked.results_dir / "running_time" / f"{name}-{asked.PROFILE}.json"
 
 
 def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agreement: dict, article) -> dict:
