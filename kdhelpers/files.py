@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,6 +54,17 @@ def check_writable(folder: Path) -> None:
     with atomic_write(folder / ".writable") as temporary:
         temporary.write_text("")
     (folder / ".writable").unlink(missing_ok=True)
+
+
+@contextmanager
+def network_timeout(seconds: float = 60) -> Iterator[None]:
+    """Give up a server that is silent for so long; torchvision and torch.hub would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @contextmanager

@@ -4,18 +4,22 @@ import hashlib
 import os
 import pickle
 import shutil
+import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from kdhelpers.errors import InputError
+from kdhelpers.files import NO_ROOM, network_timeout
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 BATCHES = datasets.CIFAR10.base_folder
@@ -74,7 +78,7 @@ def fetch(dataset: str, data_dir: Path) -> None:
     get = f"fetch {', '.join(names)} from {_PAGES[dataset]} and put it in {archives_in}"
     try:
         archives_in.mkdir(parents=True, exist_ok=True)
-        with FileLock(archives_in / f".{dataset}.lock"), tempfile.TemporaryDirectory(dir=archives_in) as temporary:
+        with _lock(archives_in / f".{dataset}.lock"), tempfile.TemporaryDirectory(dir=archives_in) as temporary:
             if present(dataset, data_dir):  # another process was faster
                 return
             root = Path(temporary, "cifar10" if dataset == "cifar10" else "")
@@ -83,17 +87,34 @@ def fetch(dataset: str, data_dir: Path) -> None:
             for name in names:
                 if (archives_in / name).is_file():
                     shutil.copy(archives_in / name, (root if dataset == "cifar10" else arrived) / name)
-            (datasets.CIFAR10 if dataset == "cifar10" else IDX[dataset])(root, download=True)
+            with network_timeout():
+                (datasets.CIFAR10 if dataset == "cifar10" else IDX[dataset])(root, download=True)
             place.mkdir(exist_ok=True)
             for path in files(dataset, data_dir):
                 if not path.is_file():
                     os.replace(arrived / path.name, path)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise InputError(f"there is no room for {dataset} in {archives_in}: make room there") from None
         if isinstance(error, URLError | EOFError) or error.filename is None:
             raise InputError(f"{dataset} could not be downloaded ({_reason(error)}): {get}") from error
         raise InputError(f"{dataset} cannot be written to {error.filename} ({error.strerror or error})") from None
     except (RuntimeError, ValueError, EOFError, tarfile.TarError) as error:  # torchvision's, for what is damaged
         raise InputError(f"{dataset} could not be downloaded ({_reason(error)}): {get}") from error
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.parent}: waiting for another process that downloads", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from kdhelpers.errors import InputError
-from kdhelpers.files import file_sha256, reading
+from kdhelpers.files import NO_ROOM, file_sha256, network_timeout, reading
 from kdhelpers.networks import make_source
 
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
@@ -74,8 +74,11 @@ def _download() -> Path:
     path = imagenet_path()
     if not path.is_file():
         try:
-            torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
+            with network_timeout():
+                torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
         except (OSError, RuntimeError) as error:  # no network, no room, or another checksum
+            if getattr(error, "errno", None) in NO_ROOM:
+                raise InputError(f"there is no room for the ImageNet weights at {path}: make room there") from None
             raise InputError(
                 f"the ImageNet weights could not be downloaded ({error}): fetch {IMAGENET.url} and put it at {path}, "
                 "or give its path as SOURCE"

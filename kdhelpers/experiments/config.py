@@ -97,9 +97,14 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
         raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(names)}")
     hint = ""
     if error["type"] == "literal_error":
-        hint = did_you_mean(given[name], [str(one) for one in get_args(model.model_fields[name].annotation)])
+        hint = did_you_mean(error["input"], _choices(model.model_fields[name].annotation))
     reasons = " or ".join(dict.fromkeys(one["msg"] for one in wrong if one["loc"][0] == name))
     raise InputError(f"{name} is {given[name]!r}: {reasons[0].lower()}{reasons[1:]}{hint}")
+
+
+def _choices(annotation: object) -> list[str]:
+    """The words that a type with a Literal in it allows."""
+    return [one for part in get_args(annotation) for one in ([part] if isinstance(part, str) else _choices(part))]
 
 
 def did_you_mean(word: object, known: Sequence[str]) -> str:

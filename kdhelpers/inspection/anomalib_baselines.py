@@ -309,7 +309,6 @@ class Asked(config.Training):
 
 def from_notebook(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
     """The `Run` of 04_mvtec of the one category to compare on, and the keywords of `run_experiments`."""
-    versions()
     asked = config.from_cell(Asked, notebook, namespace)
     if not (asked.is_smoke and asked.CLASSES is None) and not (
         isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1

@@ -1,5 +1,6 @@
 """Downloads by torchvision and torch.hub, from a server on this machine; and the files that they leave."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -21,7 +22,7 @@ from conftest import refused
 from PIL import Image
 from torchvision import datasets
 
-from kdhelpers import data
+from kdhelpers import data, files
 from kdhelpers.data import downloads, images, weights
 from kdhelpers.protocols import CLASS_NAMES
 
@@ -33,12 +34,14 @@ def load(dataset, cls, data_dir):
 @pytest.fixture
 def server():
     """Files by the last part of their URL, and the names that were asked for."""
-    state = SimpleNamespace(files={}, asked=[])
+    state = SimpleNamespace(files={}, asked=[], silent=threading.Event())
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             name = self.path.rpartition("/")[2]
             state.asked.append(name)
+            if name == "silent":
+                return state.silent.wait(30)
             if name not in state.files:
                 return self.send_error(404)
             self.send_response(200)
@@ -54,6 +57,7 @@ def server():
         thread = threading.Thread(target=http.serve_forever, args=(0.05,))
         thread.start()
         yield state
+        state.silent.set()
         http.shutdown()
         thread.join()
 
@@ -156,6 +160,22 @@ def test_wrong_bytes_are_refused_and_nothing_is_put_in_place(archive, server, tm
     with refused("cifar10 could not be downloaded", f"fetch {archive}", str(tmp_path / "cifar10")):
         downloads.fetch("cifar10", tmp_path)
     assert visible(tmp_path) == []
+
+
+def test_a_silent_server_is_given_up(archive, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.CIFAR10, "url", server.url + "silent")
+    monkeypatch.setattr(downloads, "network_timeout", lambda: files.network_timeout(0.3))
+    with refused("cifar10 could not be downloaded", "timed out"):
+        downloads.fetch("cifar10", tmp_path)
+
+
+def test_no_room_is_said_as_such(archive, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(datasets.CIFAR10, "__init__", full)
+    with refused("there is no room for cifar10", "make room"):
+        downloads.fetch("cifar10", tmp_path)
 
 
 def test_an_interruption_leaves_nothing_that_passes_for_complete(cifar10, archive, tmp_path, monkeypatch):

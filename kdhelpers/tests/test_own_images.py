@@ -45,7 +45,7 @@ def given(root, **changed):
 
 
 def load(root, **changed):
-    run = parameters.from_notebook("00_quickstart", given(root, **changed))
+    (run,) = parameters.from_notebook("00_quickstart", given(root, **changed))
     return run.load(run.classes[0])
 
 
@@ -160,10 +160,10 @@ def with_folders(root):
         (lambda root: (root / "new" / "a.txt").touch(), {}, ("new/a.txt", "not an image file", "convert it")),
         (emptied, {"DATA_DIR": "new", "TEST_DIR": None}, ("my parts/new: there are no image files",)),
         (None, {"DATA_DIR": ".", "TEST_DIR": None}, ("my parts/train is missing", "nothing but good images")),
-        (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "good, bad, unknown", "did you mean good")),
+        (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "'good', 'bad' or 'unknown'", "did you mean good")),
         (None, {"TEST_DIR": None, "TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad' and there is no TEST_DIR",)),
         *(
-            (None, {"FALSE_ALARMS": value}, (f"FALSE_ALARMS is {value!r}", "above 0 and up to 0.5, such as 0.05"))
+            (None, {"FALSE_ALARMS": value}, (f"FALSE_ALARMS is {value!r}: input should be",))
             for value in (0, 0.51, 5, -0.1, "0.05", None, True, float("nan"))
         ),
     ],
@@ -273,9 +273,9 @@ def test_the_whole_way_and_again(folders, tmp_path):
     # Another rate needs no training; another picture does, and what no longer belongs there goes.
     before = record.stat().st_mtime_ns
     asked = given(folders, RESULTS_DIR=str(results), FALSE_ALARMS=0.5)
-    assert not own_images.is_written(parameters.from_notebook("00_quickstart", asked))
+    assert not own_images.is_written(parameters.from_notebook("00_quickstart", asked)[0])
     _, record = run(FALSE_ALARMS=0.5)
-    assert own_images.is_written(parameters.from_notebook("00_quickstart", asked))
+    assert own_images.is_written(parameters.from_notebook("00_quickstart", asked)[0])
     assert record.stat().st_mtime_ns == before
     changed = detector.load(folder / "detector.safetensors", "untrained", "cpu").threshold
     assert (changed.false_alarms, changed.above, changed.value < threshold) == (0.5, 3, True)
@@ -287,7 +287,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
 
 
 def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
-    run = parameters.from_notebook("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
+    (run,) = parameters.from_notebook("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
     table = pd.DataFrame({"image": [str(path) for path in sorted((folders / "new").iterdir())], "kind": "new"})
     table = table.assign(score=np.arange(len(table), dtype=np.float32), bad="yes", threshold=np.float32(-1))
     monkeypatch.setattr(own_images, "MOST", 3)
@@ -310,7 +310,7 @@ def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
     done = execute("00_quickstart", tmp_path / "out.ipynb", **wrong)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    one_line(line, ("error: FALSE_ALARMS is 5", "such as 0.05"))
+    one_line(line, ("error: FALSE_ALARMS is 5", "less than or equal to 0.5"))
     assert not (tmp_path / "results").exists() and not (tmp_path / "out.ipynb").exists()
 
 
@@ -382,7 +382,7 @@ def spoilt_metadata(path, change):
 )
 def test_a_file_that_is_no_detector_or_another_source(made, tmp_path, monkeypatch, spoil, source, words):
     _, path = made
-    monkeypatch.setattr(detector.networks, "_imagenet_file", lambda: pytest.fail("it was downloaded"))
+    monkeypatch.setattr(detector.weights, "_download", lambda: pytest.fail("it was downloaded"))
     (tmp_path / "other.pt").write_bytes(b"weights")
     if spoil:
         spoil(path)
@@ -424,7 +424,7 @@ def test_names_that_are_no_text(made, tmp_path):
 def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
     """Most people's folder of good images is called good."""
     asked = given(folders, RESULTS_DIR=str(tmp_path / "results"), SEED=1)
-    run = parameters.from_notebook("00_quickstart", asked)
+    (run,) = parameters.from_notebook("00_quickstart", asked)
     record = run.record_path("fine").with_name("folder-fine-seed0.json")
     record.parent.mkdir(parents=True)
     there = make_record(notebook="00_quickstart", dataset="folder", cls="fine")
@@ -432,7 +432,7 @@ def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
     with pytest.raises(InputError, match="has the results of /elsewhere/fine, another folder called fine: rename one"):
         parameters.from_notebook("00_quickstart", asked)
     record.write_text(json.dumps(there | {"environment": {"data_dir": str(folders / "fine")}}))
-    assert parameters.from_notebook("00_quickstart", asked) == run
+    assert parameters.from_notebook("00_quickstart", asked) == [run]
 
 
 def test_auroc_is_said_beside_what_needs_no_network():

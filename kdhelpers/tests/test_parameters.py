@@ -190,9 +190,7 @@ def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     assert kind.source == "vgg-12345678"
     with pytest.raises(InputError, match="RESULTS_DIR .*/nowhere is not a folder"):
         parameters.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
-    with pytest.raises(
-        InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, RES"
-    ):
+    with pytest.raises(InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, RES"):
         parameters.tables_from_notebook("90_tables_and_figures", given | {"SEED": 0})
 
 

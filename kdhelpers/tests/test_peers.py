@@ -12,7 +12,6 @@ import torch
 from kdhelpers.data import Split
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
 from kdhelpers.inspection import anomalib_baselines as peers
 from kdhelpers.paths import ROOT
 
@@ -22,7 +21,7 @@ NOTEBOOK = "30_beside_anomalib"
 
 @pytest.fixture
 def given(sample_data, tmp_path):
-    common = dict.fromkeys(parameters.COMMON)
+    common = dict.fromkeys(("EPOCHS", "IMAGE_SIZE", "BATCH_SIZE"))
     return common | {
         "PROFILE": "full",
         "PROTOCOL": "official",
@@ -56,14 +55,14 @@ def test_without_anomalib_one_line_says_how_to_get_it(given, monkeypatch):
 
     monkeypatch.setattr(peers.metadata, "version", version)
     with pytest.raises(InputError, match=r"^anomalib is not installed, .*: pip install 'anomalib>=2\.7,<3'$"):
-        peers.from_notebook(NOTEBOOK, given)
+        peers.versions()
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "2.6.1", "3.0.0"])
 def test_another_generation_of_anomalib_is_refused(given, monkeypatch, version):
     monkeypatch.setattr(peers.metadata, "version", lambda name: version)
     with pytest.raises(InputError, match=f"^anomalib {version} is installed, .*pip install"):
-        peers.from_notebook(NOTEBOOK, given)
+        peers.versions()
 
 
 def test_the_optional_dependency_is_the_one_that_is_asked_for():
@@ -85,11 +84,15 @@ def test_none_stands_for_both_methods_and_a_hundred_epochs(given):
     [
         ("CLASSES", None, "CLASSES is None; it is a list of the one category"),
         ("CLASSES", ["bottle", "screw"], "CLASSES is .*; it is a list of the one category"),
-        ("METHODS", ["patchcor"], "METHODS is .*some of .'stfpm', 'patchcore'. .did you mean patchcore"),
-        ("STFPM_EPOCHS", 0, "STFPM_EPOCHS is 0; it is a whole number of at least 1"),
-        ("CORESET", 10, "CORESET is 10; it is the share"),
-        ("CORESET", "0.1", "CORESET is '0.1'; it is the share"),
-        ("BACKBONES", "vgg", "BACKBONES is 'vgg'; it is one of imagenet, untrained"),
+        (
+            "METHODS",
+            ["patchcor"],
+            "METHODS is ..patchcor..: input should be 'stfpm' or 'patchcore' .did you mean patchcore",
+        ),
+        ("STFPM_EPOCHS", 0, "STFPM_EPOCHS is 0: input should be greater than or equal to 1"),
+        ("CORESET", 10, "CORESET is 10: input should be less than or equal to 1"),
+        ("CORESET", "0.1", "CORESET is '0.1': input should be a valid number"),
+        ("BACKBONES", "vgg", "BACKBONES is 'vgg': input should be 'imagenet' or 'untrained'"),
         ("STFPM_EPOCH", 3, "unknown parameter STFPM_EPOCH .did you mean STFPM_EPOCHS"),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_picture_alone_where_nobody_is_there(kernel):
 
 
 def test_the_picture_is_kept_with_its_words(kernel):
-    run(kernel, "from kdhelpers import figures\nfigures.use_style()", attended=False)
+    run(kernel, "from kdhelpers.reporting import figures\nfigures.use_style()", attended=False)
     (message,) = [one for one in run(kernel, CODE, attended=False) if one["msg_type"] == "display_data"]
     words = "the threshold, and the images nearest to it"
     assert message["content"]["data"]["text/plain"] == words
