@@ -36,6 +36,7 @@ SETTINGS_HERE = {
 }  # what is in config.yaml, and what run_all.sh adds
 NO_CLASSES: list[str] = []
 STAGES = ("seed{}", "ablations_seed{}", "running_time", "tables")
+OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
 RUNNING_TIME = "21_running_time"
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # S's activations may be kept there
 START = 8.0  # what starting a notebook takes, in smoke's trainings
@@ -139,6 +140,21 @@ def make(config: dict) -> tuple[list[Job], str]:
     return jobs, overview.table(rows, missing)
 
 
+def read_list(path: Path) -> tuple[dict, list[dict]]:
+    """The common parameters and the entries of a run list; InputError when it is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        common, entries = {k: v for k, v in content.items() if k != "runs"}, [dict(one) for one in content["runs"]]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a run list, a YAML file with `runs` ({reason}): see README.md") from None
+    if unwanted := {"SEED", "PROFILE"} & {name for one in (common, *entries) for name in one}:
+        raise InputError(f"{path} has {min(unwanted)}: give `seeds`, and the profile as ./run_all.sh smoke LIST.yaml")
+    return common, entries
+
+
 def _listed(path: Path, config: dict) -> tuple[list[Job], str]:
     """The jobs of a run list in its order, and a line for each entry.
 
@@ -146,20 +162,16 @@ def _listed(path: Path, config: dict) -> tuple[list[Job], str]:
     many, or a list) and parameters of its own. Parameters of the command line go before both. Raises InputError naming
     the entry that is wrong, or the two that would write one record with different parameters.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        common = {name: value for name, value in content.items() if name != "runs"}
-        entries = [dict(entry) for entry in content["runs"]]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a run list, a YAML file with `runs` ({reason}): see README.md") from None
+    common, entries = read_list(path)
+    if config.get("only"):
+        raise InputError(f"{path} names its notebooks: leave out {', '.join(config['only'])}")
     asked = {name: _typed(name, value) for name, value in config.items() if name.isupper() and name in config["given"]}
     jobs, lines, written = [], [], {}
     for number, entry in enumerate(entries, start=1):
         notebook, seeds = entry.pop("notebook", None), entry.pop("seeds", 1)
         try:
+            if entry.keys() & set(OF_THE_LIST):
+                raise InputError(f"{', '.join(OF_THE_LIST)} are for the whole list, above `runs`")
             if notebook not in DATASETS:
                 raise InputError(f"unknown notebook; it is one of {', '.join(DATASETS)}")
             file = NOTEBOOKS / f"{notebook}.ipynb"

@@ -18,13 +18,13 @@ BAR = re.compile(r".*\d%\|.*\n?")  # a progress bar's last state
 
 
 def executed(notebook: Path, results: Path) -> Path | None:
-    """The executed full run of a notebook with the lowest seed, by itself or from a run list; None without any."""
+    """The executed full run with the lowest seed, of several in a run list the last; None without any."""
     found = {}
     for path in (results / "executed" / "full").glob("*.ipynb"):
         match = re.fullmatch(rf"(?:\d+-)?{notebook.stem}(?:-seed(\d+))?", path.stem)
         if match:
-            found[int(match[1] or 0), path.name] = path
-    return found[min(found)] if found else None
+            found.setdefault(int(match[1] or 0), []).append(path)
+    return max(found[min(found)]) if found else None
 
 
 def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:

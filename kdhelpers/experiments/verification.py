@@ -137,9 +137,9 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
             "CACHE": "auto",
             "DATA_DIR": _data_dir(record, data_dir),
             "RESULTS_DIR": str(results_dir),
-            "TEST_DIR": record["environment"].get("test_dir"),
-            "TEST_LABEL": asked.get("test_label"),
         }
+        if dataset == "folder":
+            given |= {"TEST_DIR": record["environment"].get("test_dir"), "TEST_LABEL": asked.get("test_label")}
     except KeyError as error:
         raise InputError(f"the record does not say its {error.args[0]}") from error
     # The ablations' main run is the first one; a notebook with one record a class has no other.

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from kdhelpers.experiments.variants import DATASETS, variants_of
 from kdhelpers.paths import ROOT
+from kdhelpers.protocols import SETTINGS, protocol_for
 
 COMMON = "SOURCE: untrained\nEPOCHS: 1\nIMAGE_SIZE: 32\n"
 
@@ -19,7 +21,7 @@ def work_through(sample_data, tmp_path):
         path = tmp_path / "runs.yaml"
         path.write_text(f"{COMMON}DATA_DIR: {sample_data}\nRESULTS_DIR: {tmp_path / 'results'}\n{runs}")
         done = subprocess.run(
-            ["./run_all.sh", str(path), *options, "--config", f"RESULTS_DIR={tmp_path / 'results'}", "gpus=0"],
+            ["./run_all.sh", str(path), *options, "--config", "gpus=0"],
             cwd=ROOT,
             env=os.environ | {"VIRTUAL_ENV": sys.prefix},
             capture_output=True,
@@ -62,6 +64,11 @@ runs:
             "runs:\n- {notebook: 06_head_ct}\n- {notebook: 06_head_ct, EPOCHS: 2}",
             "run 2 (06_head_ct): it would replace records of run 1",
         ),
+        ("runs:\n- {notebook: 01_mnist, SEED: 5}", "has SEED: give `seeds`"),
+        (
+            "runs:\n- {notebook: 01_mnist, DATA_DIR: x}",
+            "run 1 (01_mnist): SOURCE, DATA_DIR, RESULTS_DIR, DEVICE are for",
+        ),
         ("rums: []", "is not a run list"),
         ("runs: [", "is not a run list"),
     ],
@@ -83,3 +90,12 @@ def test_the_kept_results_list_is_one(monkeypatch):
     for entry in content["runs"]:
         parameters = {name: value for name, value in (content | entry).items() if name.isupper()}
         execute.check_names(ROOT / "notebooks" / f"{entry['notebook']}.ipynb", parameters)
+        known = set()
+        for dataset in DATASETS[entry["notebook"]]:
+            size = (entry.get("IMAGE_SIZE") or {}) if not isinstance(entry.get("IMAGE_SIZE"), int) else {}
+            protocol = protocol_for(entry.get("PROTOCOL", "official"), dataset)
+            variants = variants_of(
+                entry["notebook"], dataset, protocol, size.get(dataset, SETTINGS[dataset].image_size)
+            )
+            known |= {variant.name or variant.label for variant in variants}
+        assert set(entry.get("VARIANTS", [])) <= known
