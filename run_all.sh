@@ -13,6 +13,7 @@ Makes the article's tables and figures again, and finds anomalies in images of y
   ./run_all.sh LIST.yaml the runs of a list, in its order: results/measured.yaml is the one behind the kept results
   ./run_all.sh verify    runs three recorded trainings again: do the same numbers come out?
   ./run_all.sh test      style, the tests, and every notebook in smoke
+  ./run_all.sh report    makes tables, figures, report.html and the README's table from the records
   ./run_all.sh publish   copies the outputs of executed full runs into notebooks/, to be read there
 
 After smoke, full and publish may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); after smoke and full
@@ -132,7 +133,7 @@ name_of() {
     name=$(basename "$1" .ipynb)
     found=$(ls notebooks | grep -E "^${name//./}(_.*)?\.ipynb$" || true)
     [[ $(wc -w <<<"$found") == 1 ]] ||
-        fail "there is no command or notebook $1; commands are smoke, full, test, publish and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
+        fail "there is no command or notebook $1; commands are smoke, full, test, report, publish and verify, notebooks $(ls notebooks | sed -n 's/\.ipynb$//p' | paste -sd' ' -)"
     echo "${found%.ipynb}"
 }
 
@@ -213,6 +214,12 @@ publish_outputs() {
     "$python" notebooks/publish.py results ${names[@]+"${names[@]}"}
 }
 
+# report: tables, figures, report.html and the README's table, from the records.
+make_report() {
+    find_environment run
+    "$python" notebooks/report.py "${1:-results}"
+}
+
 # verify: is what is recorded what comes out?
 run_verification() {
     find_environment run
@@ -225,6 +232,7 @@ case ${1:-full} in
     -h | --help) usage ;;
     test) shift && run_tests "$@" ;;
     publish) shift && publish_outputs "$@" ;;
+    report) shift && make_report "$@" ;;
     verify) shift && run_verification "$@" ;;
     smoke | full) run_notebooks "${1:-full}" "${@:2}" ;;
     *) run_notebooks full "$@" ;;

@@ -67,7 +67,7 @@ runs:
         ("runs:\n- {notebook: 01_mnist, SEED: 5}", "has SEED: give `seeds`"),
         (
             "runs:\n- {notebook: 01_mnist, DATA_DIR: x}",
-            "run 1 (01_mnist): SOURCE, DATA_DIR, RESULTS_DIR, DEVICE are for",
+            "run 1 (01_mnist): SOURCE, DATA_DIR, RESULTS_DIR, DEVICE",
         ),
         ("rums: []", "is not a run list"),
         ("runs: [", "is not a run list"),

@@ -1,0 +1,120 @@
+"""The article beside this reproduction, a line a data set: what the README opens with.
+
+Command line: `python -m kdhelpers.reporting.summary README.md RESULTS_DIR` writes the table into the README.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.experiments.records import Kind, find
+from kdhelpers.files import atomic_write
+from kdhelpers.reporting.comparison import MEAN, OURS, cells, value_of
+from kdhelpers.reporting.published import published
+
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+LINES = {  # title: (table, dataset, method)
+    "MNIST": (2, "mnist", "ours"),
+    "Fashion-MNIST": (2, "fashion_mnist", "ours"),
+    "CIFAR-10": (2, "cifar10", "ours"),
+    "MVTecAD, detection": (3, "mvtec", "ours"),
+    "MVTecAD, localization (pixels)": (4, "mvtec", "ours"),
+    "OCT2017": (5, "retinal_oct", "ours"),
+    "HeadCT": (6, "head_ct", "ours"),
+    "HeadCT, augmented": (6, "head_ct", "ours+aug"),
+    "BrainMRI": (6, "brain_mri", "ours"),
+}
+ORIGINAL = "vgg16_imagenet-62f2f82f"  # an ImageNet VGG-16 with its original authors' weights
+SOURCES = {"imagenet": "torchvision's weights", ORIGINAL: "original weights", "untrained": "untrained source"}
+
+
+def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
+    """A row for each of LINES, AUROC in per cent; records: of one kind.
+
+    Columns: data set; article (over the classes that are recorded, and over all where these are fewer); ours; ± over
+    seeds of the mean over classes, NaN for one seed; seeds (the fewest of any class); classes (recorded, of how many);
+    deviates (in what, beside the source). NaN and "" without records.
+    """
+    rows = []
+    for title, (table, dataset, method) in LINES.items():
+        paper = published(table)
+        paper = paper[(paper["dataset"] == dataset) & (paper["method"] == method)]
+        of_classes = paper[paper["class"] != MEAN].set_index("class")["value"]
+        mean = paper.loc[paper["class"] == MEAN, "value"]
+        variant = "augmented" if OURS[method] == "augmented" else None
+        used = [
+            r
+            for r in records
+            if (r["dataset"], r["variant"]) == (dataset, variant) and r["class"] in of_classes.index
+            if r["notebook"][:2] < "10" and value_of(r, table) is not None
+        ]
+        values = pd.DataFrame(
+            [(r["class"], r["seed"], value_of(r, table)) for r in used], columns=["class", "seed", "v"]
+        )
+        recorded = sorted(set(values["class"]))
+        row = {"data set": title, "article": float(mean.iloc[0] if len(mean) else of_classes.mean())}
+        if recorded:
+            by_seed = values.groupby("seed")["v"].agg(["mean", "count"])
+            complete = by_seed.loc[by_seed["count"] == len(recorded), "mean"]
+            deviations = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
+            row |= {
+                "article, these classes": float(of_classes[recorded].mean()),
+                "ours": float(values.groupby("class")["v"].mean().mean()),
+                "±": float(complete.std(ddof=1)) if len(complete) > 1 else np.nan,
+                "seeds": int(values.groupby("class")["seed"].nunique().min()),
+                "classes": f"{len(recorded)} of {len(of_classes)}",
+                "deviates": "; ".join(sorted(deviations)),
+            }
+        rows.append(row)
+    names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates"]
+    return pd.DataFrame(rows).reindex(columns=names)
+
+
+def markdown(found: dict[Kind, list[dict]]) -> str:
+    """How many of the article's numbers torchvision's weights have, then a table for each other official source."""
+    main = Kind("imagenet", "full", "official")
+    verdicts = cells(found.get(main, []))["verdict"]
+    with_records = int((verdicts != "–").sum())
+    lines = [
+        f"{with_records} of the article's {len(verdicts)} numbers are regenerated with torchvision's ImageNet weights "
+        "so far; only these get a verdict."
+    ]
+    for kind in [kind for kind in found if kind[1:] == main[1:]]:
+        frame = article_beside_ours(found[kind])
+        lines += ["", f"With {SOURCES.get(kind.source, kind.source)} (AUROC in per cent):", ""]
+        lines += ["| data set | article | ours | seeds | deviates in |", "|---|---:|---:|---:|---|"]
+        for _, row in frame.iterrows():
+            if pd.isna(row["ours"]):
+                lines.append(f"| {row['data set']} | {row['article']:.2f} | – | – | |")
+                continue
+            whole = len(set(row["classes"].split(" of "))) == 1
+            article = f"{row['article']:.2f}"
+            if not whole:
+                article += f" ({row['article, these classes']:.2f} on {row['classes']} classes)"
+            spread = "" if pd.isna(row["±"]) else f" ± {row['±']:.2f}"
+            lines.append(
+                f"| {row['data set']} | {article} | **{row['ours']:.2f}**{spread} | {row['seeds']:.0f} | "
+                f"{row['deviates'] or '–'} |"
+            )
+    return "\n".join(lines)
+
+
+def write(readme: str, results_dir: str) -> None:
+    """Put the table between the markers of a Markdown file; InputError when it has none."""
+    path = Path(readme)
+    text = path.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise InputError(f"{path} has no place for the table: add {BEGIN} and {END}, each on a line of its own")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    with atomic_write(path) as temporary:
+        table = markdown(find(Path(results_dir), "full"))
+        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    print(f"{path}: the table of results is that of {results_dir}")
+
+
+if __name__ == "__main__":
+    in_one_line(write, *sys.argv[1:])

@@ -1,0 +1,40 @@
+"""The README's table: computed from records, against the article's numbers typed here."""
+
+import pytest
+from conftest import refused
+
+from kdhelpers.experiments.records import Kind
+from kdhelpers.reporting import summary
+
+ORIGINAL = summary.ORIGINAL
+
+
+def test_a_line_a_data_set_over_the_classes_that_are_recorded(record):
+    records = [
+        record(cls=cls, seed=seed, auroc=value + seed) for cls, value in (("0", 99.0), ("3", 97.0)) for seed in (0, 2)
+    ]
+    records.append(record("06_head_ct", "head_ct", "normal", variant="augmented", auroc=81.0))
+    records.append(record("13_loss_terms", cls="4", variant="dir", auroc=10.0))  # an ablation's is not the article's
+    frame = summary.article_beside_ours(records).set_index("data set")
+    mnist = frame.loc["MNIST"]
+    assert mnist["article"] == 98.71 and mnist["article, these classes"] == pytest.approx((99.82 + 98.75) / 2)
+    assert (mnist["ours"], mnist["±"]) == (pytest.approx(99.0), pytest.approx(2**0.5))
+    assert (mnist["seeds"], mnist["classes"]) == (2, "2 of 10")
+    assert frame.loc["HeadCT, augmented", "ours"] == 81.0 and frame["ours"].isna().sum() == len(summary.LINES) - 2
+    assert frame["article"].tolist() == [98.71, 94.49, 87.18, 87.74, 90.71, 97.01, 78.04, 80.42, 95.01]
+
+
+def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path, monkeypatch):
+    kind = Kind(ORIGINAL, "full", "official")
+    monkeypatch.setattr(summary, "find", lambda *_: {kind: [record(cls="3", source_name=ORIGINAL)]})
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n")
+    summary.write(str(readme), str(tmp_path))
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "0 of the article's 75 numbers" in text and "| 98.71 (98.75 on 1 of 10 classes) | **90.00** | 1 |" in text
+    summary.write(str(readme), str(tmp_path))
+    assert readme.read_text() == text
+    readme.write_text("no place")
+    with refused("no place for the table", summary.BEGIN):
+        summary.write(str(readme), str(tmp_path))

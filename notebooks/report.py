@@ -1,0 +1,32 @@
+"""Makes tables, figures, report.html and the README's table from the records, and from nothing else.
+
+`python notebooks/report.py RESULTS_DIR`. The page is about the records of torchvision's weights; while there are none,
+about those of the source with the most records, and the others have a section each.
+"""
+
+import sys
+from pathlib import Path
+
+from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.experiments.records import Kind, find
+from kdhelpers.paths import ROOT
+from kdhelpers.reporting import article_figures, report, summary, tables
+
+
+def main(results: str) -> None:
+    """Raise InputError when no full run is recorded."""
+    folder = Path(results)
+    found = find(folder, "full")
+    if not found:
+        raise InputError(f"{folder / 'records'} has no record of a full run: ./run_all.sh makes them")
+    article = Kind("imagenet", "full", "official")
+    kind = article if article in found else max(found, key=lambda one: len(found[one]))
+    tables.write_all(found[kind], folder / "tables")
+    article_figures.write_all(found[kind], folder, folder / "figures")
+    print(f"{report.write(found, kind, folder)}: {len(found[kind])} records of {kind}")
+    if folder.resolve() == (ROOT / "results").resolve():
+        summary.write(str(ROOT / "README.md"), results)
+
+
+if __name__ == "__main__":
+    in_one_line(main, *sys.argv[1:])
