@@ -32,7 +32,7 @@ DATA_DIR, SOURCE, DEVICE; after test options of pytest.
   ./run_all.sh full 04 --config 'CLASSES=[screw]' seeds=3 DATA_DIR=/data        one category, three seeds
   ./run_all.sh verify 5 seed=1 DATA_DIR=/data
 
-Ctrl-C at any time: the same command goes on, and does nothing twice.
+Ctrl-C at any time; rerun the same command to resume.
 END
 }
 
