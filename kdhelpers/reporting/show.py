@@ -69,7 +69,7 @@ def _row(tag: str, values: Sequence[str], kinds: Sequence[str]) -> str:
 def _unbroken(value: str) -> str:
     """The text as HTML, indented where it begins with spaces, and a number on one line with its deviation."""
     words = value.lstrip(" ")
-    return "&nbsp;" * (len(value) - len(words)) + escape(words).replace(" ± ", "&nbsp;±&nbsp;")
+    return "&nbsp;" * (len(value) - len(words)) + re.sub(" ± (.*)", r"<br><small>±&nbsp;\1</small>", escape(words))
 
 
 def _text(value: object, number: str) -> str:

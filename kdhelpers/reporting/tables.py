@@ -78,7 +78,8 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
             lines[_row_names("ours")[1]]["resc"] = _mean_std(resc) if resc else NOTHING
         if table in (2, 3, 5, 6):
             lines |= _trivial_lines(part, column, records)
-        block = pd.DataFrame.from_dict(lines, orient="index", columns=list(dict.fromkeys(part[column])))
+        columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, and in sight
+        block = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
         block = block.rename(columns=_title).rename_axis("row").reset_index()
         if by:
             block.insert(0, _title(by), [_title(group), *[""] * (len(block) - 1)])

@@ -78,7 +78,7 @@ def test_a_number_made_as_the_articles_is_counted_and_one_that_deviates_is_not()
     assert '<li class="deviates"><b>1</b> deviates</li>' in page
     assert '<li class="none"><b>73</b> no records</li>' in page
     numbers = between(page, "numbers", "doubtful")
-    assert "99.80 ± 0.00" in numbers
+    assert "99.80<small>± 0.00</small>" in numbers
     assert "epochs 5 instead of 51; 1 seed instead of 10" in numbers
 
 

@@ -59,7 +59,7 @@ def test_a_column_with_numbers_as_text_is_on_the_right_and_names_with_digits_are
     html = show.table(frame)._repr_html_()
     first = html.split("</tr>")[1].split("</td>")[:3]
     assert ["right" in cell for cell in first] == [False, True, False]
-    assert ">91.00&nbsp;±&nbsp;1.00<" in html and ">&nbsp;&nbsp;verdict<" in html
+    assert ">91.00<br><small>±&nbsp;1.00</small><" in html and ">&nbsp;&nbsp;verdict<" in html
 
 
 def test_true_and_false_are_words():
