@@ -43,13 +43,18 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch, and asks for repeatable kernels in full float32."""
+    """Seed Python, numpy and torch, and ask for repeatable kernels."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
+    use_full_float32()
+
+
+def use_full_float32() -> None:
+    """Switch TF32 off, which cuDNN would use for convolutions by default: records say float32, and mean it."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def has_converged(loss: list[float]) -> bool:

@@ -34,6 +34,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     weights that are not there, and where a GPU has not even room for one batch.
     """
     keep_freed_memory()
+    training.use_full_float32()  # before S computes anything
     mains = {run.dataset: run for run in reversed(runs)}  # the first run of each data set
     in_order = [
         (cls, run)

@@ -120,3 +120,16 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(InputError, match="r.json is not a record"):
         results.read(tmp_path / "r.json")
+
+
+def test_a_run_switches_tf32_off_before_the_source_computes(run, monkeypatch):
+    """cuDNN's convolutions would use it by default; a record says float32."""
+    from kdhelpers.data import weights
+    from kdhelpers.experiments import runner
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    seen, load = [], weights.load_source
+    tf32 = lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)  # noqa: E731
+    monkeypatch.setattr(weights, "load_source", lambda *a: seen.append(tf32()) or load(*a))
+    (record,) = runner.run_experiments([run])
+    assert seen == [(False, False)] and record["environment"]["precision"] == "float32"
