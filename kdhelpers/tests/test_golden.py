@@ -19,8 +19,8 @@ from kdhelpers.experiments import runner as experiment
 from kdhelpers.protocols import METHOD_VERSION
 
 GOLDEN = Path(__file__).with_name("golden.json")
-# Between a CPU's widest and its narrowest vector instructions losses differ by up to 1 %, scores by 3 %, percentages (of a dozen
-# images: AUROC moves in steps of three points) by up to three points.
+# Between a CPU's widest and its narrowest vector instructions losses differ by up to 1 %, scores by up to 3 %, and
+# percentages (of a dozen images: AUROC moves in steps of three points) by up to three points.
 RELATIVE, POINTS = 5e-2, 5
 RUNS = {  # notebook, protocol, data set and the variants to run beside the main run
     "official": ("04_mvtec", "official", "mvtec", {}),
