@@ -598,6 +598,7 @@ WHOLE_WAY = {  # from the command line to the record: refused, or what the recor
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WHOLE_WAY)
 def test_bad_input_the_whole_way(kind, begin, sample_data, tmp_path, monkeypatch):
     row, check = ROWS[kind], WHOLE_WAY[kind]
@@ -621,6 +622,7 @@ def test_bad_input_the_whole_way(kind, begin, sample_data, tmp_path, monkeypatch
     assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error, line", [(ZeroDivisionError, "ZeroDivisionError: no"), (InputError, "no")])
 def test_debug_shows_the_traceback(tmp_path, error, line):
     code = f"from builtins import *\nfrom kdhelpers.errors import InputError\n\nraise {error.__name__}('no')"

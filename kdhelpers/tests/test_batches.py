@@ -10,6 +10,8 @@ import pytest
 
 from kdhelpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")
 
 

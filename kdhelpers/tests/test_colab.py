@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from kdhelpers.paths import ROOT
 from kdhelpers.reporting import published
 
+pytestmark = pytest.mark.slow
+
 INSTALL = "%pip install --quiet {wheels[-1]}"  # needs the network for what Colab lacks; here the wheel is installed
 BARE = re.compile(r"pip3? install(?! --no-deps --no-index)[^\n`\"]*(?<![/\w.-])kdhelpers(?![-/\w.]*(\.whl|/|\.git))")
 PRELOADED = ("numpy", "torch", "torchvision")  # Colab's own: another version of one needs a restart, or breaks it

@@ -8,6 +8,8 @@ from kdhelpers import training
 from kdhelpers.experiments import config as parameters
 from kdhelpers.experiments import runner as experiment
 
+pytestmark = pytest.mark.slow
+
 MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")
 
 

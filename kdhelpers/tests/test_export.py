@@ -26,6 +26,8 @@ from kdhelpers.experiments import runner as experiment
 from kdhelpers.inspection import export
 from kdhelpers.protocols import protocol_for
 
+pytestmark = pytest.mark.slow
+
 # What a user does, where importing anything but these would fail.
 ALONE = """
 import sys

@@ -12,6 +12,8 @@ from test_notebooks import ENVIRONMENT, execute
 
 from kdhelpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 DIES_ONCE = """
 import os, pathlib
 if not pathlib.Path({marker!r}).exists():

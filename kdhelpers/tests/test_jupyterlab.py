@@ -25,7 +25,7 @@ pytest.importorskip("jupyterlab", reason="JupyterLab is missing: pip install -e 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is on PATH")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is on PATH")]
 
 SETTINGS = {  # as a person may have them, but for the first: all cells are to be in the page, not only those in view
     "notebook-extension/tracker": {"windowingMode": "none"},

@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from kdhelpers.paths import ROOT
+
+pytestmark = pytest.mark.slow
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -15,6 +15,8 @@ from kdhelpers.errors import InputError
 from kdhelpers.inspection import anomalib_baselines as peers
 from kdhelpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 needs_anomalib = pytest.mark.skipif(not find_spec("anomalib"), reason="anomalib is optional and not installed")
 NOTEBOOK = "30_beside_anomalib"
 

@@ -10,6 +10,8 @@ from kdhelpers.experiments.variants import DATASETS, variants_of
 from kdhelpers.paths import ROOT
 from kdhelpers.protocols import SETTINGS, protocol_for
 
+pytestmark = pytest.mark.slow
+
 COMMON = "SOURCE: untrained\nEPOCHS: 1\nIMAGE_SIZE: 32\n"
 
 

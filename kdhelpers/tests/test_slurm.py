@@ -22,7 +22,7 @@ LACKS = [
 # Options for a cluster without accounts, and for jobs of seconds.
 HERE = ["--slurm-status-command=squeue", "--slurm-no-account", "--slurm-init-seconds-before-status-checks=3"]
 
-pytestmark = pytest.mark.skipif(bool(LACKS), reason=f"there is no {', '.join(LACKS)}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKS), reason=f"there is no {', '.join(LACKS)}")]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from kdhelpers.experiments import verification
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS
 from kdhelpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 GIVEN = {
     "PROFILE": "full",
     "PROTOCOL": "official",
