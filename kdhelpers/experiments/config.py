@@ -98,8 +98,8 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
     hint = ""
     if error["type"] == "literal_error":
         hint = did_you_mean(error["input"], _choices(model.model_fields[name].annotation))
-    reasons = " or ".join(dict.fromkeys(one["msg"] for one in wrong if one["loc"][0] == name))
-    raise InputError(f"{name} is {given[name]!r}: {reasons[0].lower()}{reasons[1:]}{hint}")
+    reasons = dict.fromkeys(one["msg"][0].lower() + one["msg"][1:] for one in wrong if one["loc"][0] == name)
+    raise InputError(f"{name} is {given[name]!r}: {' or '.join(reasons)}{hint}")
 
 
 def _choices(annotation: object) -> list[str]:

@@ -17,7 +17,8 @@ from kdhelpers.experiments import records as kinds
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments import runner as experiment
 from kdhelpers.experiments.runs import Run
-from kdhelpers.experiments.variants import DATASETS
+from kdhelpers.experiments.variants import DATASETS, variants_of
+from kdhelpers.protocols import protocol_for
 
 COUNT = 3  # records that are run again unless told otherwise
 SHOWN = 4  # differences that are named in a line; the others are counted
@@ -131,7 +132,7 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
             "SOURCE": _source(record, source),
             "CLASSES": {dataset: [cls]} if len(DATASETS[notebook]) > 1 else None if dataset == "folder" else [cls],
             "EPOCHS": asked["epochs"],
-            "IMAGE_SIZE": asked["image_size"],
+            "IMAGE_SIZE": _main_size(record),
             "BATCH_SIZE": asked["batch_size"],
             "DEVICE": _device(record) if device == "auto" else device,
             "CACHE": "auto",
@@ -208,6 +209,15 @@ def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "none" if value is None else textwrap.shorten(str(value), 70, placeholder=" …")
+
+
+def _main_size(record: dict) -> int:
+    """The image size of a record's main run: its own, or of a variant that changes it, the other size there is."""
+    size, protocol = record["parameters"]["image_size"], protocol_for(record["protocol"], record["dataset"])
+    if record["variant"] != f"size_{size}":
+        return size
+    variants = variants_of(record["notebook"], record["dataset"], protocol)
+    return next(s for one in variants if (s := one.run.get("image_size", size)) != size)
 
 
 def _source(record: dict, given: str | None) -> str:

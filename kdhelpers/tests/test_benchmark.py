@@ -116,10 +116,10 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("SIZES", [16], "SIZES is 16; it is a whole number of at least 32"),
-        ("SIZES", 128, "SIZES is 128; it is None, or a list of image sizes"),
+        ("SIZES", [16], "SIZES is .16.: input should be greater than or equal to 32"),
+        ("SIZES", 128, "SIZES is 128: input should be a valid list"),
         ("SIZES", [], "SIZES is .."),
-        ("CLASSES", ["3"], "unknown parameter CLASSES; 21_running_time has PROFILE, PROTOCOL, SEED, SOURCE, SIZES"),
+        ("CLASSES", ["3"], "unknown parameter CLASSES; 21_running_time has PROFILE, RESULTS_DIR, PROTOCOL"),
     ],
 )
 def test_a_wrong_value_is_refused(given, name, value, message):
