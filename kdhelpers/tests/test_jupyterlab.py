@@ -262,7 +262,7 @@ def test_a_wrong_value_shows_one_clear_line_and_nothing_else(lab, page, pictures
     given(path, PROFILE="smok")
     open_notebook(page, lab, path.stem)
     run_all(page)
-    assert red_lines(page) == ["InputError: PROFILE is 'smok'; it is one of smoke, full (did you mean smoke?)"]
+    assert red_lines(page) == ["InputError: PROFILE is 'smok': input should be 'smoke' or 'full' (did you mean smoke?)"]
     assert errors(save(page, path)) == ["InputError"]
     assert not figures(page)
     photograph(page, pictures / f"{path.stem}-error.png")
