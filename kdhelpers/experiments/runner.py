@@ -1,20 +1,18 @@
-"""From data to record: one class of a data set, distilled, judged and written down, for each variant that is asked
-for."""
+"""From data to record: train one class of a data set, evaluate it and write the record, for each variant requested."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import nn
 
-from kdhelpers import data, localization, metrics, networks, training
+from kdhelpers import localization, metrics, networks, training
 from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import weights
+from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import artifacts
-from kdhelpers.experiments import records as results
+from kdhelpers.experiments import artifacts, records
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.experiments.runs import Run
 from kdhelpers.files import check_writable
@@ -26,12 +24,12 @@ _INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activ
 
 
 def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
-    """Does what has no record yet, and returns the records of all runs, class by class.
+    """Run every experiment without an up-to-date record; return the records of all runs, class by class.
 
-    runs: the variants of one or several data sets, as `config.from_notebook` gives them. What the variants of a
-    class have in common is computed once: the split, S on it, and the cloner where they differ only in how maps are
-    made. cloners: a record without its trained cloner on this machine is made again. Raises InputError for data or
-    weights that are not there, and where a GPU has not even room for one batch.
+    runs: the variants of one or several data sets, from `config.from_notebook`. The variants of a class share the
+    split, S's activations on it, and the cloner where they differ only in how maps are made. cloners: also retrain
+    where the record exists but its trained cloner does not. Raises InputError for missing data or weights, and when
+    the GPU has no room for a single batch.
     """
     keep_freed_memory()
     training.use_full_float32()  # before S computes anything
@@ -50,7 +48,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     ]
     if todo:
         check_writable(runs[0].results_dir)  # now, and not after hours of training
-    shared = _Shared()
+    shared: dict[str, tuple] = {}
     for number, (cls, run) in enumerate(todo):
         name = " ".join([run.dataset, cls, *([run.variant] if run.variant else [])])
         try:
@@ -58,61 +56,38 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
         except KeyboardInterrupt:
             print(f"stopped at {name}; {number} of {len(todo)} are recorded; run it again to go on from its checkpoint")
             raise
-    return [results.read(run.record_path(cls)) for cls, run in in_order]
+    return [records.read(run.record_path(cls)) for cls, run in in_order]
 
 
-class _Shared:
-    """What the variants of a class have in common, always the last one only: S, the split, S's activations on it.
+def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
+    """`compute()`, or its last result under `name` when that was for the same `key`; one result a name is kept."""
+    if name not in shared or shared[name][0] != key:
+        shared.pop(name, None)  # frees its memory first
+        shared[name] = key, compute()
+    return shared[name][1]
 
-    Those of training and test images are apart: the classes of a data set may have the same test images.
-    """
 
-    def __init__(self):
-        self.source = lru_cache(maxsize=1)(weights.load_source)
-        self.split = lru_cache(maxsize=1)(self._split)
-        self.on_train = lru_cache(maxsize=1)(self._on_train)
-        self.tests: dict[tuple, SourceActivations] = {}
+def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: str) -> None:
+    """Train, evaluate and record one class; `shared` holds what its variants have in common."""
+    seconds: dict[str, float] = {}
 
-    def _split(self, main: Run, cls: str, image_size: int, normal_test: int) -> tuple[data.Split, dict]:
-        split = main.load(cls, image_size, normal_test)
+    def load_split():
+        split = main.load(cls, run.image_size, run.normal_test)
         return split, metrics.baselines(split)
 
-    def _on_train(self, source: str, device: torch.device, cache: str, *which) -> SourceActivations:
-        return SourceActivations(self.source(source, device)[0], self.split(*which)[0].train, cache=cache)
-
-    def on_test(self, source: str, device: torch.device, cache: str, *which) -> SourceActivations:
-        split, _ = self.split(*which)
-        key = source, cache, split.dataset, split.test.pixels.shape, *split.names
-        if key not in self.tests:
-            self.tests.clear()
-            self.tests[key] = SourceActivations(self.source(source, device)[0], split.test, cache=cache)
-        return self.tests[key]
-
-    def free(self) -> None:
-        """Lets go of S's activations."""
-        self.on_train.cache_clear()
-        self.tests.clear()
-        torch.cuda.empty_cache()
-
-
-def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> None:
-    seconds: dict[str, float] = {}
-    which = main, cls, run.image_size, run.normal_test
     with timed(seconds, "data"):
-        split, trivial = shared.split(*which)
-    source, source_id = shared.source(run.source, run.device)
-    checkpoint = Checkpoint(
-        run.checkpoint_path(cls),
-        run.parameters(cls) | {"data": split.sha256, "version": METHOD_VERSION, "device": str(run.device)},
-    )
+        which = run.dataset, cls, run.image_size, run.normal_test
+        split, baselines = _once(shared, "split", which, load_split)
+    source, source_id = _once(shared, "source", (run.source,), lambda: weights.load_source(run.source, run.device))
+    made_of = {"data": split.sha256, "version": METHOD_VERSION, "device": str(run.device)}
+    checkpoint = Checkpoint(run.checkpoint_path(cls), run.parameters(cls) | made_of)
     if run.shares_cloner_with(main):
         cloner, fit = main.fit(cls)
         fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:
         cloner, fit = _distil(run, which, shared, checkpoint, seconds, title)
-    detection = metrics.detection(fit.scores, split.labels, fit.scored)
     with timed(seconds, "localize"):
-        # Without masks there is nothing to measure, and a few maps are made to be looked at.
+        # Without masks there is nothing to measure: only the few maps that are shown are computed.
         judged = split if split.masks is not None else split.subset(split.sample_indices())
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
         pixels = metrics.localization_of(maps, split, fit.protocol) if split.masks is not None else None
@@ -124,25 +99,30 @@ def _record(cls: str, run: Run, main: Run, shared: _Shared, *, title: str) -> No
         split=split,
         fit=fit,
         cloner=cloner,
-        detection=detection,
+        detection=metrics.detection(fit.scores, split.labels, fit.scored),
         localization=pixels and {run.method: pixels},
-        baselines=trivial,
+        baselines=baselines,
         seconds=seconds,
         shown=(judged.subset(shown), maps["gaussian"][shown]),
     )
     checkpoint.remove()
 
 
-def _distil(
-    run: Run, which: tuple, shared: _Shared, checkpoint: Checkpoint, seconds: dict[str, float], title: str
-) -> tuple[nn.Sequential, Fit]:
-    """The cloner, trained, with S's activations where there is room for them."""
+def _distil(run: Run, which: tuple, shared, checkpoint, seconds, title) -> tuple[nn.Sequential, Fit]:
+    """The trained cloner; S's activations are cached where there is room for them."""
+    (split, _), (source, _) = (shared[name][1] for name in ("split", "source"))
+    tested = split.dataset, split.test.pixels.shape, *split.names  # may be the same for all classes of a data set
     cache = run.cache
+
+    def activations(name: str, key: tuple, images: Images, cache: str) -> SourceActivations:
+        key = run.source, cache, *key
+        return _once(shared, name, key, lambda: SourceActivations(source, images, cache=cache))
+
     while True:
         try:
             with timed(seconds, "source"):
-                train = shared.on_train(run.source, run.device, "none" if run.augment else cache, *which)
-                test = shared.on_test(run.source, run.device, cache, *which)
+                train = activations("train", which, split.train, "none" if run.augment else cache)
+                test = activations("test", tested, split.test, cache)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
             fit = training.fit(
                 train,
@@ -167,4 +147,6 @@ def _distil(
             where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"
             warnings.warn(f"out of GPU memory: S's activations are kept {where}", stacklevel=2)
         train = test = cloner = None  # or they would stay on the GPU
-        shared.free()
+        shared.pop("train", None)
+        shared.pop("test", None)
+        torch.cuda.empty_cache()
