@@ -134,52 +134,40 @@ def fit(
     """
     seed_everything(seed)
     optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(seed)
-    curves: list[list[float]] = []  # L_total, L_val and L_dir of each epoch
-    test_scores: dict[int, np.ndarray] = {}  # by epoch
-    seconds: dict[str, float] = {}
-    last, highest = epochs, math.inf
+    generator = torch.Generator().manual_seed(seed)  # of the order
+    # L_total, L_val and L_dir of each epoch; the test scores by epoch; λ; the last epoch; the loss that is too high.
+    course = {"curves": [], "scores": {}, "lam": protocol.lam, "last": epochs, "highest": math.inf, "seconds": {}}
     if saved := checkpoint and checkpoint.restore():
-        _restore(saved["networks"], cloner, optimiser, generator)
-        curves, last, highest, seconds = saved["curves"], saved["last"], saved["highest"], saved["seconds"]
-        test_scores = dict(zip(saved["scored"], saved["scores"].numpy(), strict=True))
-        protocol = replace(protocol, lam=saved["lam"])
-    if protocol.lam is None:
-        protocol = replace(protocol, lam=calibrate(source, cloner, protocol))
+        _restore(saved["state"], cloner, optimiser, generator)
+        course = saved["course"]
+    elif protocol.lam is None:
+        course["lam"] = calibrate(source, cloner, protocol)
+    protocol = replace(protocol, lam=course["lam"])
+    curves, seconds = course["curves"], course["seconds"]
     before, start = sum(seconds.values()), time.perf_counter()
-    with tqdm(total=last, initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
-        while (epoch := len(curves) + 1) <= last:
+    with tqdm(total=course["last"], initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
+        while (epoch := len(curves) + 1) <= course["last"]:
             order = torch.randperm(len(source), generator=generator).to(source.images.pixels.device)
             steps = train_one_epoch(source, cloner, protocol, optimiser, order, batch_size, augment).cpu().numpy()
-            highest = _EXPLODED * float(steps[0, 0]) if highest == math.inf else highest
-            _check_finite(steps[:, 0], highest, f"{title}: epoch {epoch}")
+            if epoch == 1:
+                course["highest"] = _EXPLODED * float(steps[0, 0])
+            _check_finite(steps[:, 0], course["highest"], f"{title}: epoch {epoch}")
             sizes = [len(batch) for batch in order.split(batch_size)]
             curves.append((sum(size * step for size, step in zip(sizes, steps, strict=True)) / len(source)).tolist())
-            if protocol.stop == "converged" and last == epochs and has_converged([loss for loss, _, _ in curves]):
-                last = progress.total = min(epochs, epoch + LAST_EPOCHS)  # ten more epochs, to report on
-            if test is not None and (epoch > last - LAST_EPOCHS or epoch % SCORED_EVERY == 0):
+            if protocol.stop == "converged" and course["last"] == epochs and has_converged([c[0] for c in curves]):
+                course["last"] = progress.total = min(epochs, epoch + LAST_EPOCHS)  # ten more epochs, to report on
+            if test is not None and (epoch > course["last"] - LAST_EPOCHS or epoch % SCORED_EVERY == 0):
                 with timed(seconds, "detect"):
-                    test_scores[epoch] = scores(test, cloner, protocol).cpu().numpy()
+                    course["scores"][epoch] = scores(test, cloner, protocol).cpu()
             progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)
             progress.update()
             seconds["train"] = before + time.perf_counter() - start - seconds.get("detect", 0.0)
             if checkpoint and checkpoint.is_due():
-                checkpoint.save(
-                    {
-                        "networks": _state(cloner, optimiser, generator),
-                        "scored": list(test_scores),
-                        "scores": torch.tensor(np.array(list(test_scores.values()))),
-                        "curves": curves,
-                        "last": last,
-                        "highest": highest,
-                        "seconds": seconds,
-                        "lam": protocol.lam,
-                    }
-                )
+                checkpoint.save({"state": _state(cloner, optimiser, generator), "course": course})
     cloner.eval()
     loss, loss_val, loss_dir = (list(curve) for curve in zip(*curves, strict=True))
-    scored = np.array(list(test_scores.values()), dtype=np.float32)
-    return Fit(protocol, loss, loss_val, loss_dir, seconds, list(test_scores), scored)
+    scored = np.array([each.numpy() for each in course["scores"].values()], dtype=np.float32)
+    return Fit(protocol, loss, loss_val, loss_dir, seconds, list(course["scores"]), scored)
 
 
 def _check_finite(losses: np.ndarray, highest: float, where: str) -> None:

@@ -23,7 +23,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, made_of: dict, every: float = EVERY):
-        decisive = [made_of, torch.__version__, torch.get_num_threads()]
+        decisive = ["format 2", made_of, torch.__version__, torch.get_num_threads()]  # format: of `fit`'s state
         self.key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.path, self.every, self.last = path, every, time.monotonic()
 

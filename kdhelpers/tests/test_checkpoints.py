@@ -58,7 +58,7 @@ def test_stopped_twice_it_ends_the_same(source, images, protocol, tmp_path, augm
             train(source, images, protocol, stop_after(path, writes), change)
     torch.manual_seed(99)  # another process has other random numbers
     taken_up = train(source, images, protocol, Checkpoint(path, MADE_OF), change)
-    assert len(torch.load(path, weights_only=True)["state"]["curves"]) == 5
+    assert len(torch.load(path, weights_only=True)["state"]["course"]["curves"]) == 5
     assert_the_same(taken_up, train(source, images, protocol, None, change))
 
 
