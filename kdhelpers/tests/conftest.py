@@ -1,6 +1,10 @@
 """Small networks, images, records and runs that the tests share."""
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -132,3 +136,19 @@ def refused(*words: str):
         yield
     message = str(error.value)
     assert "\n" not in message and not [word for word in words if word not in message], message
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+OWN = {"PROFILE": "smoke", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32}
+OWN |= {"BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto", "DATA_DIR": None, "RESULTS_DIR": None}
+
+
+def execute(notebook, out, **parameters):
+    """Run a notebook as ./run_all.sh does."""
+    values = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
+    command = [sys.executable, "notebooks/execute.py", f"notebooks/{notebook}.ipynb", str(out), *values]
+    return subprocess.run(command, cwd=paths.ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def one_line(message: str, words: tuple[str, ...]) -> None:
+    assert message.isprintable() and not [word for word in words if word not in message], message

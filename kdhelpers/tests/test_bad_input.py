@@ -25,13 +25,13 @@ import pytest
 import torch
 import torchvision
 from PIL import Image, ImageFile
-from test_notebooks import ENVIRONMENT, execute
 
 from kdhelpers import data, metrics
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,6 @@ class Row:
 
 # --- sound things, and what loads them ----------------------------------------------------------------------------
 
-OWN = {"PROFILE": "smoke", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32}
-OWN |= {"BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto", "DATA_DIR": None, "RESULTS_DIR": None}
 SIZE = 32
 
 
@@ -541,10 +539,6 @@ TABLE = {  # by what is spoilt: the kind, how it is spoilt, and the outcome
 }
 ROWS = {row[0]: Row(start, *row) for start, rows in TABLE.items() for row in rows}
 assert len(ROWS) == sum(map(len, TABLE.values())), "two kinds of one name"
-
-
-def one_line(message: str, words: tuple[str, ...]) -> None:
-    assert message.isprintable() and not [word for word in words if word not in message], message
 
 
 def everything(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from test_batches import call, records, run_all, tables
 
 from kdhelpers.paths import ROOT
 
-CLUSTER = str(ROOT / "kdhelpers" / "tests" / "slurm_cluster.sh")
+CLUSTER = str(ROOT / "kdhelpers" / "tests" / "workflow" / "slurm_cluster.sh")
 LACKS = [
     *(
         name

@@ -1,7 +1,7 @@
 """The golden numbers: short trainings on generated samples, written down to the digits that survive another CPU.
 
 When a number here moves on purpose, raise `protocols.METHOD_VERSION` in the same commit, with a line of history, and
-write the new numbers with `python -m kdhelpers.tests.test_golden`.
+write the new numbers with `python -m kdhelpers.tests.method.test_golden`.
 """
 
 import json

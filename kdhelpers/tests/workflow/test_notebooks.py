@@ -1,23 +1,15 @@
 """The notebooks as a user runs them: the same record twice; wrong input is in test_bad_input."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT, execute
 
 pytestmark = pytest.mark.slow
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def execute(notebook, out, **parameters):
-    values = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
-    command = [sys.executable, "notebooks/execute.py", f"notebooks/{notebook}.ipynb", str(out), *values]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def records(folder):

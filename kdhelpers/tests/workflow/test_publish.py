@@ -61,6 +61,7 @@ def test_no_notebook_holds_anything_of_one_machine(notebook):
     assert notebook.stat().st_size < 1_000_000  # what GitHub still shows
 
 
+@pytest.mark.slow
 def test_notebooks_become_pages_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "nbconvert", "--config", "jupyter_nbconvert_config.py", "--to", "html"]
     done = subprocess.run(

@@ -14,8 +14,6 @@ import torch
 from conftest import make_record
 from PIL import Image
 from safetensors.numpy import save_file
-from test_bad_input import OWN, one_line
-from test_notebooks import ENVIRONMENT, execute
 
 from kdhelpers import data, metrics
 from kdhelpers.data import weights
@@ -23,6 +21,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import config as parameters
 from kdhelpers.inspection import detector, own_images
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
 
 
 @pytest.fixture
@@ -210,6 +209,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_whole_way_and_again(folders, tmp_path):
     results = tmp_path / "results"
 
@@ -305,6 +305,7 @@ def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
     assert "the 3 worst of the 7 above the threshold, no more are drawn" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
     wrong = given(folders, RESULTS_DIR=str(tmp_path / "results"), FALSE_ALARMS=5)
     done = execute("00_quickstart", tmp_path / "out.ipynb", **wrong)
@@ -348,6 +349,7 @@ def spoilt_metadata(path, change):
     save_file(tensors, path, {"detector": json.dumps(change(settings))})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil, source, words",
     [
@@ -411,6 +413,7 @@ def test_what_cannot_be_scored(made, tmp_path, images, words):
     one_line(str(error.value), words)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text(made, tmp_path):
     _, path = made
     os.mkdir(tmp_path / "new")

@@ -267,6 +267,7 @@ def test_samples_are_the_same_bytes_small_and_made_once(sample_data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_samples_at_once(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(samples.make, [tmp_path / "samples"] * 2, chunksize=1) == [tmp_path / "samples"] * 2

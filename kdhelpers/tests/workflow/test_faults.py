@@ -8,9 +8,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_notebooks import ENVIRONMENT, execute
 
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT, execute
 
 pytestmark = pytest.mark.slow
 

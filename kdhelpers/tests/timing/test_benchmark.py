@@ -45,6 +45,7 @@ def test_operations_by_hand(case):
     assert found["map"] == 2 * found["detection"]  # and back to the image, through S and C
 
 
+@pytest.mark.slow
 # In float32 the released code's own loss moves by up to 0.006 when only its memory format changes: Adam's division by
 # the size of a gradient amplifies rounding. In float64 nothing but the arithmetic is compared.
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 0.02)])
@@ -87,6 +88,7 @@ def test_the_released_code_s_maps_and_their_auroc_are_ours(source, images, train
     assert 0.3 < expected < 0.99
 
 
+@pytest.mark.slow
 def test_the_record_is_written_whole_and_found_again(given, tmp_path):
     cases, path = running_time.resolve(**given)
     measured = {case.image_size: benchmark.measure(case, rounds=1) for case in cases}

@@ -77,6 +77,7 @@ def test_the_picture_is_kept_with_its_words(kernel):
     assert message["content"]["metadata"]["image/png"] == {"alt": words}
 
 
+@pytest.mark.slow
 def test_sliders_where_somebody_is_and_they_change_the_picture(kernel):
     pytest.importorskip("ipywidgets")
     messages = run(kernel, CODE, attended=True)
@@ -103,6 +104,7 @@ def test_sliders_where_somebody_is_and_they_change_the_picture(kernel):
     assert last[:4] == lower[:4] == b"\x89PNG" and last != lower
 
 
+@pytest.mark.slow
 def test_without_ipywidgets_it_says_how_to_get_them(kernel):
     messages = run(kernel, "import sys\nsys.modules['ipywidgets'] = None\n" + CODE, attended=True)
     (picture,) = shown(messages)
