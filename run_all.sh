@@ -200,7 +200,7 @@ for notebook in sorted(Path("notebooks").glob("*.ipynb")):
     parameters = {"PROFILE": "smoke", "RESULTS_DIR": str(folder / "results")}
     execute.prepare(notebook, folder / notebook.name, parameters)
 END
-    "$python" -m pytest -c pyproject.toml --rootdir . -m "" --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
+    "$python" -m pytest -c pyproject.toml --rootdir . -m "" -n 2 --dist loadfile --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
 }
 
 # publish: the outputs of executed full runs, into notebooks/.
