@@ -285,9 +285,13 @@ def titled(figure: Figure, title: str, remark: str) -> Figure:
     figure.suptitle(title + (f" — {remark}" if remark else ""), fontsize=10)
     if figure.get_layout_engine() is None:
         figure.tight_layout()
-    else:
-        for _ in range(2):  # the first time sizes are guessed
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # it would be laid out a little differently each time it is drawn
-    plt.close(figure)  # a notebook shows the figure that the cell returns, once
+    return laid_out(figure)
+
+
+def laid_out(figure: Figure) -> Figure:
+    """The figure, laid out once and for all and closed: a notebook shows the figure that its cell returns."""
+    for _ in range(2):  # the first time sizes are guessed
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it would be laid out a little differently each time it is drawn
+    plt.close(figure)
     return figure

@@ -5,9 +5,7 @@ from io import BytesIO
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 from safetensors.numpy import save_file
 
@@ -25,6 +23,18 @@ def texts_of(figure):
 
 def heading_of(figure):
     return next(text for text in texts_of(figure) if text.startswith("Figure "))
+
+
+def bars_of(axes):
+    """From left to right; seaborn adds empty ones for the legend."""
+    return sorted((bar for bar in axes.patches if bar.get_height() > 0), key=lambda bar: bar.get_x())
+
+
+def errors_of(axes):
+    """Half the length of each error bar, from left to right."""
+    lines = [xy[~np.isnan(xy).any(1)] for xy in (line.get_xydata() for line in axes.lines)]
+    lines = sorted((xy for xy in lines if len(xy) > 2), key=lambda xy: xy[:, 0].min())
+    return [np.ptp(xy[:, 1]) / 2 for xy in lines]
 
 
 def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind")):
@@ -62,14 +72,10 @@ def test_bars_are_means_over_seeds_of_means_over_classes(three_seeds):
     records, values = three_seeds
     axes = article_figures.figure_3(records).axes[0]
     by_hand = [[np.mean([values[variant, cls, seed] for cls in "03"]) for seed in range(3)] for variant in LAYERS]
-    bars = axes.patches
-    assert [bar.get_height() for bar in bars] == pytest.approx([np.mean(seeds) for seeds in by_hand])
-    assert [bar.get_x() for bar in bars] == sorted(bar.get_x() for bar in bars)
-    errors = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    segments = [container.lines[2][0].get_segments()[0] for container in errors]
-    assert [(high[1] - low[1]) / 2 for low, high in segments] == pytest.approx([np.std(s, ddof=1) for s in by_hand])
-    for dots, seeds in zip(axes.collections[-1::-2], by_hand[::-1], strict=True):
-        assert dots.get_offsets()[:, 1].tolist() == pytest.approx(seeds)
+    assert [bar.get_height() for bar in bars_of(axes)] == pytest.approx([np.mean(seeds) for seeds in by_hand])
+    assert errors_of(axes) == pytest.approx([np.std(seeds, ddof=1) for seeds in by_hand])
+    dots = np.concatenate([dots.get_offsets() for dots in axes.collections])
+    assert sorted(dots[:, 1]) == pytest.approx(sorted(np.ravel(by_hand)))
 
 
 def test_variants_stand_in_the_article_s_order(three_seeds, record):
@@ -78,7 +84,7 @@ def test_variants_stand_in_the_article_s_order(three_seeds, record):
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(LAYERS.values())
     colours = [handle.get_facecolor() for handle in axes.get_legend().legend_handles]
-    assert [bar.get_facecolor() for bar in axes.patches] == colours
+    assert [bar.get_facecolor() for bar in bars_of(axes)] == colours
     assert [label.get_text() for label in axes.get_xticklabels()] == ["MNIST\nmean of 2 of 10 classes", "MVTecAD"]
     assert "over 3 seeds" in heading_of(figure) and texts_of(figure).count("no record") == 1
     legend = article_figures.figure_5([record()]).axes[0].get_legend()
@@ -90,8 +96,8 @@ def test_one_seed_has_no_error_bar_and_an_variant_without_record_says_so(record)
     values = {(None, "3", 0): 99.0, ("last", "3", 0): 90.0}
     figure = article_figures.figure_3(digits(record, values))
     axes = figure.axes[0]
-    assert not any(isinstance(container, ErrorbarContainer) for container in axes.containers)
-    assert [bar.get_height() for bar in axes.patches] == [90, 99]
+    assert errors_of(axes) == []
+    assert [bar.get_height() for bar in bars_of(axes)] == [90, 99]
     assert "one seed" in heading_of(figure) and texts_of(figure).count("no record") == 2  # last two; MVTecAD
 
 
@@ -106,7 +112,7 @@ def test_figure_4_has_the_categories_in_order_and_their_mean(record):
     axes = article_figures.figure_4(records).axes[0]
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == [cls.replace("_", " ") for cls in MVTEC] + ["mean of 15"]
-    heights = [bar.get_height() for bar in axes.patches]
+    heights = [bar.get_height() for bar in bars_of(axes)]
     by_hand = [np.mean([values[variant, cls, seed] for seed in (0, 1)]) for cls in MVTEC for variant in (None, "equal")]
     assert heights[:-2] == pytest.approx(by_hand)
     assert heights[-2:] == pytest.approx([np.mean(by_hand[::2]), np.mean(by_hand[1::2])])
@@ -127,13 +133,6 @@ def test_variants_made_otherwise_are_said_to_be_left_out(three_seeds, record):
     odd = record("11_critical_layers", cls="0", variant="last", seed=0, auroc=1.0, parameters={"epochs": 5})
     figure = article_figures.figure_3([*(r for r in records if (r["class"], r["variant"]) != ("0", "last")), odd])
     assert "left out, made otherwise than the main run: 1" in heading_of(figure)
-
-
-def test_any_groups_and_variants_can_be_shown():
-    frame = pd.DataFrame({"group": ["a", "b"], "variant": ["x", "y"], "seed": 0, "value": [70.0, 80.0]})
-    figure = article_figures.show_variants(frame, "Figure of two")
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b"]
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [70, 80]
 
 
 def test_without_records_every_figure_says_so_and_what_it_is(tmp_path):
@@ -157,7 +156,7 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     assert "lowest recorded seed: 2" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
     path = results.path_of(tmp_path, "cloners", lowest | {"source_name": "imagenet"}, ".safetensors")
     pictures = results.load_pictures(path)
-    image, heat = figure.axes[0].child_axes[1:3]  # after MVTecAD's empty frame
+    image, heat = figure.axes[1:3]  # after MVTecAD's empty frame
     assert np.array_equal(image.images[0].get_array(), pictures.pixels[0])
     hidden = heat.images[1].get_array().mask
     assert np.array_equal(hidden, pictures.maps[0] < figures.LOW * pictures.maps.max())
@@ -169,7 +168,7 @@ def test_figure_6_has_image_mask_and_map_by_category(record, tmp_path):
     captions = [text for text in texts_of(figure) if text.split("\n")[0] in ("zipper", "metal nut")]
     kinds = ["one kind", "another kind", "one kind"]
     assert captions == [f"{cls}\n{kind}" for cls in ("metal nut", "zipper") for kind in kinds]
-    assert len(figure.axes[0].child_axes) == 3 * len(captions) and SMOKE in heading_of(figure)
+    assert sum(bool(axes.images) for axes in figure.axes) == 3 * len(captions) and SMOKE in heading_of(figure)
 
 
 def test_fifteen_categories_and_all_digits_fit_and_no_text_is_small(record, tmp_path):
