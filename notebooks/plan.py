@@ -17,7 +17,7 @@ import yaml
 from kdhelpers import data, paths
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments.config import resolve
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
 from kdhelpers.files import refusal
 from kdhelpers.inspection import own_images
@@ -180,7 +180,7 @@ def _listed(path: Path, config: dict) -> tuple[list[Job], str]:
             defaults = execute.parameters_of(file)
             *_, downloads = _data(notebook, defaults | given)
             mine = _jobs(notebook, defaults, given, _seeds(notebook, {"seeds": seeds}), downloads)
-            for run in parameters.resolve(notebook, **(defaults | {"SEED": 0} | given)):
+            for run in resolve(notebook, **(defaults | {"SEED": 0} | given)):
                 for cls in run.classes:
                     first, values = written.setdefault(run.record_path(cls), (number, run.parameters(cls)))
                     if values != run.parameters(cls):
@@ -319,7 +319,7 @@ def _help(lines: Iterable[str]) -> str:
 
 
 def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], downloads: tuple[str, ...]) -> list[Job]:
-    runs = parameters.resolve(notebook, **(defaults | {"SEED": 0} | changed))
+    runs = resolve(notebook, **(defaults | {"SEED": 0} | changed))
     jobs = []
     for seed in seeds:
         runs = [replace(run, seed=seed) for run in runs]  # resolving lists the images, which takes seconds

@@ -19,7 +19,7 @@ from kdhelpers import cache, paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments import verification
-from kdhelpers.experiments.config import PROFILES
+from kdhelpers.experiments.parameters import PROFILES
 
 NAMES = ("seed", "PROFILE", "RESULTS_DIR", "DATA_DIR", "SOURCE", "DEVICE")
 SUMMARY = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}

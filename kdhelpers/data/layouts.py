@@ -2,11 +2,12 @@
 
 import csv
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from kdhelpers.data.listing import SUFFIXES, Files, by_kind, find, folder, pictures, subfolders, test_of
 from kdhelpers.errors import InputError
 from kdhelpers.files import reading
 from kdhelpers.protocols import GOOD, NORMAL_TEST
@@ -15,8 +16,7 @@ UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
 """What a test image is known to be, and how `Files.labels` says it."""
 HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of one's own good images, for the threshold; but never more than half
-SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm".split())
-_LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave behind; hidden files aside
+
 
 _ADVICE = {
     "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>, "
@@ -32,21 +32,6 @@ _ADVICE = {
     "brain_mri": "download www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection and put it as "
     "brain_mri/no and brain_mri/yes",
 }
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one split. kinds: of each test image, `GOOD` for a normal one. masks: of each test image, None for
-    a normal one or one of TEST_DIR; None altogether without ground truth. others: files read beside the images. labels:
-    of each test image, as in `LABELS`; None where the kinds say it, bad being every one but `GOOD`.
-    """
-
-    train: list[Path]
-    test: list[Path]
-    kinds: list[str]
-    masks: list[Path | None] | None = None
-    others: list[Path] = field(default_factory=list)
-    labels: list[int] | None = None
 
 
 @reading()
@@ -69,11 +54,11 @@ def list_files(
     if dataset == "folder":
         return _own(data_dir, seed, test_dir, test_label)
     if dataset == "mvtec":
-        return _inspection(_folder(data_dir, "mvtec", cls, advice=_ADVICE["mvtec"]), _ADVICE["mvtec"], True)
+        return _inspection(folder(data_dir, "mvtec", cls, advice=_ADVICE["mvtec"]), _ADVICE["mvtec"], True)
     if dataset == "cifar10":
         root, advice = data_dir / "cifar10", _ADVICE["cifar10"]
-        train, _ = (pictures(_folder(root, part, cls, advice=advice)) for part in ("train", "test"))
-        return Files(train, *_by_kind(_folder(root, "test", advice=advice), cls))
+        train, _ = (pictures(folder(root, part, cls, advice=advice)) for part in ("train", "test"))
+        return Files(train, *by_kind(folder(root, "test", advice=advice), cls))
     if dataset == "retinal_oct":
         return _oct2017(data_dir) if cls == "oct2017" else _resc(data_dir)
     return (_head_ct if dataset == "head_ct" else _brain_mri)(data_dir, seed, normal_test)
@@ -85,10 +70,10 @@ def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
     Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at. One's own
     images, whose masks are not required, need no test folder either.
     """
-    train = pictures(_folder(root, "train", GOOD, advice=advice))
-    tested = masks_required or _find(root, "test")
-    test, kinds = _by_kind(_folder(root, "test", advice=advice), GOOD) if tested else ([], [])
-    truth = _find(root, "ground_truth")
+    train = pictures(folder(root, "train", GOOD, advice=advice))
+    tested = masks_required or find(root, "test")
+    test, kinds = by_kind(folder(root, "test", advice=advice), GOOD) if tested else ([], [])
+    truth = find(root, "ground_truth")
     folders = [f for f in subfolders(truth) if f.name.lower() != GOOD] if truth else []
     found = {(f.name.lower(), path.name): path for f in folders for path in pictures(f, empty=True)}
     if not found and not masks_required:
@@ -115,7 +100,7 @@ def _own(root: Path, seed: int, test_dir: Path | None, test_label: str | None) -
     """
     if test_dir is not None and test_dir.resolve() == root.resolve():
         raise InputError(f"TEST_DIR {test_dir} is DATA_DIR too: name a folder of other pictures, or leave it out")
-    if _find(root, "train") or _find(root, "test"):
+    if find(root, "train") or find(root, "test"):
         files = _inspection(root, _ADVICE["folder"], masks_required=False)
     elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not subfolders(root):
         files = Files(pictures(root), [], [])
@@ -159,30 +144,30 @@ def to_score(root: Path, label: str | None) -> tuple[list[Path], list[str], list
             f"TEST_LABEL is {label!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or name "
             "one of the folders as TEST_DIR"
         )
-    test, kinds = _by_kind(root, GOOD)
+    test, kinds = by_kind(root, GOOD)
     return test, kinds, [LABELS.get(kind, LABELS["bad"]) for kind in kinds]
 
 
 def _oct2017(data_dir: Path) -> Files:
     advice = _ADVICE["oct2017"]
-    root = _folder(data_dir, "oct2017", advice=advice)
-    train = pictures(_folder(root, "train", "NORMAL", advice=advice))
+    root = folder(data_dir, "oct2017", advice=advice)
+    train = pictures(folder(root, "train", "NORMAL", advice=advice))
     kinds = {"NORMAL": GOOD, "CNV": "CNV", "DME": "DME", "DRUSEN": "DRUSEN"}
-    return _test_of(train, {kind: _folder(root, "test", name, advice=advice) for name, kind in kinds.items()})
+    return test_of(train, {kind: folder(root, "test", name, advice=advice) for name, kind in kinds.items()})
 
 
 def _resc(data_dir: Path) -> Files:
     advice = _ADVICE["resc"]
-    root = _folder(data_dir, "resc", advice=advice)
-    train = pictures(_folder(root, "train", GOOD, advice=advice))
-    return _test_of(train, {kind: _folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
+    root = folder(data_dir, "resc", advice=advice)
+    train = pictures(folder(root, "train", GOOD, advice=advice))
+    return test_of(train, {kind: folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
 
 
 def _head_ct(data_dir: Path, seed: int, normal_test: int) -> Files:
     advice = _ADVICE["head_ct"]
-    root = _folder(data_dir, "head_ct", advice=advice)
+    root = folder(data_dir, "head_ct", advice=advice)
     images: dict[int, Path] = {}
-    for path in pictures(_folder(root, "head_ct", advice=advice)):
+    for path in pictures(folder(root, "head_ct", advice=advice)):
         if not path.stem.isdecimal() or int(path.stem) in images:
             raise InputError(f"{path}: its name is not an id of its own as in 000.png; remove it")
         images[int(path.stem)] = path
@@ -217,8 +202,8 @@ def _read_labels(table: Path, advice: str) -> dict[int, int]:
 
 
 def _brain_mri(data_dir: Path, seed: int, normal_test: int) -> Files:
-    root = _folder(data_dir, "brain_mri", advice=_ADVICE["brain_mri"])
-    normal, anomalous = (pictures(_folder(root, name, advice=_ADVICE["brain_mri"])) for name in ("no", "yes"))
+    root = folder(data_dir, "brain_mri", advice=_ADVICE["brain_mri"])
+    normal, anomalous = (pictures(folder(root, name, advice=_ADVICE["brain_mri"])) for name in ("no", "yes"))
     return _draw(root, normal, anomalous, "tumour", seed, normal_test, [])
 
 
@@ -238,77 +223,3 @@ def _draw(
     test, train = ([normal[i] for i in sorted(part)] for part in np.split(order, [normal_test]))
     kinds = [GOOD] * len(test) + [kind] * len(anomalous)
     return Files(train, test + anomalous, kinds, others=others)
-
-
-def _by_kind(root: Path, normal: str) -> tuple[list[Path], list[str]]:
-    there = [path for path in root.iterdir() if not _is_litter(path)]
-    for path in sorted(there):
-        _refuse_dead_link(path)
-    loose = [path for path in there if path.suffix.lower() in SUFFIXES]
-    if loose:
-        raise InputError(
-            f"{min(loose)}: lies beside the folders of {root.name}; move it to {root / GOOD} or another one"
-        )
-    folders = subfolders(root)
-    if not folders:
-        raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
-    files = _test_of([], {GOOD if f.name.lower() == normal.lower() else f.name: f for f in folders})
-    return files.test, files.kinds
-
-
-def _test_of(train: list[Path], folders: dict[str, Path]) -> Files:
-    test = [(path, kind) for kind, folder in folders.items() for path in pictures(folder)]
-    return Files(train, [path for path, _ in test], [kind for _, kind in test])
-
-
-def subfolders(root: Path) -> list[Path]:
-    """The folders in `root`, hidden ones and __MACOSX aside, sorted by name; none when there is no `root`."""
-    if not root.is_dir():
-        return []
-    found = (path for path in root.iterdir() if path.is_dir() and not _is_litter(path))
-    return sorted(found, key=lambda path: path.name)
-
-
-def pictures(root: Path, *, empty: bool = False) -> list[Path]:
-    """The image files in `root`, sorted by name; of a folder that holds but `img`, those in there.
-
-    Hidden files, Thumbs.db and desktop.ini are passed over. Anything else that is not an image, a folder or an unknown
-    suffix, raises InputError: to leave it out silently might leave out images. So does an empty folder, unless `empty`.
-    """
-    entries = sorted((path for path in root.iterdir() if not _is_litter(path)), key=lambda path: path.name)
-    for path in entries:
-        _refuse_dead_link(path)
-        if path.is_dir():
-            if path.name == "img" and root.name != "img":  # BMAD's layout: img and, beside it, label
-                return pictures(path)
-            raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            raise InputError(f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}); convert it or move it away")
-    if not entries and not empty:
-        raise InputError(f"{root}: there are no image files in it; put some there, remove the folder, or leave it out")
-    return entries
-
-
-def _refuse_dead_link(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: a link that leads nowhere, or to itself; mend it or remove it")
-
-
-def _is_litter(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _LITTER
-
-
-def _find(root: Path, name: str) -> Path | None:
-    """The folder `name` in `root`, in capital or small letters."""
-    if (root / name).is_dir():
-        return root / name
-    return next((path for path in subfolders(root) if path.name.lower() == name.lower()), None)
-
-
-def _folder(root: Path, *names: str, advice: str) -> Path:
-    for name in names:
-        found = _find(root, name)
-        if found is None:
-            raise InputError(f"{root / name} is missing; {advice}")
-        root = found
-    return root

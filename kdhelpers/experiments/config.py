@@ -1,129 +1,19 @@
-"""What a notebook asks for: its parameters checked once, in one place, and the runs that they stand for."""
+"""From what a notebook asks for to the runs that it stands for, with the data, folders and device checked once."""
 
-import ast
-import difflib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import records as results
+from kdhelpers.experiments import records
+from kdhelpers.experiments.parameters import OwnImages, Training, WithSource, did_you_mean, from_cell, parse
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, protocol_for
-
-Profile = Literal["smoke", "full"]
-PROFILES = get_args(Profile)
-Seed = Annotated[int, Field(ge=0)]
-Epochs = Annotated[int, Field(ge=1)]
-ImageSize = Annotated[int, Field(ge=32)]  # VGG-16 halves an image five times
-Classes = Annotated[list[str | int], Field(min_length=1)]
-ByDataset = Annotated[dict[str, Classes], Field(min_length=1)]
-
-
-class Asked(BaseModel):
-    """Parameters that every notebook has."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    PROFILE: Profile
-    RESULTS_DIR: str | Path | None = None
-
-    @property
-    def is_smoke(self) -> bool:
-        return self.PROFILE == "smoke"
-
-    @property
-    def results_dir(self) -> Path:
-        return Path(self.RESULTS_DIR or paths.RESULTS_DIR).expanduser().absolute()
-
-
-class WithSource(Asked):
-    """Parameters of a notebook that is about one source and protocol."""
-
-    PROTOCOL: Literal["official", "text"]
-    SOURCE: Annotated[str, Field(min_length=1)]
-
-    @property
-    def source(self) -> str:
-        """The source in force: smoke, which needs no download, takes an untrained one for ImageNet's."""
-        return "untrained" if self.is_smoke and self.SOURCE == "imagenet" else self.SOURCE
-
-
-class Training(WithSource):
-    """Parameters of a notebook that trains; what they mean stands beside them in the notebooks."""
-
-    SEED: Seed
-    CLASSES: Classes | ByDataset | None = None
-    EPOCHS: Epochs | dict[str, Epochs] | None
-    IMAGE_SIZE: ImageSize | dict[str, ImageSize] | None
-    BATCH_SIZE: Annotated[int, Field(ge=1)] | None
-    DEVICE: str
-    CACHE: Literal["auto", "device", "host", "none"]
-    DATA_DIR: str | Path | None
-    VARIANTS: list[str] | None = None
-
-
-class OwnImages(Training):
-    """Parameters of the notebook of your own images."""
-
-    TEST_DIR: str | Path | None = None
-    TEST_LABEL: Literal["good", "bad", "unknown"] | None = None
-    FALSE_ALARMS: Annotated[float, Field(gt=0, le=0.5)] = FALSE_ALARMS
-
-
-Model = TypeVar("Model", bound=Asked)
-
-
-def parse(model: type[Model], notebook: str, given: dict) -> Model:
-    """The parameters as a `model`; InputError in one line that names the first that is wrong, and what is allowed."""
-    try:
-        return model(**given)
-    except ValidationError as invalid:
-        wrong = invalid.errors()
-    names = list(model.model_fields)
-    error = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])
-    name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        raise InputError(f"unknown parameter {name}{did_you_mean(name, names)}; {notebook} has {', '.join(names)}")
-    if error["type"] == "missing":
-        raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(names)}")
-    hint = ""
-    if error["type"] == "literal_error":
-        hint = did_you_mean(error["input"], _choices(model.model_fields[name].annotation))
-    reasons = dict.fromkeys(one["msg"][0].lower() + one["msg"][1:] for one in wrong if one["loc"][0] == name)
-    raise InputError(f"{name} is {given[name]!r}: {' or '.join(reasons)}{hint}")
-
-
-def _choices(annotation: object) -> list[str]:
-    """The words that a type with a Literal in it allows."""
-    return [one for part in get_args(annotation) for one in ([part] if isinstance(part, str) else _choices(part))]
-
-
-def did_you_mean(word: object, known: Sequence[str]) -> str:
-    """ " (did you mean X?)" with the one of `known` that is most like `word`; "" when none is."""
-    close = difflib.get_close_matches(str(word).upper(), [one.upper() for one in known], n=1)
-    return f" (did you mean {next(one for one in known if one.upper() == close[0])}?)" if close else ""
-
-
-def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
-    """The parameters from a notebook's globals, right after its parameters cell; what papermill injected included."""
-    names = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
-    return parse(model, notebook, {name: namespace[name] for name in sorted(names)})
-
-
-def _injected(namespace: dict) -> set[str]:
-    """The names that papermill's own cell assigned, whatever their case."""
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    statements = [s for cell in cells for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
-    return {target.id for s in statements for target in s.targets if isinstance(target, ast.Name)}
+from kdhelpers.protocols import BATCH_SIZE, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, protocol_for
 
 
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
@@ -291,7 +181,7 @@ def _refuse_namesake(run: Run) -> None:
     (cls,) = run.classes
     pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.record_path(cls).name.rpartition('-seed')[0]}-seed*.json"
     for path in sorted(run.results_dir.glob(pattern)):
-        other = results.read(path)["environment"]["data_dir"]
+        other = records.read(path)["environment"]["data_dir"]
         if Path(other) != run.data_dir:
             raise InputError(
                 f"{run.results_dir} has the results of {other}, another folder called {cls}: rename one of the "
@@ -304,7 +194,7 @@ def refuse_to_replace(runs: list[Run]) -> None:
     for run in runs:
         for cls in run.classes if run.variant is None else ():
             path = run.record_path(cls)
-            recorded = results.read(path)["parameters"] if path.is_file() else run.parameters(cls)
+            recorded = records.read(path)["parameters"] if path.is_file() else run.parameters(cls)
             for name, value in run.parameters(cls).items():
                 if recorded.get(name) != value:
                     raise InputError(

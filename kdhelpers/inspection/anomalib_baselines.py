@@ -18,7 +18,7 @@ from kdhelpers import localization, losses, metrics
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import artifacts, config, records, runs
+from kdhelpers.experiments import artifacts, config, parameters, records, runs
 from kdhelpers.files import atomic_write
 from kdhelpers.reporting import figures
 from kdhelpers.training import timed
@@ -28,21 +28,21 @@ NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
 UNTRAINED = "untrained backbones: no number of anomalib's means anything"
 
 
-class Asked(config.Training):
+class Asked(parameters.Training):
     """Parameters of the notebook that sets anomalib's methods beside ours."""
 
     METHODS: list[Literal["stfpm", "patchcore"]] | None
-    STFPM_EPOCHS: config.Epochs
+    STFPM_EPOCHS: parameters.Epochs
     CORESET: Annotated[float, Field(gt=0, le=1)]  # the share of patches that PatchCore keeps
     BACKBONES: Literal["imagenet", "untrained"]
 
 
 def from_notebook(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
     """The `Run` of 04_mvtec of the one category to compare on, and the keywords of `run_methods`."""
-    asked = config.from_cell(Asked, notebook, namespace)
+    asked = parameters.from_cell(Asked, notebook, namespace)
     if not (asked.is_smoke and asked.CLASSES is None or isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1):
         raise InputError(f"CLASSES is {asked.CLASSES!r}; it is a list of the one category, such as ['screw']")
-    (run,) = config.resolve("04_mvtec", **{name: getattr(asked, name) for name in config.Training.model_fields})
+    (run,) = config.resolve("04_mvtec", **{name: getattr(asked, name) for name in parameters.Training.model_fields})
     config.refuse_to_replace([run])
     backbones = "untrained" if asked.is_smoke else asked.BACKBONES
     methods = asked.METHODS or (["patchcore"] if backbones == "untrained" else ["stfpm", "patchcore"])

@@ -22,7 +22,7 @@ from kdhelpers.protocols import CLASS_NAMES, GOOD, MVTEC, NUMBERS, PROTOCOLS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.ablations import by_seed, variants_frame
 from kdhelpers.reporting.framework import show_framework
-from kdhelpers.reporting.tables import NAMES
+from kdhelpers.reporting.published import NAMES
 
 NO_RECORD = "no record"
 _WIDTH, _DPI = 7.0, 200  # inches on paper; dots an inch

@@ -19,9 +19,10 @@ from kdhelpers.metrics import AUPRO_LIMIT
 from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS
 from kdhelpers.reporting import ablations as comparisons
 from kdhelpers.reporting import comparison as cells
-from kdhelpers.reporting import tables
+from kdhelpers.reporting import extras, tables
 from kdhelpers.reporting.commands import command_for
-from kdhelpers.reporting.published import TABLES, doubtful_means
+from kdhelpers.reporting.published import NAMES, TABLES, doubtful_means
+from kdhelpers.reporting.text import NOTHING
 
 TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
 FIGURES = {
@@ -32,7 +33,7 @@ FIGURES = {
     "figure_5": "Loss terms: the two terms of the loss, each alone and both together.",
     "figure_6": "Heat maps by category and kind of defect: image, mask and map.",
 }
-VERDICTS = {word: word for word in ("inside", "near", "off", "stale", "deviates")} | {tables.NOTHING: "no records"}
+VERDICTS = {word: word for word in ("inside", "near", "off", "stale", "deviates")} | {NOTHING: "no records"}
 _ARTICLE = {  # what Tables 1 to 6 show
     1: "Localization on MVTecAD by three methods, without and with the Gaussian filter: pixel AUROC.",
     2: "Detection on MNIST, Fashion-MNIST and CIFAR-10, each class in turn the normal one: AUROC.",
@@ -79,7 +80,7 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
             (name, FIGURES[name], base64.b64encode(figures[name]).decode()) for name in FIGURES if name in figures
         ],
         not_drawn=[_words(name) for name in FIGURES if name not in figures],
-        doubtful=_table(doubtful_means().replace({"dataset": tables.NAMES}).rename(columns={"dataset": "data set"})),
+        doubtful=_table(doubtful_means().replace({"dataset": NAMES}).rename(columns={"dataset": "data set"})),
         rule={"slack": cells.SLACK, "near": cells.NEAR, "seeds": SEEDS, "last": LAST_EPOCHS, "aupro": AUPRO_LIMIT},
         confidence=comparisons.CONFIDENCE,
         method_version=METHOD_VERSION,
@@ -105,8 +106,8 @@ def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
     """What the page says of one kind; everything: with the published numbers that have no records."""
     only_one(records)
     of_article = cells.cells(records)
-    listed = of_article if everything else of_article[of_article["verdict"] != tables.NOTHING]
-    extras = (("metrics", tables.metrics), ("localization", tables.localization), ("time", tables.running_time))
+    listed = of_article if everything else of_article[of_article["verdict"] != NOTHING]
+    more = (("metrics", extras.metrics), ("localization", extras.localization), ("time", extras.running_time))
     return {
         "kind": kind,
         "records": len(records),
@@ -114,7 +115,7 @@ def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
         "by_table": _table(_counts(of_article)),
         "cells": _table(_commands(listed)),
         "ablations": list(_ablations(records)),
-        "extras": {name: _table(make(records)) for name, make in extras},
+        "extras": {name: _table(make(records)) for name, make in more},
         "another_version": _another_version(records),
         "provenance": _provenance(records),
     }
@@ -146,12 +147,12 @@ def _commands(of_article: pd.DataFrame) -> pd.DataFrame:
         there = cell["seeds"] > 0
         rows.append(
             {
-                "number": f"Table {cell['table']}, {tables.NAMES[cell['dataset']]}{method}",
+                "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{method}",
                 "class": _words(cell["class"]),
                 "article": _number(cell["article"], cell["article ±"], "g"),
-                "ours": _number(cell["ours"], cell["±"]) if there else tables.NOTHING,
-                "seeds": cell["seeds"] if there else tables.NOTHING,
-                "difference": f"{cell['difference']:+z.2f}" if there else tables.NOTHING,
+                "ours": _number(cell["ours"], cell["±"]) if there else NOTHING,
+                "seeds": cell["seeds"] if there else NOTHING,
+                "difference": f"{cell['difference']:+z.2f}" if there else NOTHING,
                 "verdict": cell["verdict"],
                 "deviates in": cell["deviates"] or (f"recorded: {cell['missing']}" if cell["missing"] else ""),
                 "command": cell["command"],
@@ -172,8 +173,8 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
             wanted = set(zip(variants["dataset"], variants["class"], strict=True))
             compared = [record for record in records if (record["dataset"], record["class"]) in wanted]
             if compared:
-                beside = tables.variants_beside(notebook, compared, metric)
-                by_class = tables.ablation(notebook, compared, metric)
+                beside = extras.variants_beside(notebook, compared, metric)
+                by_class = extras.ablation(notebook, compared, metric)
                 of_metrics.append((title, _table(beside), _table(by_class)))
         command = command_for(notebook, None, None, [], like)
         words = {"command": command, "title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS.get(notebook, "")}
@@ -193,7 +194,7 @@ def _provenance(records: Sequence[dict]) -> list[tuple[str, dict]]:
         return {"source": record["source"]["name"], "sha256": record["source"]["sha256"]}
 
     def data(record: dict) -> dict:
-        name = tables.NAMES.get(record["dataset"], record["dataset"])
+        name = NAMES.get(record["dataset"], record["dataset"])
         return {"dataset": name, "data sha256": record["data"]["sha256"]}
 
     def code(record: dict) -> dict:
@@ -258,7 +259,7 @@ def _table(frame: pd.DataFrame) -> dict:
 def _style(column: str, line: dict) -> str:
     value = line[column]
     if column == "verdict" or (str(line.get("row", "")).strip().startswith("verdict") and value in VERDICTS):
-        return "number verdict " + ("none" if value == tables.NOTHING else str(value))
+        return "number verdict " + ("none" if value == NOTHING else str(value))
     if column == "made by":
         return "text verdict " + ("off" if value == "another version" else "inside")
     return _TEXT.get(column, "number")

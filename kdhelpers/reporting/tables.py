@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdhelpers.experiments.records import STALE, Kind, mark, only_one
-from kdhelpers.experiments.variants import ABLATIONS, main_notebook, variants_of
+from kdhelpers.experiments.records import STALE, Kind, only_one
+from kdhelpers.experiments.variants import ABLATIONS, main_notebook
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES, either_way
-from kdhelpers.protocols import LAST_EPOCHS, MVTEC, protocol_for
-from kdhelpers.reporting.ablations import METRICS, paired, variants_frame
+from kdhelpers.reporting import extras
+from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, cells, value_of
-from kdhelpers.reporting.published import NAMES, TABLES, as_printed, published
-
-NOTHING = "–"
+from kdhelpers.reporting.published import TABLES, as_printed, published
+from kdhelpers.reporting.text import NOTHING, main_runs, mean_std, number, title_of
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:
@@ -74,15 +73,15 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
                 own = ours[(ours["method"] == method) & ours["dataset"].isin(part["dataset"])]
                 lines |= _our_lines(own, column, own_name)
         if table == 5:  # RESC has no published number of the article's own, and stands beside OCT2017
-            resc = [r["detection"]["auroc"] for r in _main(records) if r["class"] == "resc"]
-            lines[_row_names("ours")[1]]["resc"] = _mean_std(resc) if resc else NOTHING
+            resc = [r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc"]
+            lines[_row_names("ours")[1]]["resc"] = mean_std(resc) if resc else NOTHING
         if table in (2, 3, 5, 6):
             lines |= _trivial_lines(part, column, records)
         columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, and in sight
         block = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
-        block = block.rename(columns=_title).rename_axis("row").reset_index()
+        block = block.rename(columns=title_of).rename_axis("row").reset_index()
         if by:
-            block.insert(0, _title(by), [_title(group), *[""] * (len(block) - 1)])
+            block.insert(0, title_of(by), [title_of(group), *[""] * (len(block) - 1)])
         blocks.append(block)
     return pd.concat(blocks).fillna("").reset_index(drop=True)
 
@@ -112,154 +111,6 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     return pd.concat([paper, ours, *trivial]).reindex(columns=names).astype({"seeds": "Int64"})
 
 
-def metrics(records: Sequence[dict]) -> pd.DataFrame:
-    """What the article leaves out of its main runs: AUROC, AP and F1-max, a row for each data set, class and variant.
-
-    "best of the last ten" is what choosing the epoch on the test set would have reported, among the ten that there are.
-    """
-    rows = []
-    for (dataset, cls, variant), group in _groups(_main(records)):
-        best = [
-            max([value for _, value in r["detection"]["auroc_by_epoch"] or []][-LAST_EPOCHS:], default=np.nan)
-            for r in group
-        ]
-        rows.append(
-            {
-                "data set": _title(dataset),
-                "class": _title(cls) + mark(group),
-                "variant": variant or "",
-                "seeds": len(group),
-            }
-            | {name: _mean_std([r["detection"][key] for r in group]) for key, name in _DETECTION.items()}
-            | {"last epoch": _mean_std([r["detection"]["auroc_last"] for r in group])}
-            | {"best of the last ten": _mean_std(best)}
-        )
-    return _without_empty(pd.DataFrame(rows), "variant")
-
-
-_DETECTION = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max"}
-
-
-def localization(records: Sequence[dict]) -> pd.DataFrame:
-    """Every measure of the maps, a row for each data set, class and method, without and with the Gaussian.
-
-    Pixel AUROC over the anomalous images, as in the article, and over all test images, as elsewhere; AUPRO.
-    """
-    only_one(records)
-    rows = []
-    for (dataset, cls, _), group in _groups([r for r in records if r["localization"] and _is_main_or_14(r)]):
-        for method in group[0]["localization"]:
-            for filtered, words in (("raw", "without"), ("gaussian", "with")):
-                found = [r["localization"][method][filtered] for r in group]
-                row = {
-                    "data set": _title(dataset),
-                    "class": _title(cls) + mark(group),
-                    "method": method.replace("_", " "),
-                    "Gaussian": words,
-                }
-                row |= {name: _mean_std([f[key] for f in found]) for key, name in _LOCALIZATION.items()}
-                rows.append(row | {"seeds": len(group)})
-    return pd.DataFrame(rows)
-
-
-_LOCALIZATION = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all images", "aupro": "AUPRO"}
-
-
-def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """An ablation class by class: a column for each variant, mean ± standard deviation over seeds; text.
-
-    metric: one of `comparisons.METRICS`. In brackets how many seeds where there are fewer than of the main run.
-    """
-    frame, _ = variants_frame(notebook, records)
-    frame = frame.dropna(subset=metric)
-    rows = []
-    groups = frame.groupby(["dataset", "class"], sort=False)
-    for (dataset, cls), part in sorted(groups, key=lambda group: (list(NAMES).index(group[0][0]), in_order(*group[0]))):
-        most = part.groupby("variant").size().max()
-        row = {"data set": _title(dataset), "class": _title(cls), "seeds": most}
-        for variant, of_variant in part.groupby("variant", sort=False):
-            fewer = f" ({len(of_variant)})" if len(of_variant) < most else ""
-            row[variant] = _mean_std(of_variant[metric]) + fewer + (f" {STALE}" if of_variant["stale"].any() else "")
-        rows.append(row)
-    return pd.DataFrame(rows).fillna(NOTHING)
-
-
-def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """The variants of an ablation below each other, a row for each data set and variant, against its main run; text.
-
-    The mean over classes ± the standard deviation over seeds, and beside it the main run's over the same classes and
-    seeds, with what `comparisons.paired` says of the difference. A main run's own row has all of its classes and seeds.
-    """
-    frame, _ = variants_frame(notebook, records)
-    frame = frame.dropna(subset=metric)
-    pairs = paired(frame, metric)
-    rows = []
-    for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):
-        behind = frame[(frame["dataset"] == dataset) & (frame["main"] | (frame["variant"] == variant))]
-        row = {"data set": _title(dataset), "variant": variant + (f" {STALE}" if behind["stale"].any() else "")}
-        pair = pairs[(pairs["dataset"] == dataset) & (pairs["variant"] == variant)]
-        if len(pair):
-            one = pair.iloc[0]
-            row |= {"classes": one["classes"], "seeds": one["seeds"]}
-            row |= {METRICS[metric]: _number(one["value"], one["std"]), "main run": f"{one['main']:.2f}"}
-            row["difference"] = f"{one['difference']:+z.2f}"
-            if one["seeds"] > 1:
-                row["95 % interval"] = f"{one['low']:+z.2f} to {one['high']:+z.2f}"
-                row["p (Wilcoxon)"] = f"{one['p']:.3g} (n = {one['seeds']})"
-        else:  # the main run, or a variant that has nothing to be compared with
-            means = part.groupby("seed")[metric].mean()
-            row |= {"classes": part["class"].nunique(), "seeds": len(means), METRICS[metric]: _mean_std(means)}
-        rows.append(row)
-    columns = ["data set", "variant", "classes", "seeds", METRICS[metric], "main run", "difference"]
-    return pd.DataFrame(rows).reindex(columns=[*columns, "95 % interval", "p (Wilcoxon)"]).astype(object).fillna("")
-
-
-def changes(runs: Sequence) -> pd.DataFrame:
-    """What each variant of `config.from_notebook` changes in its data set's main run, a row each."""
-    mains = {run.dataset: run for run in reversed(runs)}
-    rows = []
-    for run in runs:
-        main = mains[run.dataset]
-        changed = [
-            f"{name}: {getattr(of, name)} → {getattr(to, name)}"
-            for of, to in ((main.protocol, run.protocol), (main, run))
-            for name in (*type(of).__dataclass_fields__,)
-            if getattr(of, name) != getattr(to, name) and name not in ("protocol", "variant", "label", "notebook")
-        ]
-        nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: so it is already"
-        words = "; ".join(changed) or nothing
-        rows.append(
-            {"data set": _title(run.dataset), "variant": run.label, "in VARIANTS": run.variant or "", "changes": words}
-        )
-    return pd.DataFrame(rows)
-
-
-def running_time(records: Sequence[dict]) -> pd.DataFrame:
-    """Seconds for one class and seed, the mean over all of a variant, and its peak memory in MB."""
-    only_one(records)
-    rows = []
-    groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        px = record["parameters"]["image_size"]
-        key = record["notebook"], list(NAMES).index(record["dataset"]), record["variant"] or "", px
-        groups.setdefault(key, []).append(record)
-    for (notebook, _, _, px), group in sorted(groups.items()):
-        first = group[0]
-        variants = variants_of(notebook, first["dataset"], protocol_for(first["protocol"], first["dataset"]))
-        label = next(
-            (variant.label for variant in variants if variant.name == first["variant"]), first["variant"]
-        ) + mark(group)
-        row = {"notebook": notebook, "data set": _title(first["dataset"]), "variant": label, "records": len(group)}
-        row |= {"px": px, "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}
-        for name in ("data", "source", "train", "detect", "localize"):
-            row[f"{name} (s)"] = f"{np.mean([r['seconds'].get(name, 0) for r in group]):.1f}"
-        row["host (MB)"] = max(r["peak_memory_mb"]["host"] for r in group)
-        devices = [r["peak_memory_mb"]["device"] for r in group if r["peak_memory_mb"]["device"] is not None]
-        row["GPU (MB)"] = max(devices) if devices else NOTHING
-        rows.append(row | {"device": ", ".join(sorted({r["environment"]["device"] for r in group}))})
-    return pd.DataFrame(rows)
-
-
 def write_all(records: Sequence[dict], folder: Path) -> None:
     """Writes Tables 1 to 6 and what the article leaves out to `folder`, as csv, md and tex each.
 
@@ -270,15 +121,19 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
     for table in TABLES:
         write(article_table(table, records), f"table_{table}", folder, kind, article_numbers(table, records))
     write(cells(records), "cells", folder, kind)
-    for name, make in (("metrics", metrics), ("localization", localization), ("running_time", running_time)):
+    for name, make in (
+        ("metrics", extras.metrics),
+        ("localization", extras.localization),
+        ("running_time", extras.running_time),
+    ):
         write(make(records), name, folder, kind)
     for notebook in ABLATIONS:
         for metric in METRICS:
-            by_class = ablation(notebook, records, metric)
+            by_class = extras.ablation(notebook, records, metric)
             if len(by_class):
                 write(by_class, f"{notebook}_{metric}", folder / "ablations", kind)
                 write(
-                    variants_beside(notebook, records, metric),
+                    extras.variants_beside(notebook, records, metric),
                     f"{notebook}_{metric}_variants",
                     folder / "ablations",
                     kind,
@@ -316,7 +171,7 @@ def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str
     lines: dict[str, dict[str, str]] = {name: {}, "  seeds": {}, "  difference": {}, "  verdict": {}}
     for _, cell in ours.iterrows():
         there = cell["seeds"] > 0
-        texts = _number(cell["ours"], cell["±"]), str(cell["seeds"]), f"{cell['difference']:+z.2f}"
+        texts = number(cell["ours"], cell["±"]), str(cell["seeds"]), f"{cell['difference']:+z.2f}"
         for line, text in zip(lines, [*(texts if there else [NOTHING] * 3), cell["verdict"]], strict=True):
             lines[line][cell[column]] = text
     if name != "this reproduction":  # the second block of Table 6
@@ -360,46 +215,5 @@ def _mean_of(values: Sequence[float | None]) -> float | None:
     return float(np.mean(values)) if len(values) and all(value is not None for value in values) else None
 
 
-def _main(records: Sequence[dict]) -> list[dict]:
-    return [r for r in records if r["notebook"] == main_notebook(r["dataset"])]
-
-
-def _is_main_or_14(record: dict) -> bool:
-    return record["notebook"] in (main_notebook(record["dataset"]), "14_interpretability")
-
-
-def _groups(records: Sequence[dict]) -> list[tuple[tuple, list[dict]]]:
-    """Records by (data set, class, variant), in the order of the article's tables."""
-    only_one(records)
-    groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        groups.setdefault((record["dataset"], record["class"], record["variant"]), []).append(record)
-    order = {dataset: i for i, dataset in enumerate(NAMES)}
-    return sorted(groups.items(), key=lambda item: (order[item[0][0]], *in_order(*item[0][:2]), str(item[0][2] or "")))
-
-
-def in_order(dataset: str, cls: str) -> tuple[int, str]:
-    """The key that sorts classes as the article's tables have them."""
-    return (MVTEC.index(cls) if dataset == "mvtec" and cls in MVTEC else 0, cls)
-
-
-def _mean_std(values) -> str:
-    known = [float(value) for value in values if value is not None and not np.isnan(value)]
-    return _number(np.mean(known), np.std(known, ddof=1) if len(known) > 1 else None) if known else NOTHING
-
-
-def _number(value: float, std: float | None) -> str:
-    return f"{value:.2f}" + ("" if std is None or np.isnan(std) else f" ± {std:.2f}")
-
-
 def _with_std(row: pd.Series) -> str:
     return row["value"] + (f" ± {row['std']}" if isinstance(row["std"], str) else "")
-
-
-def _title(name: str) -> str:
-    """A data set, class, method or column in words."""
-    return NAMES.get(name, name.replace("_", " "))
-
-
-def _without_empty(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    return frame.drop(columns=column) if len(frame) and (frame[column] == "").all() else frame

@@ -29,7 +29,7 @@ from PIL import Image, ImageFile
 from kdhelpers import data, metrics
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
 
@@ -76,7 +76,7 @@ START = {  # what is copied of the samples, and what loads it
     "weights": (None, lambda at: weights.load_source(str(at))),
     "run": (
         "own_images",
-        lambda at, **given: parameters.from_notebook("00_quickstart", OWN | {"DATA_DIR": str(at)} | given),
+        lambda at, **given: config.from_notebook("00_quickstart", OWN | {"DATA_DIR": str(at)} | given),
     ),
 }
 

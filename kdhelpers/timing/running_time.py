@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from kdhelpers.experiments import artifacts, config
+from kdhelpers.experiments import artifacts, config, parameters
 from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
@@ -159,22 +159,22 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     return ours * scale, released * scale, notes
 
 
-class Asked(config.WithSource):
+class Asked(parameters.WithSource):
     """Parameters of the notebook that measures the running time."""
 
-    SEED: config.Seed
-    SIZES: Annotated[list[config.ImageSize], Field(min_length=1)] | None
+    SEED: parameters.Seed
+    SIZES: Annotated[list[parameters.ImageSize], Field(min_length=1)] | None
     DEVICE: str
 
 
 def from_notebook(notebook: str, namespace: dict) -> tuple[list[Case], Path]:
     """A case to measure for each of SIZES, and the file for the results, from a notebook's globals."""
-    return _cases(config.from_cell(Asked, notebook, namespace))
+    return _cases(parameters.from_cell(Asked, notebook, namespace))
 
 
 def resolve(**given) -> tuple[list[Case], Path]:
     """The same with all parameters given."""
-    return _cases(config.parse(Asked, "21_running_time", given))
+    return _cases(parameters.parse(Asked, "21_running_time", given))
 
 
 def _cases(asked: Asked) -> tuple[list[Case], Path]:

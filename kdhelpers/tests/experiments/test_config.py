@@ -8,7 +8,7 @@ import torch
 
 from kdhelpers import paths
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.experiments.variants import variants_of
 from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
 
@@ -32,15 +32,15 @@ def given(sample_data, tmp_path):
 
 
 def test_none_stands_for_the_article_s_value(given):
-    (run,) = parameters.resolve("01_mnist", **given)
+    (run,) = config.resolve("01_mnist", **given)
     assert run.classes == tuple("0123456789")
     assert (run.epochs, run.image_size, run.batch_size) == (51, 32, 64)
     assert run.deviations() == ["source untrained instead of imagenet"]
-    assert [run.variant for run in parameters.resolve("06_head_ct", **given)] == [None, "augmented"]
+    assert [run.variant for run in config.resolve("06_head_ct", **given)] == [None, "augmented"]
 
 
 def test_every_deviation_is_named(given):
-    (run,) = parameters.resolve("01_mnist", **given | {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": 8, "SEED": 10})
+    (run,) = config.resolve("01_mnist", **given | {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": 8, "SEED": 10})
     said = "; ".join(run.deviations())
     for part in ("epochs 2 instead of 51", "image size 64 instead of 32", "batch size 8 instead of 64", "seed 10"):
         assert part in said
@@ -48,9 +48,9 @@ def test_every_deviation_is_named(given):
 
 def test_one_s_own_images_deviate_in_their_source_and_in_smoke_too(given, sample_data):
     own = given | {"DATA_DIR": str(sample_data / "own_images"), "EPOCHS": 3}
-    said = parameters.resolve("00_quickstart", **own)[0].deviations()
+    said = config.resolve("00_quickstart", **own)[0].deviations()
     assert said == ["images of one's own; the article has none", "source untrained instead of imagenet"]
-    assert "smoke" in parameters.resolve("00_quickstart", **own | {"PROFILE": "smoke"})[0].deviations()[0]
+    assert "smoke" in config.resolve("00_quickstart", **own | {"PROFILE": "smoke"})[0].deviations()[0]
 
 
 @pytest.mark.parametrize("dataset", SETTINGS)
@@ -85,38 +85,38 @@ def test_both_protocols_differ_as_the_article_and_its_code(dataset):
 )
 def test_a_wrong_value_is_refused(given, name, value, message):
     with pytest.raises(InputError, match=message) as error:
-        parameters.resolve("01_mnist", **given | {name: value})
+        config.resolve("01_mnist", **given | {name: value})
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused(given):
     with pytest.raises(InputError, match="DEVICE 'cuda' cannot be used"):
-        parameters.resolve("01_mnist", **given | {"DEVICE": "cuda"})
+        config.resolve("01_mnist", **given | {"DEVICE": "cuda"})
 
 
 def test_missing_data_names_what_to_fetch(given, tmp_path):
     with pytest.raises(InputError, match="mvtec bottle: .*download MVTec AD from .*name others in CLASSES"):
-        parameters.resolve("04_mvtec", **given | {"DATA_DIR": str(tmp_path)})
+        config.resolve("04_mvtec", **given | {"DATA_DIR": str(tmp_path)})
     with pytest.raises(InputError, match="brain_mri normal: .*kaggle"):
-        parameters.resolve("07_brain_mri", **given | {"DATA_DIR": str(tmp_path)})
+        config.resolve("07_brain_mri", **given | {"DATA_DIR": str(tmp_path)})
 
 
 def test_one_s_own_folder_must_be_named(given):
     with pytest.raises(InputError, match="DATA_DIR is not given: name the folder of your images"):
-        parameters.resolve("00_quickstart", **given | {"DATA_DIR": None})
+        config.resolve("00_quickstart", **given | {"DATA_DIR": None})
 
 
 def test_a_wrong_variant_is_refused(given):
     with pytest.raises(InputError, match="VARIANTS has 'augment'; .* some of .'plain', 'augmented'"):
-        parameters.resolve("06_head_ct", **given | {"VARIANTS": ["augment"]})
-    (augmented,) = parameters.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]})
+        config.resolve("06_head_ct", **given | {"VARIANTS": ["augment"]})
+    (augmented,) = config.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]})
     assert augmented.augment
 
 
 def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
     classes = {"mnist": ["3"], "mvtec": ["bottle"]}
-    runs = parameters.resolve("11_critical_layers", **given | {"CLASSES": classes, "EPOCHS": {"mnist": 5}})
+    runs = config.resolve("11_critical_layers", **given | {"CLASSES": classes, "EPOCHS": {"mnist": 5}})
     assert [(r.dataset, r.notebook, r.variant, r.protocol.points) for r in runs] == [
         ("mnist", "01_mnist", None, 4),
         ("mnist", "11_critical_layers", "last_two", 2),
@@ -126,7 +126,7 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
         ("mvtec", "11_critical_layers", "last", 1),
     ]
     assert {r.dataset: (r.classes, r.epochs) for r in runs} == {"mvtec": (("bottle",), 601), "mnist": (("3",), 5)}
-    chosen = parameters.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
+    chosen = config.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
     assert [r.variant for r in chosen] == [
         None,
         "last",
@@ -152,57 +152,57 @@ def test_unstated_details_change_one_thing_at_a_time(protocol, dataset):
 def test_variants_are_named_as_in_file_names(given):
     wanted = given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["las"]}
     with pytest.raises(InputError, match="VARIANTS has 'las'; .* some of .'last_two', 'last'. .did you mean last"):
-        parameters.resolve("11_critical_layers", **wanted)
+        config.resolve("11_critical_layers", **wanted)
 
 
 def test_what_the_sample_lacks_is_not_to_be_fetched(given):
     smoke = given | {"PROFILE": "smoke", "DATA_DIR": None, "CLASSES": ["screw"]}
     with pytest.raises(InputError, match="mvtec screw: not in the generated sample, which has bottle, "):
-        parameters.resolve("12_cloner_size", **smoke)
+        config.resolve("12_cloner_size", **smoke)
 
 
 def test_by_data_set_only_what_a_notebook_has(given):
     with pytest.raises(InputError, match="CLASSES is ..3..; 11_critical_layers has several data sets.*mnist, mvtec"):
-        parameters.resolve("11_critical_layers", **given | {"CLASSES": ["3"]})
+        config.resolve("11_critical_layers", **given | {"CLASSES": ["3"]})
     with pytest.raises(InputError, match="CLASSES has 'cifar10'; 11_critical_layers has mnist, mvtec"):
-        parameters.resolve("11_critical_layers", **given | {"CLASSES": {"cifar10": ["3"]}})
+        config.resolve("11_critical_layers", **given | {"CLASSES": {"cifar10": ["3"]}})
     with pytest.raises(InputError, match="EPOCHS has 'mnits'"):
-        parameters.resolve("11_critical_layers", **given | {"EPOCHS": {"mnits": 3}})
+        config.resolve("11_critical_layers", **given | {"EPOCHS": {"mnits": 3}})
 
 
 def test_an_ablation_does_not_undo_a_main_run_made_otherwise(given, record, tmp_path):
     wanted = given | {"CLASSES": {"mnist": ["3"]}, "SOURCE": "untrained", "EPOCHS": 5}
-    (main, *_) = parameters.resolve("11_critical_layers", **wanted)
+    (main, *_) = config.resolve("11_critical_layers", **wanted)
     path = main.record_path("3")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(record(cls="3", source_name="untrained", parameters=main.parameters("3"))))
-    assert parameters.from_notebook("11_critical_layers", wanted)[0].epochs == 5
+    assert config.from_notebook("11_critical_layers", wanted)[0].epochs == 5
     with pytest.raises(InputError, match="mnist-3-seed0.json has epochs 5, this run 6.*another RESULTS_DIR"):
-        parameters.from_notebook("11_critical_layers", wanted | {"EPOCHS": 6})
+        config.from_notebook("11_critical_layers", wanted | {"EPOCHS": 6})
 
 
 def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     given = {"PROFILE": "smoke", "PROTOCOL": "text", "SOURCE": "imagenet", "RESULTS_DIR": str(tmp_path)}
-    kind, folder = parameters.tables_from_notebook("90_tables_and_figures", given)
+    kind, folder = config.tables_from_notebook("90_tables_and_figures", given)
     assert kind == ("untrained", "smoke", "text") and folder == tmp_path
     (tmp_path / "records" / "vgg-12345678").mkdir(parents=True)  # a source by the name that its records have
-    kind, _ = parameters.tables_from_notebook("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
+    kind, _ = config.tables_from_notebook("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
     assert kind.source == "vgg-12345678"
     with pytest.raises(InputError, match="RESULTS_DIR .*/nowhere is not a folder"):
-        parameters.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
+        config.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
     with pytest.raises(InputError, match="unknown parameter SEED; 90_tables_and_figures has PROFILE, RES"):
-        parameters.tables_from_notebook("90_tables_and_figures", given | {"SEED": 0})
+        config.tables_from_notebook("90_tables_and_figures", given | {"SEED": 0})
 
 
 def test_a_mistyped_name_is_refused_with_the_one_that_was_meant(given):
     with pytest.raises(InputError, match="unknown parameter EPOCH .did you mean EPOCHS.*01_mnist has PROFILE"):
-        parameters.from_notebook("01_mnist", given | {"EPOCH": 3})
+        config.from_notebook("01_mnist", given | {"EPOCH": 3})
     injected = {"In": ["", "# Parameters\nepochs = 3\n"], "epochs": 3}
     with pytest.raises(InputError, match="unknown parameter epochs .did you mean EPOCHS"):
-        parameters.from_notebook("01_mnist", given | injected)
+        config.from_notebook("01_mnist", given | injected)
     missing = {name: value for name, value in given.items() if name != "SEED"}
     with pytest.raises(InputError, match="parameter SEED is missing"):
-        parameters.from_notebook("01_mnist", missing)
+        config.from_notebook("01_mnist", missing)
 
 
 def test_smoke_takes_the_sample_and_says_so(given, tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_smoke_takes_the_sample_and_says_so(given, tmp_path, monkeypatch):
 
     made = []
     monkeypatch.setattr(samples, "make", lambda: made.append(1))
-    (run,) = parameters.resolve("01_mnist", **given | {"PROFILE": "smoke", "DATA_DIR": None, "SOURCE": "imagenet"})
+    (run,) = config.resolve("01_mnist", **given | {"PROFILE": "smoke", "DATA_DIR": None, "SOURCE": "imagenet"})
     assert made and run.data_dir == paths.SAMPLES_DIR and run.source == "untrained" and run.classes == ("0",)
     assert "smoke" in run.title and "smoke" in run.deviations()[0]
     assert "/untrained/smoke/" in str(run.record_path("0"))

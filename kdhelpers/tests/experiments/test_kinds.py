@@ -8,7 +8,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as kinds
 from kdhelpers.experiments import records as results
 from kdhelpers.reporting import ablations as comparisons
-from kdhelpers.reporting import article_figures, tables
+from kdhelpers.reporting import article_figures, extras, tables
 from kdhelpers.reporting import comparison as cells
 
 OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]
@@ -22,11 +22,11 @@ OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text
         lambda records: tables.article_table(2, records),
         lambda records: tables.article_numbers(2, records),
         lambda records: tables.beside_article(records, 2),
-        tables.metrics,
-        tables.localization,
-        tables.running_time,
-        lambda records: tables.ablation("11_critical_layers", records),
-        lambda records: tables.variants_beside("11_critical_layers", records),
+        extras.metrics,
+        extras.localization,
+        extras.running_time,
+        lambda records: extras.ablation("11_critical_layers", records),
+        lambda records: extras.variants_beside("11_critical_layers", records),
         lambda records: comparisons.variants_frame("11_critical_layers", records),
         article_figures.figure_3,
     ],

@@ -12,15 +12,14 @@ from sklearn.metrics import roc_auc_score
 from kdhelpers import metrics, networks, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import artifacts
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import artifacts, config
 from kdhelpers.experiments import records as results
 from kdhelpers.protocols import METHOD_VERSION
 
 
 @pytest.fixture
 def run(of_a_run):
-    plain, _ = parameters.resolve("06_head_ct", **of_a_run)
+    plain, _ = config.resolve("06_head_ct", **of_a_run)
     return plain
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdhelpers import training
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.experiments import runner as experiment
 
 pytestmark = pytest.mark.slow
@@ -32,8 +32,8 @@ def given(sample_data, tmp_path):
 
 
 def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice(given, tmp_path, monkeypatch):
-    (by_itself,) = experiment.run_experiments(parameters.resolve("04_mvtec", **given))
-    runs = parameters.resolve("12_cloner_size", **given | {"RESULTS_DIR": str(tmp_path / "b")})
+    (by_itself,) = experiment.run_experiments(config.resolve("04_mvtec", **given))
+    runs = config.resolve("12_cloner_size", **given | {"RESULTS_DIR": str(tmp_path / "b")})
     by_ablation, equal = experiment.run_experiments(runs)
     texts = [
         json.dumps({name: value for name, value in one.items() if name not in MAY_DIFFER})
@@ -54,7 +54,7 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     train = training.fit
     monkeypatch.setattr(training, "fit", lambda *a, **k: trainings.append(k["title"]) or train(*a, **k))
     monkeypatch.setattr("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 2)
-    runs = parameters.resolve("14_interpretability", **given)
+    runs = config.resolve("14_interpretability", **given)
     records = experiment.run_experiments(runs)
     assert trainings == ["mvtec bottle (1 of 3)"]
     assert [list(r["localization"]) for r in records] == [["gradients"], ["smoothgrad"], ["guided_backprop"]]
@@ -72,7 +72,7 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
 
 def test_every_detail_that_the_article_leaves_out_can_be_changed(given):
     classes = {"mvtec": ["bottle"], "brain_mri": ["normal"]}
-    runs = parameters.resolve("15_unstated_details", **given | {"CLASSES": classes, "EPOCHS": 1})
+    runs = config.resolve("15_unstated_details", **given | {"CLASSES": classes, "EPOCHS": 1})
     records = experiment.run_experiments(runs)
     main = {r["dataset"]: r for r in records if r["variant"] is None}
     by_variant = {(r["dataset"], r["variant"]): r for r in records}

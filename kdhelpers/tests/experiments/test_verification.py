@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config, verification
 from kdhelpers.experiments import runner as experiment
-from kdhelpers.experiments import verification
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS
 from kdhelpers.paths import ROOT
 
@@ -43,7 +42,7 @@ def made(tmp_path_factory, sample_data):
     shutil.copytree(sample_data / "mvtec", folder / "data" / "mvtec")
     given = GIVEN | {"DATA_DIR": str(folder / "data"), "RESULTS_DIR": str(folder / "results")}
     chosen = {"CLASSES": ["bottle"], "VARIANTS": ["guided_backprop"]}
-    experiment.run_experiments(parameters.resolve("14_interpretability", **given | chosen))
+    experiment.run_experiments(config.resolve("14_interpretability", **given | chosen))
     return folder
 
 
@@ -227,7 +226,7 @@ def test_the_run_of_every_variant_of_every_notebook_comes_from_its_record(record
         data_dir = sample_data / "own_images" if notebook == "00_quickstart" else sample_data
         given = GIVEN | {"PROTOCOL": protocol, "SOURCE": str(weights), "DATA_DIR": str(data_dir)}
         given |= {"RESULTS_DIR": str(tmp_path), "CLASSES": classes_of(notebook)}
-        for run in parameters.resolve(notebook, **given):
+        for run in config.resolve(notebook, **given):
             (cls,), environment = run.classes, record()["environment"]
             told = record(run.notebook, run.dataset, cls, run.variant, run.seed, protocol=protocol)
             told |= {"parameters": run.parameters(cls)}

@@ -21,7 +21,7 @@ from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.experiments import runner as experiment
 from kdhelpers.inspection import export
 from kdhelpers.protocols import protocol_for
@@ -156,7 +156,7 @@ def trained(small, sample_data, tmp_path_factory):
     given = {"PROFILE": "full", "PROTOCOL": "text", "SEED": 1, "SOURCE": "untrained", "CLASSES": ["bottle"]}
     given |= {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto"}
     given |= {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(results_dir)}
-    (run,) = parameters.resolve("04_mvtec", **given)
+    (run,) = config.resolve("04_mvtec", **given)
     (record,) = experiment.run_experiments([run])
     return run.cloner_path("bottle"), record
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from kdhelpers import data, metrics
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.inspection import detector, own_images
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
@@ -44,7 +44,7 @@ def given(root, **changed):
 
 
 def load(root, **changed):
-    (run,) = parameters.from_notebook("00_quickstart", given(root, **changed))
+    (run,) = config.from_notebook("00_quickstart", given(root, **changed))
     return run.load(run.classes[0])
 
 
@@ -174,14 +174,14 @@ def test_refused_in_one_line(folders, spoil, changed, words):
         if changed[name] and not changed[name].startswith("/"):
             changed = changed | {name: str(folders / changed[name])}
     with pytest.raises(InputError) as error:
-        parameters.from_notebook("00_quickstart", given(folders, **changed))
+        config.from_notebook("00_quickstart", given(folders, **changed))
     one_line(str(error.value), words)
 
 
 def test_only_own_images_have_these_parameters(sample_data):
     namespace = OWN | {"CLASSES": None, "DATA_DIR": str(sample_data), "FALSE_ALARMS": 0.1}
     with pytest.raises(InputError, match="unknown parameter FALSE_ALARMS; 01_mnist has PROFILE"):
-        parameters.from_notebook("01_mnist", namespace)
+        config.from_notebook("01_mnist", namespace)
 
 
 def test_copies_are_warned_of_by_name(folders):
@@ -273,9 +273,9 @@ def test_the_whole_way_and_again(folders, tmp_path):
     # Another rate needs no training; another picture does, and what no longer belongs there goes.
     before = record.stat().st_mtime_ns
     asked = given(folders, RESULTS_DIR=str(results), FALSE_ALARMS=0.5)
-    assert not own_images.is_written(parameters.from_notebook("00_quickstart", asked)[0])
+    assert not own_images.is_written(config.from_notebook("00_quickstart", asked)[0])
     _, record = run(FALSE_ALARMS=0.5)
-    assert own_images.is_written(parameters.from_notebook("00_quickstart", asked)[0])
+    assert own_images.is_written(config.from_notebook("00_quickstart", asked)[0])
     assert record.stat().st_mtime_ns == before
     changed = detector.load(folder / "detector.safetensors", "untrained", "cpu").threshold
     assert (changed.false_alarms, changed.above, changed.value < threshold) == (0.5, 3, True)
@@ -287,7 +287,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
 
 
 def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
-    (run,) = parameters.from_notebook("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
+    (run,) = config.from_notebook("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
     table = pd.DataFrame({"image": [str(path) for path in sorted((folders / "new").iterdir())], "kind": "new"})
     table = table.assign(score=np.arange(len(table), dtype=np.float32), bad="yes", threshold=np.float32(-1))
     monkeypatch.setattr(own_images, "MOST", 3)
@@ -427,15 +427,15 @@ def test_names_that_are_no_text(made, tmp_path):
 def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
     """Most people's folder of good images is called good."""
     asked = given(folders, RESULTS_DIR=str(tmp_path / "results"), SEED=1)
-    (run,) = parameters.from_notebook("00_quickstart", asked)
+    (run,) = config.from_notebook("00_quickstart", asked)
     record = run.record_path("fine").with_name("folder-fine-seed0.json")
     record.parent.mkdir(parents=True)
     there = make_record(notebook="00_quickstart", dataset="folder", cls="fine")
     record.write_text(json.dumps(there | {"environment": {"data_dir": "/elsewhere/fine"}}))
     with pytest.raises(InputError, match="has the results of /elsewhere/fine, another folder called fine: rename one"):
-        parameters.from_notebook("00_quickstart", asked)
+        config.from_notebook("00_quickstart", asked)
     record.write_text(json.dumps(there | {"environment": {"data_dir": str(folders / "fine")}}))
-    assert parameters.from_notebook("00_quickstart", asked) == [run]
+    assert config.from_notebook("00_quickstart", asked) == [run]
 
 
 def test_auroc_is_said_beside_what_needs_no_network():

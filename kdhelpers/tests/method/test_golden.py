@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from kdhelpers.data import samples
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.experiments import runner as experiment
 from kdhelpers.protocols import METHOD_VERSION
 
@@ -50,7 +50,7 @@ def measure(name: str, folder: Path) -> dict:
     }
     if dataset in ("mnist", "mvtec"):
         given["CLASSES"] = ["3" if dataset == "mnist" else "bottle"]
-    runs = parameters.resolve(notebook, **given | more)
+    runs = config.resolve(notebook, **given | more)
     found, threads = {}, torch.get_num_threads()
     torch.set_num_threads(1)  # with two, the order of the sums moves single scores by 6 %
     try:

@@ -7,9 +7,8 @@ from torch import nn
 from kdhelpers import cache, localization, losses, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config, runner
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments import runner
 from kdhelpers.protocols import PROTOCOLS
 
 
@@ -70,7 +69,7 @@ def test_smaller_chunks_give_the_same_numbers(source, images, monkeypatch):
 
 @pytest.fixture
 def run(of_a_run):
-    (run,) = parameters.resolve("04_mvtec", **of_a_run | {"CLASSES": ["bottle"]})
+    (run,) = config.resolve("04_mvtec", **of_a_run | {"CLASSES": ["bottle"]})
     return run
 
 

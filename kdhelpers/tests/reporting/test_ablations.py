@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdhelpers.reporting import tables
+from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import by_seed, paired, variants_frame
 
 NOTEBOOK = "11_critical_layers"
@@ -54,7 +54,7 @@ def test_means_are_over_the_classes_that_all_variants_have(six_seeds):
 def test_what_is_shown_beside_a_difference_is_what_it_is_made_of(six_seeds):
     records, values = six_seeds
     records = [r for r in records if r["variant"] is None or r["seed"] < 2]  # fewer seeds than the main run has
-    table = tables.variants_beside(NOTEBOOK, records).set_index("variant")
+    table = extras.variants_beside(NOTEBOOK, records).set_index("variant")
     two, main = (np.mean([values[c, s][k] for c in "03" for s in (0, 1)]) for k in (1, 0))
     assert table.loc["last two", ["seeds", "classes"]].tolist() == [2, 2]
     assert table.loc["last two", "AUROC"].startswith(f"{two - 3:.2f} ± ")
@@ -78,10 +78,10 @@ def test_one_seed_has_a_difference_and_no_interval(record):
     records = [record(auroc=90), record(NOTEBOOK, variant="last", auroc=85)]
     (row,) = paired(variants_frame(NOTEBOOK, records)[0], "auroc").to_dict("records")
     assert row["difference"] == -5 and np.isnan(row["low"]) and np.isnan(row["p"])
-    table = tables.variants_beside(NOTEBOOK, records)
+    table = extras.variants_beside(NOTEBOOK, records)
     assert table["95 % interval"].tolist() == ["", ""] and table["difference"].tolist() == ["", "-5.00"]
 
 
 def test_without_records_there_is_nothing_to_show():
     assert len(variants_frame(NOTEBOOK, [])[0]) == 0
-    assert len(tables.ablation(NOTEBOOK, [])) == len(tables.variants_beside(NOTEBOOK, [])) == 0
+    assert len(extras.ablation(NOTEBOOK, [])) == len(extras.variants_beside(NOTEBOOK, [])) == 0

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.text import Text
 from safetensors.numpy import save_file
 
-from kdhelpers.data import MVTEC, NUMBERS
 from kdhelpers.experiments import records as results
+from kdhelpers.protocols import MVTEC, NUMBERS
 from kdhelpers.reporting import article_figures, figures
 
 SMOKE = "smoke: proves the way, not a number"

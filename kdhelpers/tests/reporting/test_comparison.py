@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from kdhelpers.data import MVTEC
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
+from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting.comparison import cells, notebook_of, verdict
 
 DEFAULTS = {
@@ -48,7 +48,7 @@ def test_each_command_makes_the_records_that_fill_its_cell(record, all_data, tmp
         given = dict(word.split("=", 1) for word in words[4:])
         given = {name: yaml.safe_load(value) for name, value in given.items()}
         folders = {"PROFILE": "full", "DATA_DIR": str(all_data), "RESULTS_DIR": str(tmp_path)}
-        runs = parameters.resolve(words[2], **DEFAULTS | folders | given)
+        runs = config.resolve(words[2], **DEFAULTS | folders | given)
         of_notebook = [run for run in runs if run.notebook == notebook_of(cell["table"], cell)]
         filled = [
             record(run.notebook, run.dataset, cls, run.variant, seed, 50.0, method=run.method)

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import config as parameters
+from kdhelpers.experiments import config
 from kdhelpers.experiments import runner as experiment
 from kdhelpers.paths import ROOT
 
@@ -98,7 +98,7 @@ def test_a_job_of_which_only_files_are_missing_is_work_too(said, tmp_path, sampl
     asked |= {"RESULTS_DIR": str(tmp_path / "results")}
     jobs, _ = said(sample_data / "own_images", **asked)
     defaults = execute.parameters_of(ROOT / "notebooks" / "00_quickstart.ipynb")
-    experiment.run_experiments(parameters.resolve("00_quickstart", **defaults | jobs[0].changed), cloners=True)
+    experiment.run_experiments(config.resolve("00_quickstart", **defaults | jobs[0].changed), cloners=True)
     jobs, _ = said(sample_data / "own_images", **asked)
     assert jobs[0].recorded == 1 and jobs[0].pending
     progress = Progress(jobs)

@@ -1,0 +1,50 @@
+"""The images of one class: normal ones to train on, normal and anomalous ones to test."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdhelpers.data.images import Images
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one class: normal ones to train on, and normal and anomalous ones to test."""
+
+    dataset: str
+    cls: str
+    train: Images
+    test: Images
+    labels: np.ndarray  # uint8 (n_test,); 0: normal, 1: anomalous, 2: nobody has said
+    masks: np.ndarray | None  # float32 (n_test, h, w) in [0, 1], soft, zeros where there is none; None: no ground truth
+    kinds: list[str]  # of each test image: "good" for a normal one, otherwise "scratch_head", "3" ...
+    names: list[str]  # of each test image, relative to the data folder
+    sha256: str  # over the sorted (path relative to the data folder, SHA-256) of every file used, as JSON
+    deviations: tuple[str, ...] = ()  # in what these files are not the article's
+    paths: list[Path] = field(default_factory=list)  # of each test image; [] where they are not files of their own
+
+    def to(self, device: str | torch.device) -> "Split":
+        """The same split with its images on `device`."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+    def subset(self, index: np.ndarray) -> "Split":
+        """The same split with only the test images at `index`, a long array."""
+        return replace(
+            self,
+            test=self.test.subset(index),
+            labels=self.labels[index],
+            masks=None if self.masks is None else self.masks[index],
+            kinds=[self.kinds[i] for i in index],
+            names=[self.names[i] for i in index],
+            paths=[self.paths[i] for i in index] if self.paths else [],
+        )
+
+    def sample_indices(self, count: int = 8) -> np.ndarray:
+        """Indices of up to `count` test images to look at: one normal, then each other kind in turn."""
+        normal, anomalous = np.flatnonzero(self.labels == 0), np.flatnonzero(self.labels != 0)
+        kinds = dict.fromkeys(self.kinds[i] for i in anomalous)
+        by_kind = [[i for i in anomalous if self.kinds[i] == kind] for kind in kinds]
+        turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
+        return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
