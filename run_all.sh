@@ -180,7 +180,7 @@ run_notebooks() {
 # test: pytest over the package's tests and over copies of the notebooks with PROFILE="smoke".
 run_tests() {
     find_environment run test export
-    folder=$(mktemp -d)
+    folder=$(mktemp -d "$PWD/.test-XXXXXX") # within the repository, or two notebooks' cells would have one name
     trap 'rm -rf "$folder"' EXIT
     "$python" -m ruff check .
     "$python" -m ruff format --check .

@@ -89,7 +89,8 @@ def one_channel_by_hand(gradient):
     return np.clip((grey - bottom) / (top - bottom), 0, 1)
 
 
-def test_smoothgrad_equals_captum_s_gradients_averaged_by_hand(case, protocol):
+def test_smoothgrad_equals_captum_s_gradients_averaged_by_hand(case, protocol, monkeypatch):
+    monkeypatch.setattr(localization, "SMOOTHGRAD_SAMPLES", 10)
     source, cloner, x, plain = case
 
     def generators():
@@ -99,14 +100,15 @@ def test_smoothgrad_equals_captum_s_gradients_averaged_by_hand(case, protocol):
     saliency = captum.attr.Saliency(plain)
     expected = np.zeros(found.shape)
     for i, (image, noise) in enumerate(zip(x, generators(), strict=True)):
-        for _ in range(50):
+        for _ in range(10):
             sigma = 0.05 / (image.max() - image.min())
             noisy = (image + sigma**2 * torch.randn(image.shape, generator=noise, dtype=x.dtype)).unsqueeze(0)
-            expected[i] += one_channel_by_hand(saliency.attribute(noisy, abs=False)[0].numpy()) / 50
+            expected[i] += one_channel_by_hand(saliency.attribute(noisy, abs=False)[0].numpy()) / 10
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-12)
 
 
-def test_smoothgrad_repeats_with_its_seed(source, images, protocol):
+def test_smoothgrad_repeats_with_its_seed(source, images, protocol, monkeypatch):
+    monkeypatch.setattr(localization, "SMOOTHGRAD_SAMPLES", 5)
     cloner = networks.make_cloner(protocol, seed=0).eval()
     few = images.subset(slice(0, 2))
     maps = [localization.attribution("smoothgrad", source, cloner, few, protocol, seed=s) for s in (1, 1, 2)]

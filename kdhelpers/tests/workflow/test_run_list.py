@@ -5,10 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
+from kdhelpers.errors import InputError
 from kdhelpers.experiments.variants import DATASETS, variants_of
 from kdhelpers.paths import ROOT
 from kdhelpers.protocols import SETTINGS, protocol_for
+from kdhelpers.tests.conftest import one_line
 
 pytestmark = pytest.mark.slow
 
@@ -75,16 +78,26 @@ runs:
         ("runs: [", "is not a run list"),
     ],
 )
-def test_a_wrong_entry_is_named_in_one_line_and_nothing_runs(work_through, tmp_path, runs, words):
-    code, said = work_through(runs)
+def test_a_wrong_entry_is_named_in_one_line(sample_data, tmp_path, monkeypatch, runs, words):
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    import plan
+
+    path = tmp_path / "runs.yaml"
+    path.write_text(f"{COMMON}DATA_DIR: {sample_data}\nRESULTS_DIR: {tmp_path / 'results'}\n{runs}")
+    config = yaml.safe_load((ROOT / "notebooks" / "config.yaml").read_text())
+    with pytest.raises(InputError) as error:
+        plan.make(config | {"list": str(path), "given": []})
+    one_line(str(error.value), (str(path), words))
+
+
+def test_nothing_runs_of_a_wrong_list(work_through, tmp_path):
+    code, said = work_through("runs:\n- {notebook: 01_mnist}\n- {notebook: 02_mnist}")
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert code == 1 and words in line, said
+    assert code == 1 and "run 2 (02_mnist): unknown notebook; it is one of" in line, said
     assert "Traceback" not in said and not list(tmp_path.rglob("*.json"))
 
 
 def test_the_kept_results_list_is_one(monkeypatch):
-    import yaml
-
     monkeypatch.syspath_prepend(ROOT / "notebooks")
     import execute
 
