@@ -1,4 +1,4 @@
-"""The article's Tables 1 to 6 as typed from it in data/paper, and which of its printed means do not follow."""
+"""The article's Tables 1 to 6 as typed in data/paper, which of its means do not follow, and what others got."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -41,6 +41,16 @@ def published(table: int) -> pd.DataFrame:
 def as_printed(table: int) -> pd.DataFrame:
     """The same as text, with the digits that the article prints; NaN where it gives no std."""
     return pd.read_csv(_path(table), dtype=str)
+
+
+def reruns(table: int) -> pd.DataFrame:
+    """What others got with this method, as text: columns table, dataset, class, who, value, std, note.
+
+    Read from public repositories and articles; `note` names the place and the settings. The numbers are AUROC in per
+    cent, and do not compare with the article's where the settings differ.
+    """
+    found = pd.read_csv(paths.PAPER_DIR / "reruns.csv", dtype=str)
+    return found[found["table"] == str(table)]
 
 
 def doubtful_means() -> pd.DataFrame:

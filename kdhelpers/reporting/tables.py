@@ -17,7 +17,7 @@ from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, cells, value_of
-from kdhelpers.reporting.published import TABLES, as_printed, published
+from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
 from kdhelpers.reporting.text import NOTHING, main_runs, mean_std, number, title_of
 
 
@@ -56,8 +56,9 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """Table 1 to 6 of the article in full, all competing methods, with our rows under the article's own; text.
 
     The numbers of the article stand as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–"
-    where records are missing; below them how many seeds, the difference, and the verdict of `cells.verdict`. Tables of
-    detection end with the trivial rows, AUROC on the same split: whichever of brighter and darker separates better.
+    where records are missing; below them how many seeds, the difference, and the verdict of `comparison.verdict`; then
+    what others got (`published.reruns`). Tables of detection end with the trivial rows, AUROC on the same split:
+    whichever of brighter and darker separates better.
     """
     ours = cells(records)
     ours = ours[ours["table"] == table]
@@ -75,6 +76,9 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
         if table == 5:  # RESC has no published number of the article's own, and stands beside OCT2017
             resc = [r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc"]
             lines[_row_names("ours")[1]]["resc"] = mean_std(resc) if resc else NOTHING
+        others = reruns(table)
+        for who, row in others[others["dataset"].isin(part["dataset"])].groupby("who", sort=False):
+            lines[f"rerun: {who}"] = {cell[column]: _with_std(cell) for _, cell in row.iterrows()}
         if table in (2, 3, 5, 6):
             lines |= _trivial_lines(part, column, records)
         columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, and in sight
@@ -108,7 +112,9 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     names = ["dataset", "class", "method", "value", "std", "seeds", "difference"]
     names += ["verdict", "deviates", "missing", "command"]
     trivial = [] if table in (1, 4) else [_trivial_numbers(paper, records)]
-    return pd.concat([paper, ours, *trivial]).reindex(columns=names).astype({"seeds": "Int64"})
+    others = reruns(table).astype({"value": float, "std": float}).drop(columns="table")
+    others["method"] = "rerun: " + others["who"]
+    return pd.concat([paper, ours, others, *trivial]).reindex(columns=names).astype({"seeds": "Int64"})
 
 
 def write_all(records: Sequence[dict], folder: Path) -> None:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from kdhelpers import paths
-from kdhelpers.reporting.published import TABLES, doubtful_means, published
+from kdhelpers.reporting.published import TABLES, doubtful_means, published, reruns
 
 KNOWN_MISPRINTS = [  # table, data set, method, the mean as printed, the mean of the ten or fifteen classes as printed
     (2, "cifar10", "CapsNet_PP", 61.2, 63.17),
@@ -142,3 +142,15 @@ def test_what_rounding_allows_comes_from_the_printed_digits(of_one_table, mean, 
 
 def test_empty_where_every_mean_follows(of_one_table):
     assert of_one_table("50.0", "50.0", "50.0").empty
+
+
+def test_reruns_are_of_cells_that_the_tables_have():
+    """Of each table; the port's means over fifteen categories are those of its rows."""
+    for table in TABLES:
+        cells = set(zip(*published(table)[["dataset", "class"]].T.to_numpy(), strict=True))
+        others = reruns(table)
+        assert set(zip(others["dataset"], others["class"], strict=True)) <= cells
+        assert others["note"].notna().all() and others["value"].astype(float).between(0, 100).all()
+    port = reruns(3).set_index(["who", "class"])["value"].astype(float)
+    for who in ("Paddle port", "Paddle port, best epoch"):
+        assert port[who].drop("mean").mean() == pytest.approx(port[who]["mean"], abs=0.01)
