@@ -4,29 +4,28 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-Makes the article's tables and figures again, and finds anomalies in images of your own. README.md says more.
+Regenerates the article's tables and figures, and finds anomalies in your own images. See README.md.
 
-  ./run_all.sh smoke     does it work here? every notebook on generated samples: minutes, no data; the first time
-                         it installs what it needs into .venv, later it needs no network
-  ./run_all.sh           the real thing, also called full: every notebook with ten seeds, as the article has them;
-                         says first which data are there, which are downloaded, and how to get the others
-  ./run_all.sh LIST.yaml the runs of a list, in its order: results/measured.yaml is the one behind the kept results
-  ./run_all.sh verify    runs three recorded trainings again: do the same numbers come out?
-  ./run_all.sh test      style, the tests, and every notebook in smoke
-  ./run_all.sh report    makes tables, figures, report.html and the README's table from the records
-  ./run_all.sh publish   copies the outputs of executed full runs into notebooks/, to be read there
+  ./run_all.sh smoke     run every notebook on generated samples, in minutes and without data; the first time this
+                         creates an environment in .venv, later it needs no network
+  ./run_all.sh           run every notebook with ten seeds, as the article does (also called full); first lists which
+                         data are present, which will be downloaded, and how to get the others
+  ./run_all.sh LIST.yaml run a list in its order: results/measured.yaml made the committed results
+  ./run_all.sh verify    rerun three recorded trainings and compare every number
+  ./run_all.sh test      check the style, run the tests, and run every notebook in smoke
+  ./run_all.sh report    make tables, figures, report.html and the README's table from the records
+  ./run_all.sh publish   copy the outputs of executed full runs into notebooks/
 
-After smoke, full and publish may come notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); after smoke and full
-options:
+smoke, full and publish take notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); smoke and full take options:
 
-  --config NAME=VALUE ...   in capitals the notebooks' parameters, in small letters what is in notebooks/config.yaml
-  --dry-run                 only says what there is to do
-  --debug                   with the traceback of what goes wrong
-  --profile FOLDER          on a cluster: docs/cluster.md
-                            any other option is Snakemake's
+  --config NAME=VALUE ...   notebooks' parameters in capitals; settings of notebooks/config.yaml in small letters
+  --dry-run                 list what would run
+  --debug                   show tracebacks
+  --profile FOLDER          run on a cluster: docs/cluster.md
+                            any other option is passed to Snakemake
 
-After verify come how many trainings (smoke: all), and NAME=VALUE: seed, which draws them, PROFILE, RESULTS_DIR,
-DATA_DIR, SOURCE, DEVICE; after test options of pytest.
+verify takes the number of trainings (smoke: all) and NAME=VALUE: seed, which draws them, PROFILE, RESULTS_DIR,
+DATA_DIR, SOURCE, DEVICE. test takes options of pytest.
 
   ./run_all.sh full 00 --config DATA_DIR=good_parts TEST_DIR=new_parts          images of your own
   ./run_all.sh full 04 --config 'CLASSES=[screw]' seeds=3 DATA_DIR=/data        one category, three seeds

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see: a line that names what is wrong and the way out."""
+"""The one exception a user is meant to see: a line that names what is wrong and the fix."""
 
 import os
 import sys

@@ -69,7 +69,7 @@ def parameters_of(notebook: Path) -> dict:
     """
     if not notebook.is_file():
         there = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb"))) or "none"
-        raise InputError(f"there is no notebook {notebook}; notebooks there: {there}")
+        raise InputError(f"there is no notebook {notebook}; its folder has {there}")
     try:
         cells = nbformat.read(notebook, as_version=4).cells
     except OSError as error:

@@ -76,7 +76,7 @@ class Job:
 
 def make(config: dict) -> tuple[list[Job], str]:
     """The jobs, those with nothing left to do too, and what a person should read first: a table of them,
-    with what is left out and why, or, where nothing is there yet, what can be done.
+    with what is left out and why, or, without data and records, what you can run.
 
     config: as in config.yaml; `only` names the notebooks a person asked for. Raises InputError, also when a notebook
     was asked for whose data set is missing.
@@ -304,7 +304,7 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
             continue
         there |= {dataset: found} if (found := [cls for cls in status if cls not in lacks]) else {}
         missing += lacks.values()
-        state = f"{len(found)} of {len(status)} classes" if found and lacks else "missing" if lacks else "there"
+        state = f"{len(found)} of {len(status)} classes" if found and lacks else "missing" if lacks else "present"
         states[dataset] = overview.DOWNLOAD if dataset in downloads else state
     state = overview.state_of(states)
     if not missing:

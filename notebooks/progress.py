@@ -71,7 +71,7 @@ def kept(results: Path, progress: Progress) -> str:
     trainings = f", {checkpoints} training{'s' * (checkpoints != 1)} half-way in checkpoints" if checkpoints else ""
     return (
         f"stopped: {len(progress.done)} of {len(progress.work)} runs done, every finished class is recorded in "
-        f"{results / 'records'}{trainings}; the same command goes on from there"
+        f"{results / 'records'}{trainings}; rerun the same command to resume"
     )
 
 

@@ -75,7 +75,7 @@ def load(
     Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the `normal_test`
     normal test images of the medical data sets, and the good ones that are held out of one's own; the other splits
     depend on neither. test_dir, test_label: as `layouts.list_files` has them. Test images are kept for the next class
-    or seed of this process: do not change them in place. Raises InputError naming what is wrong and the way out.
+    or seed of this process: do not change them in place. Raises InputError naming what is wrong and the fix.
     """
     data_dir, test_dir = Path(data_dir).expanduser(), test_dir and Path(test_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)

@@ -1,6 +1,6 @@
 """A small generated sample of every data set, in its own layout on disk: everything runs without a download.
 
-`python -m kdhelpers.data.samples [DEST]` writes them. They show the way and never a number: only the digits are real.
+`python -m kdhelpers.data.samples [DEST]` writes them. Their numbers mean nothing: only the digits are real.
 """
 
 import contextlib

@@ -131,4 +131,4 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
 
 def remark(profile: str) -> str:
     """What every figure and page of a smoke run must say; empty for a full one."""
-    return "smoke: proves the way, not a number" if profile == "smoke" else ""
+    return "smoke run: the numbers mean nothing" if profile == "smoke" else ""

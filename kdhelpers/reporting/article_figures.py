@@ -21,6 +21,7 @@ from kdhelpers.files import atomic_write
 from kdhelpers.protocols import CLASS_NAMES, GOOD, MVTEC, NUMBERS, PROTOCOLS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.ablations import by_seed, variants_frame
+from kdhelpers.reporting.epochs import show_epochs
 from kdhelpers.reporting.framework import show_framework
 from kdhelpers.reporting.published import NAMES
 
@@ -224,7 +225,7 @@ def save(figure: Figure, stem: str, folder: Path) -> None:
 
 
 def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title: str = "") -> dict[str, Figure]:
-    """Figures 1 to 6 by name, "figure_1" to "figure_6", each written to `folder` as `save` does."""
+    """Figures 1 to 6 and AUROC by epoch, by name: "figure_1" ... "epochs"; each written to `folder` by `save`."""
     kind = only_one(records)
     made = {
         "figure_1": figure_1(records, results_dir, title=title),
@@ -233,6 +234,7 @@ def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title
         "figure_4": figure_4(records, title=title),
         "figure_5": figure_5(records, title=title),
         "figure_6": figure_6(records, results_dir, title=title),
+        "epochs": show_epochs(records, title=title),
     }
     for stem, figure in made.items():
         save(figure, stem, folder)

@@ -46,8 +46,8 @@ class Loads(HTMLParser):
 
 def test_smoke_is_said_in_the_title_the_heading_and_a_banner():
     page = report.render({SMOKE: [record(SMOKE)]}, SMOKE, {})
-    assert re.search(r"<title>[^<]+smoke: proves the way", page)
-    assert re.search(r"<h1>[^<]+smoke: proves the way", page)
+    assert re.search(r"<title>[^<]+smoke run: the numbers mean", page)
+    assert re.search(r"<h1>[^<]+smoke run: the numbers mean", page)
     assert "No number on this page means anything" in page
     assert "smoke" not in report.render({FULL: [record()]}, FULL, {})
 

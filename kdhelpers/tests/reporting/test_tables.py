@@ -43,7 +43,7 @@ def test_ours_stands_below_the_article_s_and_what_is_missing_is_a_dash(records):
 
 def test_what_others_got_stands_below_ours():
     rows = tables.article_table(3, []).set_index("row")
-    assert rows.index.tolist()[-5:-2] == ["rerun: Paddle port", "rerun: Paddle port, best epoch", "rerun: AHL"]
+    assert [row for row in rows.index if row.startswith("rerun: ")][0] == "rerun: Paddle port"
     assert rows.loc["rerun: Paddle port", "screw"] == "77.99" and rows.loc["rerun: AHL", "mean"] == "86.3 ± 2.9"
     assert tables.article_table(5, []).set_index("row").loc["rerun: BMAD"].tolist() == ["88.97 ± 0.20", "96.62 ± 0.22"]
     numbers = tables.article_numbers(6, [])

@@ -35,8 +35,8 @@ def test_a_newcomer_is_told_what_can_be_done_in_a_dozen_lines(said, tmp_path):
     jobs, text = said(tmp_path)
     first, *lines = text.splitlines()
     assert len(lines) < 12 and max(map(len, lines)) <= 110, text
-    assert first == f"There is no data in {tmp_path}, and no ImageNet weights. What can be done now:"
-    assert f"come by themselves, and {sum(job.seed is not None for job in jobs)} runs begin" in text
+    assert first == f"There is no data in {tmp_path}, and no ImageNet weights. What you can run:"
+    assert f"are downloaded, then {sum(job.seed is not None for job in jobs)} runs start" in text
     for words in ("run_all.sh smoke", "run_all.sh full 00 --config DATA_DIR=", "SOURCE=/path/to/vgg16-397923af.pth"):
         assert words in text
     by_itself, by_hand = (next(line for line in text.splitlines() if name in line) for name in ("MNIST", "MVTecAD"))
@@ -49,7 +49,7 @@ def test_with_weights_nothing_is_said_of_them(said, tmp_path):
     (tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth").touch()
     _, text = said(tmp_path)
     first, *lines = text.splitlines()
-    assert first == f"There is no data in {tmp_path}. What can be done now:"
+    assert first == f"There is no data in {tmp_path}. What you can run:"
     assert not [line for line in lines if "weights" in line or "SOURCE" in line] and "MNIST (12 MB)" in text
 
 
@@ -57,17 +57,17 @@ def test_with_some_of_the_data_there_is_a_table_that_fits(said, sample_data):
     jobs, text = said(sample_data)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 110 + len(str(sample_data)), text  # a path is not broken
-    assert re.fullmatch(r"01_mnist +there +0 of 100 +10 +\d+ %", lines[1])
+    assert re.fullmatch(r"01_mnist +present +0 of 100 +10 +\d+ %", lines[1])
     assert re.fullmatch(r"04_mvtec +2 of 15 classes +0 of 20 +10 +\d+ %", lines[4])
     assert re.fullmatch(r"13_loss_terms +2 of 15 classes: mvtec +0 of 640 +10 +\d+ %", lines[10])
     assert any(line.startswith("04_mvtec, 2 of 15 classes: ") for line in lines)
-    assert "source imagenet: VGG-16's weights come by themselves (528 MB)" in text
+    assert "source imagenet: VGG-16's weights (528 MB) will be downloaded" in text
 
 
 def test_a_data_set_that_was_asked_for_and_is_missing_is_an_error(said, tmp_path):
     with pytest.raises(InputError, match="04_mvtec has no data: .*www.mvtec.com"):
         said(tmp_path, only=["04_mvtec"])
-    assert "comes by itself" in said(tmp_path, only=["01_mnist"])[1]
+    assert " download " in said(tmp_path, only=["01_mnist"])[1]
 
 
 @pytest.mark.parametrize("name, words", [("mnist", "MNIST cannot"), ("imagenet", "ImageNet weights cannot")])

@@ -1,0 +1,70 @@
+"""Image AUROC over the epochs of a training: what choosing the epoch on the test set is worth."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kdhelpers.experiments.records import only_one
+from kdhelpers.protocols import LAST_EPOCHS
+from kdhelpers.reporting import figures
+from kdhelpers.reporting.published import NAMES, reruns
+from kdhelpers.reporting.text import main_runs
+
+PORT = "Paddle port"  # of `published.reruns`; its late epochs are those from 500 on
+
+
+def by_epoch(records: Sequence[dict], dataset: str, cls: str) -> pd.DataFrame:
+    """A row for each seed of a class's main run: seed, last, mean (of the last ten), best, best epoch; in per cent.
+
+    "best" is the highest AUROC among the scored epochs, every tenth one and the last ten: chosen on the test set.
+    """
+    only_one(records)
+    rows = []
+    for record in _of_class(records, dataset, cls):
+        epochs, auroc = zip(*record["detection"]["auroc_by_epoch"], strict=True)
+        best = int(np.argmax(auroc))
+        rows.append((record["seed"], auroc[-1], np.mean(auroc[-LAST_EPOCHS:]), auroc[best], epochs[best]))
+    return pd.DataFrame(rows, columns=["seed", "last", "mean", "best", "best epoch"])
+
+
+def show_epochs(records: Sequence[dict], dataset: str = "mvtec", cls: str = "screw", *, title: str = "") -> Figure:
+    """AUROC by epoch, a line for each seed, with its last and its best epoch and the mean of the last ten marked.
+
+    Where the port to another framework has logs of the class, the range of its late epochs is a band.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    marks = by_epoch(records, dataset, cls)
+    for number, record in enumerate(_of_class(records, dataset, cls)):
+        epochs, auroc = zip(*record["detection"]["auroc_by_epoch"], strict=True)
+        row, colour = marks.iloc[number], f"C{number}"
+        axes.plot(epochs, auroc, color=colour, linewidth=1, label=f"seed {record['seed']}")
+        axes.plot(row["best epoch"], row["best"], "*", color=colour, markersize=9)
+        axes.plot(epochs[-1], row["last"], "o", color=colour, markersize=4)
+        axes.plot(epochs[-LAST_EPOCHS:], [row["mean"]] * len(epochs[-LAST_EPOCHS:]), color="black", linewidth=2)
+    others = reruns(3)
+    port = others[(others["class"] == cls) & (others["dataset"] == dataset)].set_index("who")["value"].astype(float)
+    if f"{PORT}, lowest" in port.index:
+        low, high = port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
+        axes.fill_between([500, 601], low, high, color="0.9", zorder=0, label=f"{PORT}, epochs from 500 on")
+    axes.set(xlabel="epoch", ylabel="image AUROC (%)")
+    if len(marks):
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        mean = marks[["last", "mean", "best"]].mean()
+        axes.set_title(
+            f"mean of the last ten (black) {mean['mean']:.2f}, last epoch (dot) {mean['last']:.2f}, "
+            f"best on the test set (star) {mean['best']:.2f}: choosing it adds {mean['best'] - mean['mean']:.2f}",
+            fontsize=7,
+            loc="left",
+        )
+    name = NAMES[dataset] + (f", {cls}".replace("_", " ") if cls != "normal" else "")
+    figure.suptitle(f"AUROC by epoch, {name}" + (f" — {title}" if title else ""), fontsize=10)
+    return figures.laid_out(figure)
+
+
+def _of_class(records: Sequence[dict], dataset: str, cls: str) -> list[dict]:
+    """The main runs of a class that have an AUROC, by seed."""
+    found = [r for r in main_runs(records) if (r["dataset"], r["class"], r["variant"]) == (dataset, cls, None)]
+    return sorted((r for r in found if r["detection"]["auroc_by_epoch"]), key=lambda r: r["seed"])
