@@ -10,7 +10,7 @@ from pathlib import Path
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments.records import Kind, find
 from kdhelpers.paths import ROOT
-from kdhelpers.reporting import article_figures, report, summary, tables
+from kdhelpers.reporting import article_figures, heat_maps, report, summary, tables
 
 
 def main(results: str) -> None:
@@ -22,6 +22,7 @@ def main(results: str) -> None:
     article = Kind("imagenet", "full", "official")
     kind = article if article in found else max(found, key=lambda one: len(found[one]))
     tables.write_all(found[kind], folder / "tables")
+    heat_maps.commit_pictures(found[kind], folder)
     article_figures.write_all(found[kind], folder, folder / "figures")
     print(f"{report.write(found, kind, folder)}: {len(found[kind])} records of {kind}")
     if folder.resolve() == (ROOT / "results").resolve():

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from kdhelpers.experiments.records import only_one
 from kdhelpers.protocols import LAST_EPOCHS
 from kdhelpers.reporting import figures
+from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES, reruns
 from kdhelpers.reporting.text import main_runs
 
@@ -30,6 +31,7 @@ def by_epoch(records: Sequence[dict], dataset: str, cls: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", "last", "mean", "best", "best epoch"])
 
 
+@in_style
 def show_epochs(records: Sequence[dict], dataset: str = "mvtec", cls: str = "screw", *, title: str = "") -> Figure:
     """AUROC by epoch, a line for each seed, with its last and its best epoch and the mean of the last ten marked.
 

@@ -21,7 +21,7 @@ from kdhelpers.experiments import artifacts, config, parameters
 from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
-from kdhelpers.reporting.article_figures import in_style
+from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.timing.benchmark import Case, device_name
 

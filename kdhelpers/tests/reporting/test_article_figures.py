@@ -1,6 +1,7 @@
 """The article's figures against numbers computed by hand, and what they say where there is nothing to show."""
 
 import json
+import shutil
 from io import BytesIO
 from itertools import product
 
@@ -11,7 +12,7 @@ from safetensors.numpy import save_file
 
 from kdhelpers.experiments import records as results
 from kdhelpers.protocols import MVTEC, NUMBERS
-from kdhelpers.reporting import article_figures, figures
+from kdhelpers.reporting import article_figures, figures, heat_maps, paper_style
 
 SMOKE = "smoke run: the numbers mean nothing"
 LAYERS = {"last": "last", "last_two": "last two", None: "last four"}
@@ -149,7 +150,7 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     records = [keep(tmp_path, record(cls="3", seed=5), ("good", "1")), lowest]
     records += [record(cls="4", seed=0), keep(tmp_path, record(cls="4", seed=1))]  # the lowest has no side file
     records += [keep(tmp_path, record("11_critical_layers", cls="5", variant="last"))]
-    figure = article_figures.figure_1(records, tmp_path)
+    figure = heat_maps.figure_1(records, tmp_path)
     texts = texts_of(figure)
     assert texts.count("no record") == 2  # MVTecAD and CIFAR-10
     assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3"]
@@ -164,7 +165,7 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
 
 def test_figure_6_has_image_mask_and_map_by_category(record, tmp_path):
     records = [keep(tmp_path, record("04_mvtec", "mvtec", cls)) for cls in ("zipper", "metal_nut")]
-    figure = article_figures.figure_6(records, tmp_path, title=SMOKE)
+    figure = heat_maps.figure_6(records, tmp_path, title=SMOKE)
     captions = [text for text in texts_of(figure) if text.split("\n")[0] in ("zipper", "metal nut")]
     kinds = ["one kind", "another kind", "one kind"]
     assert captions == [f"{cls}\n{kind}" for cls in ("metal nut", "zipper") for kind in kinds]
@@ -174,7 +175,7 @@ def test_figure_6_has_image_mask_and_map_by_category(record, tmp_path):
 def test_fifteen_categories_and_all_digits_fit_and_no_text_is_small(record, tmp_path):
     records = [keep(tmp_path, record("04_mvtec", "mvtec", cls)) for cls in MVTEC]
     records += [keep(tmp_path, record(cls=cls), ["good", *NUMBERS]) for cls in NUMBERS]
-    for make, pictures in ((article_figures.figure_1, 8 + 6), (article_figures.figure_6, 15)):
+    for make, pictures in ((heat_maps.figure_1, 8 + 6), (heat_maps.figure_6, 15)):
         figure = make(records, tmp_path)
         assert len([text for text in texts_of(figure)[1:] if "\n" in text]) == pictures
         assert figure.get_size_inches()[0] == 7
@@ -189,7 +190,19 @@ def test_the_same_figure_twice_is_the_same_file(three_seeds, record, tmp_path):
     article_figures.write_all(list(reversed(records)), tmp_path, tmp_path / "b")
     for stem in ("figure_1", "figure_3"):  # saved again, after a notebook has shown it
         made["a"][stem].savefig(BytesIO(), dpi=50, bbox_inches="tight")
-        article_figures.save(made["a"][stem], stem, tmp_path / "c")
+        paper_style.save(made["a"][stem], stem, tmp_path / "c")
     for path in [*(tmp_path / "b").iterdir(), *(tmp_path / "c").iterdir()]:
         if "figure_2" not in path.name:
             assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes(), path
+
+
+def test_committed_pictures_give_the_same_figure_and_none_is_of_a_medical_set(record, tmp_path):
+    records = [
+        keep(tmp_path, one) for one in (record("04_mvtec", "mvtec", "screw"), record("06_head_ct", "head_ct", "normal"))
+    ]
+    before = heat_maps.figure_6(records, tmp_path)
+    heat_maps.commit_pictures(records, tmp_path)
+    shutil.rmtree(tmp_path / "cloners")
+    (path,) = (tmp_path / "pictures").rglob("*.safetensors")
+    assert path.name == "mvtec-screw-seed0.safetensors"
+    assert texts_of(heat_maps.figure_6(records, tmp_path)) == texts_of(before)

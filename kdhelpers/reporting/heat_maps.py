@@ -1,0 +1,146 @@
+"""Figures 1 and 6 of the article: test images with their maps, from the pictures kept beside the cloners."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.numpy import save as to_bytes
+
+from kdhelpers.experiments import records as results
+from kdhelpers.experiments.records import only_one
+from kdhelpers.experiments.variants import main_notebook
+from kdhelpers.files import atomic_write
+from kdhelpers.protocols import CLASS_NAMES, GOOD, NUMBERS
+from kdhelpers.reporting import figures
+from kdhelpers.reporting.paper_style import WIDTH, heading, in_style, origin, say_no_record
+from kdhelpers.reporting.published import NAMES
+from kdhelpers.reporting.text import in_order
+
+Kept = dict[str, tuple[dict, results.Pictures]]  # by class: its record, and the pictures beside it
+
+
+@in_style
+def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
+    """Heat maps over test images (Fig. 1): two rows of MVTecAD, then MNIST and CIFAR-10.
+
+    An anomalous image each of up to eight categories; of MNIST and CIFAR-10 up to three normal classes, each with a
+    normal image and an anomalous one; more of each when there are fewer. A data set without pictures is an empty frame.
+    """
+    blocks = {"mvtec": (4, 2, 8), "mnist": (6, 1, 3), "cifar10": (6, 1, 3)}  # pairs in a row, rows, classes at most
+    drawn = []
+    for dataset, (columns, rows, most) in blocks.items():
+        kept = _kept(records, results_dir, dataset)
+        spread = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
+        classes = [list(kept)[i] for i in spread]
+        drawn.append((dataset, kept, _choose(kept, classes, columns * rows, normal=dataset != "mvtec"), columns, rows))
+    return _sheet("Figure 1: heat maps over test images", title, drawn, ("image", "map"))
+
+
+@in_style
+def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
+    """Image, mask and heat map of up to fifteen defects of MVTecAD (Fig. 6), by category and kind.
+
+    First one kind of each category, then the next of each, while there is room. Without pictures an empty frame.
+    """
+    kept = _kept(records, results_dir, "mvtec")
+    chosen = _choose(kept, list(kept), 15, normal=False)
+    drawn = [("mvtec", kept, chosen, 3, max(1, -(-len(chosen) // 3)))]
+    return _sheet("Figure 6: localization of MVTecAD's defects", title, drawn, ("image", "mask", "map"))
+
+
+def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) -> Figure:
+    """Pictures in rows, the `layers` of each side by side; blocks: (data set, kept, chosen, columns, rows) each."""
+    shown = [record for _, kept, *_ in blocks for record, _ in kept.values()]
+    seeds = ", ".join(map(str, sorted({record["seed"] for record in shown})))
+    heat = f"heat from {100 * figures.LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
+    lines = [f"{', '.join(layers)}; {heat}; lowest recorded seed: {seeds}"] if shown else []
+    words = heading(name, title, [*lines, *origin(shown, {record["notebook"] for record in shown})])
+    heights = [rows * (WIDTH / columns / len(layers) + 0.25) for *_, columns, rows in blocks]
+    figure = plt.figure(figsize=(WIDTH, sum(heights) + 0.15 * words.count("\n") + 0.3), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
+    figure.suptitle(words, x=0.01, ha="left", fontsize=7)
+    parts = np.atleast_1d(figure.subfigures(len(blocks), 1, height_ratios=heights))
+    for part, (dataset, kept, chosen, columns, rows) in zip(parts, blocks, strict=True):
+        part.supylabel(NAMES[dataset], fontsize=7)
+        if not chosen:
+            say_no_record(part.subplots())
+            continue
+        grid = part.subplots(rows, columns * len(layers), squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for (cls, i), axes in zip(chosen, grid.reshape(-1, len(layers)), strict=False):
+            pictures = kept[cls][1]
+            axes[0].set_title(_caption(dataset, cls, pictures.kinds[i]), loc="left", fontsize=6, pad=2)
+            for layer, one in zip(layers, axes, strict=True):
+                if layer == "map":
+                    figures.show_heat(one, pictures.pixels[i], pictures.maps[i], float(pictures.maps.max()))
+                else:
+                    image = pictures.pixels[i] if layer == "image" else pictures.masks[i]
+                    one.imshow(image, cmap="gray", vmin=0, vmax=1)
+    return figures.laid_out(figure)
+
+
+def pictures_of(record: dict, results_dir: Path) -> tuple[Path, Path]:
+    """Where a record's pictures may be: beside its cloner, and among those that are committed with the records."""
+    place = record | {"source_name": record["parameters"]["source_name"]}
+    return tuple(results.path_of(results_dir, folder, place, ".safetensors") for folder in ("cloners", "pictures"))
+
+
+def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
+    """Copy the pictures of Figures 1 and 6 from the cloners to RESULTS_DIR/pictures, a few images for each class.
+
+    Only of data sets whose licence allows it: MNIST (CC BY-SA 3.0) and MVTecAD (CC BY-NC-SA 4.0).
+    """
+    for dataset in ("mnist", "mvtec"):
+        for record, _ in _kept(records, results_dir, dataset).values():
+            beside, committed = pictures_of(record, results_dir)
+            if beside.is_file():
+                with safe_open(beside, framework="np") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith("shown.")}  # noqa: SIM118
+                    content = to_bytes(tensors, {"kinds": file.metadata()["kinds"]})
+                with atomic_write(committed) as temporary:
+                    temporary.write_bytes(content)
+
+
+def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
+    """Of each class, in the article's order, the main run with the lowest seed, where it has its pictures beside it."""
+    only_one(records)
+    of_main = [r for r in records if r["notebook"] == main_notebook(dataset) and r["variant"] is None]
+    lowest = {r["class"]: r for r in sorted(of_main, key=lambda r: r["seed"], reverse=True)}
+    found = {}
+    for cls in sorted(lowest, key=lambda cls: in_order(dataset, cls)):
+        path = next((path for path in pictures_of(lowest[cls], results_dir) if path.is_file()), None)
+        if path:
+            found[cls] = lowest[cls], results.load_pictures(path)
+    return found
+
+
+def _choose(kept: Kept, classes: list[str], count: int, *, normal: bool) -> list[tuple[str, int]]:
+    """Class and index of up to `count` pictures: the classes in turn, of each its anomalous kinds in turn.
+
+    normal: each class begins with a normal one. They come back sorted.
+    """
+    of_classes = []
+    for number, cls in enumerate(classes):
+        kinds = kept[cls][1].kinds
+        by_kind = [[i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds) if kind != GOOD]
+        turned = by_kind[number:] + by_kind[:number]  # or a 7 would stand beside every digit
+        first = [i for i, kind in enumerate(kinds) if normal and kind == GOOD][:1]
+        of_classes.append([(cls, i) for i in first + _in_turn(turned)])
+    return sorted(_in_turn(of_classes)[:count], key=lambda item: (classes.index(item[0]), item[1]))
+
+
+def _in_turn(lists: list[list]) -> list:
+    """The first of each list, then the second of each, and so on."""
+    return [one[turn] for turn in range(max(map(len, lists), default=0)) for one in lists if turn < len(one)]
+
+
+def _caption(dataset: str, cls: str, kind: str) -> str:
+    if dataset == "mvtec":
+        return f"{cls}\n{kind}".replace("_", " ")
+    names = dict(zip(NUMBERS, CLASS_NAMES[dataset], strict=True))
+    normal = names.get(cls, cls)
+    return f"{normal}\nnormal" if kind == GOOD else f"{names.get(kind, kind)}\nnormal: {normal}"

@@ -1,0 +1,69 @@
+"""The look of the figures on paper: sizes, letters, headings, and the files they are saved in."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdhelpers.experiments.records import only_one
+from kdhelpers.files import atomic_write
+
+NO_RECORD = "no record"
+
+
+WIDTH, _DPI = 7.0, 200  # inches on paper; dots an inch
+
+
+GREY = "0.4"
+
+
+_STYLE = {
+    "font.family": "DejaVu Sans",  # which comes with matplotlib: the same letters on every machine
+    "font.sans-serif": "DejaVu Sans",
+    "font.size": 6.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.composite_image": False,  # or a PDF has the heat's alpha twice
+    "pdf.fonttype": 42,
+}
+
+
+in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
+
+
+def say_no_record(axes: Axes) -> None:
+    """An empty frame in place of a figure or of a part of it."""
+    axes.set(xticks=[], yticks=[], facecolor="0.93")
+    axes.text(0.5, 0.5, NO_RECORD, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=GREY)
+
+
+def save(figure: Figure, stem: str, folder: Path) -> None:
+    """Writes STEM.png, 200 dots an inch, and STEM.pdf; the same figure always gives the same bytes."""
+    fixed = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": "kdhelpers"}}
+    for suffix, metadata in fixed.items():
+        with plt.style.context(["default", _STYLE]), atomic_write(Path(folder, f"{stem}.{suffix}")) as file:
+            figure.savefig(file, format=suffix, dpi=_DPI, metadata=metadata)
+
+
+def origin(records: Sequence[dict], notebooks: Iterable[str], left_out: Sequence[str] = ()) -> list[str]:
+    """Lines on what was left out, on the kind of the records, and on how those of `notebooks` deviate."""
+    lines, kind = [], only_one(records)
+    if left_out:
+        lines.append(f"left out, made otherwise than the main run: {len(left_out)}")
+    if kind:
+        deviations = {d for record in records if record["notebook"] in notebooks for d in record["deviations"]}
+        deviations = sorted(d for d in deviations if not d.startswith(("smoke:", "source ")))  # stated anyway
+        lines.append("; ".join([f"source {kind.source}, protocol {kind.protocol}", *deviations]))
+    return lines
+
+
+def heading(name: str, title: str, lines: Iterable[str], width: float = WIDTH) -> str:
+    letters = int(18.5 * width)  # that fit in a line
+    first = [f"{name} — {title}"] if title and len(name) + len(title) + 3 <= letters else [name, title]
+    return "\n".join(fill(line, letters, break_on_hyphens=False) for line in (*first, *lines) if line)
