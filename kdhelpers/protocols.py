@@ -49,7 +49,7 @@ SETTINGS = {
     "retinal_oct": Setting(images=26000, image_size=128, epochs=51, smoke_size=64),
     "head_ct": Setting(images=90, image_size=128, epochs=601, smoke_size=64),
     "brain_mri": Setting(images=88, image_size=256, epochs=601, smoke_size=64),
-    # One's own photographs are most like MVTecAD's; a third of its epochs, since somebody is waiting.
+    # Your own photographs are most like MVTecAD's; a third of its epochs, since somebody is waiting.
     "folder": Setting(images=100, image_size=128, epochs=200, official_lam=0.5, smoke_size=64),
 }
 
@@ -78,7 +78,7 @@ SEEDS = 10  # Sec. 4: ten seeds
 NORMAL_TEST = 10  # Sec. 4.1: random normal test images of a medical data set
 # In smoke, with its dozen of images: enough steps to find what is wrong with them, which the article's batch is not.
 SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 30, 4
-FALSE_ALARMS = 0.05  # of one's own images: the share of good ones that may be called bad
+FALSE_ALARMS = 0.05  # of your own images: the share of good ones that may be called bad
 
 _TEXT = Protocol(
     name="text",

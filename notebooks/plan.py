@@ -332,7 +332,7 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 changed | {"SEED": seed},
                 records=sum(len(run.classes) for run in own),
                 recorded=sum(not run.is_pending(cls) for run in own for cls in run.classes),
-                # One's own images are judged anew, in seconds, where all that has changed is how many may be bad.
+                # Your own images are judged anew, in seconds, where all that has changed is how many may be bad.
                 pending=any(pending) or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
                 work=sum(run.work for run in own) + (START if runs[0].profile == "smoke" else 0) or 1.0,
                 source=runs[0].source,

@@ -73,7 +73,7 @@ def load(
 
     CIFAR-10: resized with Lanczos to image_size·256/224, the centre cropped, ImageNet's mean and standard deviation.
     Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the `normal_test`
-    normal test images of the medical data sets, and the good ones that are held out of one's own; the other splits
+    normal test images of the medical data sets, and the good ones that are held out of your own; the other splits
     depend on neither. test_dir, test_label: as `layouts.list_files` has them. Test images are kept for the next class
     or seed of this process: do not change them in place. Raises InputError naming what is wrong and the fix.
     """
@@ -96,7 +96,7 @@ def load(
 
 @reading()
 def fingerprint(data_dir: Path, *, seed: int, test_dir: Path | None = None, test_label: str | None = None) -> str:
-    """`Split.sha256` of one's own images, without decoding any: whether they are still those that were recorded."""
+    """`Split.sha256` of your own images, without decoding any: whether they are still those that were recorded."""
     files = list_files("folder", "", data_dir, seed, test_dir=test_dir, test_label=test_label)
     paths = files.train + files.test + [mask for mask in files.masks or [] if mask is not None]
     return _digest(data_dir, test_dir, paths, [_sha256_of(stamp) for stamp in _stamps(paths)])

@@ -15,7 +15,7 @@ from kdhelpers.protocols import GOOD, NORMAL_TEST
 UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
 """What a test image is known to be, and how `Files.labels` says it."""
-HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of one's own good images, for the threshold; but never more than half
+HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of your own good images, for the threshold; but never more than half
 
 
 _ADVICE = {
@@ -46,8 +46,8 @@ def list_files(
 ) -> Files:
     """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
 
-    seed: draws `normal_test` images for test from the normal ones of a medical data set, and from one's own good ones
-    those that are held out. test_dir, test_label: more pictures to score, for one's own images (`_own`).
+    seed: draws `normal_test` images for test from the normal ones of a medical data set, and from your own good ones
+    those that are held out. test_dir, test_label: more pictures to score, for your own images (`_own`).
 
     Raises InputError saying what is missing, from where to get it and where to put it.
     """
@@ -65,9 +65,9 @@ def list_files(
 
 
 def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
-    """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of one's own images.
+    """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of your own images.
 
-    Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at. One's own
+    Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at. Your own
     images, whose masks are not required, need no test folder either.
     """
     train = pictures(folder(root, "train", GOOD, advice=advice))
@@ -94,7 +94,7 @@ def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
 
 
 def _own(root: Path, seed: int, test_dir: Path | None, test_label: str | None) -> Files:
-    """One's own images: laid out as MVTec AD's category, or good pictures only; and those in `test_dir`.
+    """Your own images: laid out as MVTec AD's category, or good pictures only; and those in `test_dir`.
 
     Good ones to test are test/good, or where there is no such folder a random part of the good ones.
     """

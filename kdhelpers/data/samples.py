@@ -151,7 +151,7 @@ def _cifar10(root: Path, rng: np.random.Generator) -> None:
                 )
 
 
-# --- MVTec AD and one's own images --------------------------------------------------------------------------------
+# --- MVTec AD and your own images --------------------------------------------------------------------------------
 
 
 def _inspection(root: Path, rng: np.random.Generator, draw, counts: tuple[int, int, int], defects: dict, suffix: str):

@@ -1,4 +1,4 @@
-"""What a run writes and reads back with torch: its record, the trained cloner, and the predictions."""
+"""Write and read the results of a run that need torch: record, trained cloner, and predictions."""
 
 import json
 import platform
@@ -25,12 +25,11 @@ _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision") 
 
 
 def save(run, cls, *, source, split, fit, cloner, detection, localization, baselines, seconds, shown) -> dict:
-    """Writes the cloner with a few maps, the predictions and, last, the record, which it returns.
+    """Write the cloner with a few maps, the predictions and, last, the record; return the record.
 
-    run: `runs.Run`. source: what `load_source` said of the network. localization: {method: {raw | gaussian:
+    run: `runs.Run`. source: as `weights.load_source` describes the network. localization: {method: {raw | gaussian:
     metrics}} or None. baselines: as `metrics.baselines` gives it. seconds: wall times by name. shown: a `data.Split` of
-    the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite: such a
-    thing is no result.
+    the few test images to look at, and their maps (n, h, w). Raises ValueError when a number is not finite.
     """
     record = {
         "schema": SCHEMA,
@@ -137,7 +136,7 @@ def _peak_memory_mb(device: torch.device) -> dict:
 
 
 def environment(device: torch.device) -> dict:
-    """What a number may depend on that is no parameter: the code, the versions, the machine."""
+    """What a number may depend on beside the parameters: the code, the versions, the machine."""
 
     def git(*arguments: str) -> str | None:
         try:

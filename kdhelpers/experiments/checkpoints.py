@@ -1,4 +1,4 @@
-"""A training on its way, kept on disk, so that after an interruption it goes on where it was."""
+"""The state of an unfinished training on disk, so that it resumes after an interruption."""
 
 import hashlib
 import io
@@ -16,9 +16,9 @@ EVERY = 60  # seconds between two checkpoints, and so about the most that an int
 
 
 class Checkpoint:
-    """The place of one training's state. What was kept for other parameters, data or code is never taken up.
+    """The file of one training's state; a state with other parameters, data or code is never restored.
 
-    path: the file. made_of: everything that decides the training's numbers, as JSON knows it; torch's version and the
+    path: the file. made_of: everything that the training's numbers depend on, as JSON; torch's version and the
     number of threads, on which the last digits depend, are added. every: seconds between two writes.
     """
 
@@ -28,14 +28,16 @@ class Checkpoint:
         self.path, self.every, self.last = path, every, time.monotonic()
 
     def restore(self) -> dict | None:
-        """The state that was kept last; None when there is none for this training, or none that can be read."""
+        """The last saved state; None when there is none for this training, or none that can be read."""
         try:
             kept = torch.load(self.path, map_location="cpu", weights_only=True)
             return kept["state"] if kept["key"] == self.key else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
-            warnings.warn(f"{self.path} cannot be read ({_line(error)}): the training begins anew", stacklevel=2)
+            warnings.warn(
+                f"{self.path} cannot be read ({_line(error)}): the training starts from the beginning", stacklevel=2
+            )
             return None
 
     def is_due(self) -> bool:
@@ -43,10 +45,7 @@ class Checkpoint:
         return time.monotonic() - self.last >= self.every
 
     def save(self, state: dict) -> None:
-        """Writes the state, of tensors and plain numbers, whole or not at all.
-
-        Where nothing can be written it warns and the training goes on: only an interruption would cost more.
-        """
+        """Write the state, of tensors and plain numbers, atomically; warn when that fails, and go on."""
         buffer = io.BytesIO()
         torch.save({"key": self.key, "state": state}, buffer)
         try:

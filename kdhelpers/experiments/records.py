@@ -52,7 +52,7 @@ def read(path: Path) -> dict:
 
 
 def is_current(path: Path, parameters: dict) -> bool:
-    """True when a record is there that was made by this version of the method with these parameters."""
+    """True when `path` has a record by this version of the method with these parameters."""
     if not path.is_file():
         return False
     record = read(path)
@@ -60,18 +60,18 @@ def is_current(path: Path, parameters: dict) -> bool:
 
 
 def is_stale(record: dict) -> bool:
-    """True for a record of another version of the method: its numbers may not come out again."""
+    """True for a record of another version of the method: its numbers may not be reproducible."""
     return record["environment"]["method_version"] != METHOD_VERSION
 
 
 def mark(records: Iterable[dict]) -> str:
-    """What stands after a number or name of a table's row: STALE where any of its records is stale, else nothing."""
+    """The mark after a number or name in a table: STALE where any of its records is stale, else nothing."""
     return f" {STALE}" if any(map(is_stale, records)) else ""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A few test images with their localization maps, as `save` keeps them for the tables' and figures' sake."""
+    """A few test images with their localization maps, stored for figures."""
 
     pixels: np.ndarray  # uint8 (n, h, w, 3)
     masks: np.ndarray | None  # float32 (n, h, w) in [0, 1]
@@ -80,7 +80,7 @@ class Pictures:
 
 
 def load_pictures(path: Path) -> Pictures:
-    """The pictures kept beside a cloner."""
+    """The pictures stored at `path`, a cloner's file or a committed one."""
     with safe_open(path, framework="np") as file:
         there = set(file.keys())
         masks = file.get_tensor("shown.masks").astype(np.float32) / 255 if "shown.masks" in there else None

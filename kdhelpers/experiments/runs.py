@@ -1,4 +1,4 @@
-"""A run: everything in force for one variant of one data set, where its records lie, and what is left to do of it."""
+"""A run: the settings of one variant of one data set, where its files are, and which classes are pending."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,7 @@ from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SE
 
 @dataclass(frozen=True)
 class Run:
-    """Everything in force for one variant of one data set: its classes, one after the other, with one seed."""
+    """All settings of one variant of one data set: its classes are run one after the other, with one seed."""
 
     notebook: str  # whose records these are
     dataset: str
@@ -34,13 +34,13 @@ class Run:
     device: torch.device
     data_dir: Path
     results_dir: Path
-    cache: str = "auto"  # where S's activations are kept; no number depends on it
+    cache: str = "auto"  # where S's activations are cached; no number depends on it
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
-    # Of one's own images only:
+    # Of your own images only:
     test_dir: Path | None = None  # pictures to score
-    test_label: str | None = None  # what they are known to be, as in `layouts.LABELS`
+    test_label: str | None = None  # their label, one of `layouts.LABELS`
     false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
 
     def record_path(self, cls: str) -> Path:
@@ -61,7 +61,7 @@ class Run:
         return results.path_of(self.results_dir, kind, record, suffix)
 
     def parameters(self, cls: str) -> dict:
-        """What decides the numbers of one record; a record made with other values is stale."""
+        """The settings that the numbers of one record depend on; a record with other values is stale."""
         return {
             "class": cls,
             "variant": self.variant,
@@ -78,7 +78,7 @@ class Run:
         } | ({"test_label": self.test_label} if self.dataset == "folder" else {})
 
     def shares_cloner_with(self, main: "Run") -> bool:
-        """True for a variant that differs from the run `main` only in what is done with the trained cloner."""
+        """True for a variant that differs from the run `main` only in how the trained cloner is used."""
         settled = {name: getattr(main.protocol, name) for name in AFTER_TRAINING}
         alike = replace(self, protocol=replace(self.protocol, **settled), method=main.method)
         if self.dataset != main.dataset or self.variant == main.variant:
@@ -86,7 +86,7 @@ class Run:
         return alike.parameters("") | {"variant": main.variant} == main.parameters("")
 
     def load(self, cls: str, image_size: int | None = None, normal_test: int | None = None) -> data.Split:
-        """Training and test images of a class, on the device; of this run's size and split unless told otherwise."""
+        """Training and test images of a class, on the device; in this run's size and split by default."""
         split = data.load(
             self.dataset,
             cls,
@@ -100,9 +100,9 @@ class Run:
         return split.to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
-        """True without a record by this code and these parameters; cloner: or without its cloner on this machine.
+        """True without an up-to-date record with these parameters; cloner: or without its cloner on this machine.
 
-        One's own images change more often than a data set: a record of others than are there now does not count.
+        Your own images may change: a record of other images than the present ones does not count.
         """
         if not results.is_current(self.record_path(cls), self.parameters(cls)):
             return True
@@ -124,9 +124,9 @@ class Run:
 
     @property
     def work(self) -> float:
-        """The cost of what is pending, relative to other runs: pixels that pass through the cloner in training.
+        """The cost of the pending classes, relative to other runs: pixels that pass through the cloner in training.
 
-        In smoke every run takes about as long: what counts is starting it.
+        In smoke all runs take about equally long: starting them dominates.
         """
         pending = sum(self.is_pending(cls) for cls in self.classes)
         if self.profile == "smoke":
@@ -134,10 +134,10 @@ class Run:
         return pending * SETTINGS[self.dataset].images * self.epochs * self.image_size**2
 
     def deviations(self) -> list[str]:
-        """What differs from the article and its released code; [] when nothing does."""
+        """How the run differs from the article and its released code; [] when it does not."""
         setting, own = SETTINGS[self.dataset], self.dataset == "folder"
         compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.source_name, "imagenet")]
-        if not own:  # for one's own images the article sets neither
+        if not own:  # for your own images the article sets neither
             compared = [
                 ("epochs", self.epochs, setting.epochs),
                 ("image size", self.image_size, setting.image_size),
@@ -152,12 +152,12 @@ class Run:
         return found
 
     def pictures(self, cls: str) -> results.Pictures:
-        """A few test images with their maps, as they were kept beside the cloner."""
+        """A few test images with their maps, stored beside the cloner."""
         return results.load_pictures(self.cloner_path(cls))
 
     @property
     def title(self) -> str:
-        """What every figure of this run must say."""
+        """The remark that every figure of this run must show."""
         return results.remark(self.profile)
 
 

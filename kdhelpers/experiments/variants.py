@@ -1,4 +1,4 @@
-"""Which notebook runs what: the data sets of each, and the variants of the ablations (Sec. 3.3), each one change.
+"""The data sets of each notebook, and the variants of the ablations (Sec. 3.3), each with a single change.
 
 A variant changes fields of `protocols.Protocol` or of `runs.Run` and nothing else. The variant named None changes
 nothing: it is the run of its data set's own notebook, and is read from there.

@@ -224,5 +224,5 @@ def _data_dir(record: dict, given: str | None) -> str | None:
     if smoke and samples.parts[-2:] == paths.SAMPLES_DIR.parts[-2:]:
         return None  # of this clone or another one: they are made the same everywhere
     if own and Path(recorded).is_dir():
-        return recorded  # DATA_DIR is where the data sets are, and one's own images are elsewhere
+        return recorded  # DATA_DIR is where the data sets are, and your own images are elsewhere
     return given or recorded

@@ -1,4 +1,4 @@
-"""What comes out of one's own images, beside the record: scores, heat maps, a sheet of the worst, and the detector."""
+"""What comes out of your own images, beside the record: scores, heat maps, a sheet of the worst, and the detector."""
 
 import re
 from pathlib import Path

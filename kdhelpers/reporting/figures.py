@@ -14,7 +14,7 @@ from PIL import Image
 
 NORMAL, ANOMALOUS, UNLABELED = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
 LABELS = ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS), (2, "unlabeled", UNLABELED))
-OWN_LABELS = ((0, "good", NORMAL), (1, "bad", ANOMALOUS), (2, "unlabeled", UNLABELED))  # of one's own images
+OWN_LABELS = ((0, "good", NORMAL), (1, "bad", ANOMALOUS), (2, "unlabeled", UNLABELED))  # of your own images
 _HEAT = "inferno"
 LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
 

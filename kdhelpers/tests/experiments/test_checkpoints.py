@@ -78,7 +78,7 @@ def test_what_belongs_to_another_training_or_is_damaged_is_not_taken_up(source, 
     assert Checkpoint(path, MADE_OF).restore() is not None
     assert Checkpoint(path, {"class": "4"}).restore() is None
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="c.pt cannot be read .*begins anew"):
+    with pytest.warns(UserWarning, match="c.pt cannot be read .*starts from the beginning"):
         assert Checkpoint(path, MADE_OF).restore() is None
 
 
