@@ -197,9 +197,11 @@ for notebook in sorted(Path("notebooks").glob("*.ipynb")):
         print("30_beside_anomalib is left out: anomalib is optional and not installed (pip install '.[anomalib]')")
         continue
     parameters = {"PROFILE": "smoke", "RESULTS_DIR": str(folder / "results")}
+    if "EPOCHS" in execute.parameters_of(notebook):
+        parameters["EPOCHS"] = 2  # whether they run, not what they find
     execute.prepare(notebook, folder / notebook.name, parameters)
 END
-    "$python" -m pytest -c pyproject.toml --rootdir . -m "" -n 2 --dist loadfile --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
+    "$python" -m pytest -c pyproject.toml --rootdir . -m "" -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env kdhelpers/tests "$folder"/*.ipynb "$@"
 }
 
 # publish: the outputs of executed full runs, into notebooks/.
