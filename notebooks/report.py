@@ -26,7 +26,8 @@ def main(results: str) -> None:
     article_figures.write_all(found[kind], folder, folder / "figures")
     print(f"{report.write(found, kind, folder)}: {len(found[kind])} records of {kind}")
     if folder.resolve() == (ROOT / "results").resolve():
-        summary.write(str(ROOT / "README.md"), results)
+        summary.fill(ROOT / "README.md", summary.markdown(found))
+        summary.fill(ROOT / "docs" / "findings.md", summary.findings(found))
 
 
 if __name__ == "__main__":

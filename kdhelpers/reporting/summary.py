@@ -1,20 +1,20 @@
-"""The article beside this reproduction, a line a data set: what the README opens with.
+"""The tables in README.md and docs/findings.md: the article beside this reproduction."""
 
-Command line: `python -m kdhelpers.reporting.summary README.md RESULTS_DIR` writes the table into the README.
-"""
-
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kdhelpers.errors import InputError, in_one_line
-from kdhelpers.experiments.records import Kind, find
+from kdhelpers.errors import InputError
+from kdhelpers.experiments.records import Kind
+from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
+from kdhelpers.metrics import BASELINES, either_way
+from kdhelpers.reporting import extras
 from kdhelpers.reporting.comparison import MEAN, OURS, cells, value_of
-from kdhelpers.reporting.published import published
+from kdhelpers.reporting.published import published, reruns
+from kdhelpers.reporting.text import main_runs, number
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)
@@ -103,18 +103,52 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def write(readme: str, results_dir: str) -> None:
-    """Put the table between the markers of a Markdown file; InputError when it has none."""
-    path = Path(readme)
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
+def findings(found: dict[Kind, list[dict]]) -> str:
+    """Tables for each official source: ours beside the trivial baselines and others, and each ablation's variants."""
+    lines = []
+    for kind in [kind for kind in found if kind[1:] == ("full", "official")]:
+        lines += ["", f"### With {SOURCES.get(kind.source, kind.source)}", ""]
+        frame = article_beside_ours(found[kind]).dropna(subset="ours")
+        lines += _markdown(pd.DataFrame(_beside_baselines(row, found[kind]) for _, row in frame.iterrows()))
+        for notebook in ABLATIONS:
+            beside = extras.variants_beside(notebook, found[kind])
+            if (beside["difference"] != "").any():
+                link = f"[{notebook}](../notebooks/{notebook}.ipynb)"
+                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(beside)]
+    return "\n".join(lines).strip()
+
+
+def _beside_baselines(row: pd.Series, records: Sequence[dict]) -> dict[str, str]:
+    """A row of `article_beside_ours` as text, with the mean of each trivial baseline and what others got."""
+    table, dataset, _ = LINES[row["data set"]]
+    of_split = [r["baselines"] for r in main_runs(records) if r["dataset"] == dataset]
+    trivial = {}
+    for name, words in BASELINES.items():
+        values = [either_way(name, one[name]) for one in of_split if one[name] is not None]
+        trivial[words] = f"{np.mean(values):.2f}" if values and table != 4 else "–"
+    others = reruns(table)
+    others = others[(others["dataset"] == dataset) & others["class"].isin([MEAN, "normal", "oct2017"])]
+    recorded, count = row["classes"].split(" of ")
+    return {
+        "data set": row["data set"] + (f", {row['classes']} classes" if recorded != count else ""),
+        "article": f"{row['article, these classes']:.2f}",
+        "ours": number(row["ours"], row["±"]),
+        "seeds": f"{row['seeds']:.0f}",
+        **trivial,
+        "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",
+    }
+
+
+def _markdown(frame: pd.DataFrame) -> list[str]:
+    rows = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+
+
+def fill(path: Path, text: str) -> None:
+    """Put text between the markers of a Markdown file; InputError when it has none."""
+    page = path.read_text(encoding="utf-8")
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise InputError(f"{path} has no place for the table: add {BEGIN} and {END}, each on a line of its own")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
     with atomic_write(path) as temporary:
-        table = markdown(find(Path(results_dir), "full"))
-        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-    print(f"{path}: the table of results is that of {results_dir}")
-
-
-if __name__ == "__main__":
-    in_one_line(write, *sys.argv[1:])
+        temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

@@ -24,17 +24,34 @@ def test_a_line_a_data_set_over_the_classes_that_are_recorded(record):
     assert frame["article"].tolist() == [98.71, 94.49, 87.18, 87.74, 90.71, 97.01, 78.04, 80.42, 95.01]
 
 
-def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path, monkeypatch):
-    kind = Kind(ORIGINAL, "full", "official")
-    monkeypatch.setattr(summary, "find", lambda *_: {kind: [record(cls="3", source_name=ORIGINAL)]})
+def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path):
+    found = {Kind(ORIGINAL, "full", "official"): [record(cls="3", source_name=ORIGINAL)]}
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n")
-    summary.write(str(readme), str(tmp_path))
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "0 of the article's 75 numbers" in text and "| 98.71 (98.75 on 1 of 10 classes) | **90.00** | 1 |" in text
-    summary.write(str(readme), str(tmp_path))
-    assert readme.read_text() == text
+    for _ in range(2):
+        summary.fill(readme, summary.markdown(found))
+        text = readme.read_text()
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+        assert text.count("0 of the article's 75 numbers") == 1
+        assert "| 98.71 (98.75 on 1 of 10 classes) | **90.00** | 1 |" in text
     readme.write_text("no place")
     with refused("no place for the table", summary.BEGIN):
-        summary.write(str(readme), str(tmp_path))
+        summary.fill(readme, "")
+
+
+def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
+    kind = Kind(ORIGINAL, "full", "official")
+    records = [
+        record("06_head_ct", "head_ct", "normal", seed=seed, auroc=80.0 + seed, source_name=ORIGINAL)
+        for seed in range(3)
+    ]
+    for seed in range(3):
+        records.append(record(cls="3", seed=seed, auroc=90.0, source_name=ORIGINAL))
+        records.append(
+            record("11_critical_layers", cls="3", variant="last", seed=seed, auroc=80.0 + seed, source_name=ORIGINAL)
+        )
+    text = summary.findings({kind: records})
+    assert "### With original weights" in text
+    assert "| HeadCT | 78.04 | 81.00 ± 1.00 | 3 | 60.00 | 70.00 | issue 10 60.80, AHL 79.3 |" in text
+    assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 3 |" in text
+    assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in text
