@@ -105,6 +105,18 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
                     temporary.write_bytes(content)
 
 
+def readme_picture(records: Sequence[dict], results_dir: Path, path: Path, category: str = "screw") -> None:
+    """Write the README's picture: test images of a category of MVTecAD, their masks and maps; without any, nothing."""
+    if category in (kept := _kept(records, results_dir, "mvtec")):
+        record, pictures = kept[category]
+        figure = figures.show_methods([pictures], ["map"], masks=True, one_scale=True)
+        figure.suptitle(
+            f"MVTecAD's {category}, seed {record['seed']}: image, mask, and map over the image", fontsize=10
+        )
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(figures.picture_of(figure)[0])
+
+
 def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
     """Of each class, in the article's order, the main run with the lowest seed, where it has its pictures beside it."""
     only_one(records)
