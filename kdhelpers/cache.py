@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from kdhelpers.networks import critical_points
 
-CACHES = ("auto", "device", "host", "none")  # where S's activations are cached
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h, which Python does not have
 
 

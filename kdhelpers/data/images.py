@@ -57,27 +57,19 @@ class Images:
         return replace(self, pixels=self.pixels.to(device))
 
 
-def read_image(path: Path | str, size: int, *, grey: bool = False, lanczos: bool = False) -> np.ndarray:
-    """One picture, decoded and resized: uint8 (size, size, 3), or (size, size) with `grey`.
-
-    Resized as by `fit`. EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit.
-    Raises InputError naming the file when it is unreadable, empty, truncated, not a picture, several pictures in one,
-    or of more than 89 million pixels.
-    """
-    return fit(_decode(path, _bytes(path), "L" if grey else "RGB"), size, lanczos=lanczos)
-
-
 def read_picture(path: Path | str) -> Image.Image:
-    """One picture upright and in RGB, as large as it is. Raises InputError as `read_image` does."""
+    """One picture upright and in RGB, as large as it is. Raises InputError as `read_images` does."""
     return _decode(path, _bytes(path), "RGB")
 
 
 def read_images(
     paths: Sequence[Path], size: int, *, lanczos: bool = False, progress: str | None = None
 ) -> tuple[Tensor, list[str]]:
-    """Pictures as `read_image` gives them: uint8 (n, 3, size, size), and the SHA-256 (hex) of each file's bytes.
+    """Pictures, decoded and resized as by `fit`: uint8 (n, 3, size, size), and the SHA-256 (hex) of each file's bytes.
 
-    Each file is read once, in a few threads. progress: title of a progress bar; None for no bar.
+    EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit. Files are read once, in a
+    few threads. progress: title of a progress bar; None for no bar. Raises InputError naming the file when it is
+    unreadable, empty, truncated, not a picture, several pictures in one, or of more than 89 million pixels.
     """
     pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
     out = pixels.numpy()  # shares memory
@@ -96,7 +88,7 @@ def read_masks(
     """Ground-truth masks: float32 (n, size, size) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
 
     images: the picture each mask belongs to. In a mask of two values, 0 and another one, the other one is 1 whatever
-    it is (1, 255, a palette's colour); otherwise 255 is 1. Raises InputError naming the mask as `read_image` does, and
+    it is (1, 255, a palette's colour); otherwise 255 is 1. Raises InputError naming the mask as `read_images` does, and
     when its size is not the picture's, or when it marks nothing.
     """
     masks = np.empty((len(paths), size, size), np.float32)

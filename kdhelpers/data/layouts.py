@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdhelpers.data.listing import SUFFIXES, Files, by_kind, find, folder, pictures, subfolders, test_of
+from kdhelpers.data.listing import SUFFIXES, Files, by_kind, find, folder, pictures, subfolders, test_files
 from kdhelpers.errors import InputError
 from kdhelpers.files import reading
 from kdhelpers.protocols import GOOD, NORMAL_TEST
@@ -153,14 +153,14 @@ def _oct2017(data_dir: Path) -> Files:
     root = folder(data_dir, "oct2017", advice=advice)
     train = pictures(folder(root, "train", "NORMAL", advice=advice))
     kinds = {"NORMAL": GOOD, "CNV": "CNV", "DME": "DME", "DRUSEN": "DRUSEN"}
-    return test_of(train, {kind: folder(root, "test", name, advice=advice) for name, kind in kinds.items()})
+    return test_files(train, {kind: folder(root, "test", name, advice=advice) for name, kind in kinds.items()})
 
 
 def _resc(data_dir: Path) -> Files:
     advice = _ADVICE["resc"]
     root = folder(data_dir, "resc", advice=advice)
     train = pictures(folder(root, "train", GOOD, advice=advice))
-    return test_of(train, {kind: folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
+    return test_files(train, {kind: folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
 
 
 def _head_ct(data_dir: Path, seed: int, normal_test: int) -> Files:

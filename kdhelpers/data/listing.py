@@ -39,11 +39,11 @@ def by_kind(root: Path, normal: str) -> tuple[list[Path], list[str]]:
     folders = subfolders(root)
     if not folders:
         raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
-    files = test_of([], {GOOD if f.name.lower() == normal.lower() else f.name: f for f in folders})
+    files = test_files([], {GOOD if f.name.lower() == normal.lower() else f.name: f for f in folders})
     return files.test, files.kinds
 
 
-def test_of(train: list[Path], folders: dict[str, Path]) -> Files:
+def test_files(train: list[Path], folders: dict[str, Path]) -> Files:
     test = [(path, kind) for kind, folder in folders.items() for path in pictures(folder)]
     return Files(train, [path for path, _ in test], [kind for _, kind in test])
 

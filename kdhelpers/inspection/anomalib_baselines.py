@@ -80,6 +80,7 @@ def run_methods(
     from anomalib.data import Folder
     from anomalib.engine import Engine
     from anomalib.models import Patchcore, Stfpm
+    from huggingface_hub.errors import HfHubHTTPError
     from lightning import seed_everything
     from lightning.pytorch.callbacks import TQDMProgressBar
 
@@ -108,7 +109,7 @@ def run_methods(
         kept = {"pre_processor": (Stfpm if method == "stfpm" else Patchcore).configure_pre_processor(size)}
         try:
             model = model_of(method, post_processor=False, evaluator=False, visualizer=False, **kept)
-        except Exception as error:  # the Hugging Face Hub's client raises half a dozen kinds
+        except (OSError, RuntimeError, HfHubHTTPError) as error:
             raise InputError(
                 f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__}): run this once "
                 "with a network, or set HF_HOME to a cache that has them"

@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdhelpers.experiments.records import only_one
-from kdhelpers.protocols import LAST_EPOCHS
+from kdhelpers.protocols import LAST_EPOCHS, SETTINGS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES, reruns
 from kdhelpers.reporting.text import main_runs
 
-PORT = "Paddle port"  # of `published.reruns`; its late epochs are those from 500 on
+PORT, LATE = "Paddle port", 500  # of `published.reruns`; its late epochs start there
 
 
 def by_epoch(records: Sequence[dict], dataset: str, cls: str) -> pd.DataFrame:
@@ -50,7 +50,9 @@ def show_epochs(records: Sequence[dict], dataset: str = "mvtec", cls: str = "scr
     port = others[(others["class"] == cls) & (others["dataset"] == dataset)].set_index("who")["value"].astype(float)
     if f"{PORT}, lowest" in port.index:
         low, high = port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
-        axes.fill_between([500, 601], low, high, color="0.9", zorder=0, label=f"{PORT}, epochs from 500 on")
+        axes.fill_between(
+            [LATE, SETTINGS[dataset].epochs], low, high, color="0.9", zorder=0, label=f"{PORT}, epochs from {LATE} on"
+        )
     axes.set(xlabel="epoch", ylabel="image AUROC (%)")
     if len(marks):
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -36,10 +36,16 @@ def use_style() -> None:
 
 def picture_of(figure: Figure) -> tuple[bytes, dict[str, str]]:
     """The figure as a PNG of 256 colours, a third of the bytes, and its words as the picture's "alt"."""
-    whole, small = io.BytesIO(), io.BytesIO()
+    whole = io.BytesIO()
     figure.savefig(whole, format="png", dpi=figure.dpi, bbox_inches="tight")
-    _in_256_colours(Image.open(whole).convert("RGB")).save(small, "png", optimize=True)
-    return small.getvalue(), {"alt": words_of(figure)}
+    return small_png(whole), {"alt": words_of(figure)}
+
+
+def small_png(file: Path | io.BytesIO) -> bytes:
+    """A PNG file in 256 colours."""
+    small = io.BytesIO()
+    _in_256_colours(Image.open(file).convert("RGB")).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def _in_256_colours(picture: Image.Image) -> Image.Image:
@@ -164,33 +170,6 @@ def show_scores(
     }
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return titled(figure, "scores of the test images", title)
-
-
-def show_maps(split, maps: np.ndarray, *, title: str = "") -> Figure:
-    """A column for each test image: the image, its mask where there is one, the heat map, and both together.
-
-    split: the few test images to show, `Split.subset`. maps: float (n, h, w), shown on one
-    scale; low heat is left transparent, as in Fig. 6.
-    """
-    images = pixels(split.test, slice(None))
-    names = ["image", *(["mask"] if split.masks is not None else []), "map", "both"]
-    figure, axes = _grid(len(names), len(maps), 1.1, above=1)
-    top = float(maps.max()) or 1.0
-    for i, image in enumerate(images):
-        cells = dict(zip(names, axes[:, i], strict=True))
-        cells["image"].imshow(image)
-        name = (
-            short_name(split.names[i]) + "\n" if split.dataset == "folder" else ""
-        )  # to be found in a table of scores
-        cells["image"].set_title(name + split.kinds[i].replace("_", "\n"), fontsize=7, pad=3, parse_math=False)
-        if "mask" in cells:
-            if split.labels[i] == 0 or split.masks[i].any():  # otherwise nobody has drawn one
-                cells["mask"].imshow(split.masks[i], cmap="gray", vmin=0, vmax=1)
-        cells["map"].imshow(maps[i], cmap=_HEAT, vmin=0, vmax=top)
-        show_heat(cells["both"], image, maps[i], top)
-    for line, name in zip(axes, names, strict=True):
-        line[0].set_ylabel(name, fontsize=9)
-    return titled(figure, f"heat maps, {_name(split)} (one scale for all)", title)
 
 
 def show_methods(

@@ -21,6 +21,7 @@ from kdhelpers.reporting import ablations as comparisons
 from kdhelpers.reporting import comparison as cells
 from kdhelpers.reporting import extras, tables
 from kdhelpers.reporting.commands import command_for
+from kdhelpers.reporting.figures import small_png
 from kdhelpers.reporting.published import NAMES, TABLES, doubtful_means
 from kdhelpers.reporting.text import NOTHING
 
@@ -97,7 +98,7 @@ def folder(results_dir: Path, kind: Kind) -> Path:
 def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
     """Writes report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
     there = {name: out / "figures" / f"{name}.png" for name in FIGURES}
-    page = render(found, main, {name: path.read_bytes() for name, path in there.items() if path.is_file()})
+    page = render(found, main, {name: small_png(path) for name, path in there.items() if path.is_file()})
     with atomic_write(out / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out / "report.html"

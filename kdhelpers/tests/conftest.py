@@ -114,19 +114,9 @@ def sample_data(tmp_path_factory):
 @pytest.fixture
 def of_a_run(sample_data, tmp_path):
     """The parameters of a short run on the samples, whose records lie in tmp_path/results."""
-    return {
-        "PROFILE": "full",
-        "PROTOCOL": "official",
-        "SEED": 2,
-        "SOURCE": "untrained",
-        "EPOCHS": 1,
-        "IMAGE_SIZE": 32,
-        "BATCH_SIZE": None,
-        "DEVICE": "cpu",
-        "CACHE": "auto",
-        "DATA_DIR": str(sample_data),
-        "RESULTS_DIR": str(tmp_path / "results"),
-    }
+    short = {"SEED": 2, "EPOCHS": 1, "IMAGE_SIZE": 32}
+    folders = {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path / "results")}
+    return {name: value for name, value in (ASKED | short | folders).items() if name != "CLASSES"}
 
 
 @contextlib.contextmanager
@@ -138,6 +128,18 @@ def refused(*words: str):
     assert "\n" not in message and not [word for word in words if word not in message], message
 
 
+ASKED = {  # the parameters of a notebook that trains, but for its folders
+    "PROFILE": "full",
+    "PROTOCOL": "official",
+    "SEED": 0,
+    "SOURCE": "untrained",
+    "CLASSES": None,
+    "EPOCHS": None,
+    "IMAGE_SIZE": None,
+    "BATCH_SIZE": None,
+    "DEVICE": "cpu",
+    "CACHE": "auto",
+}
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
 OWN = {"PROFILE": "smoke", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32}
 OWN |= {"BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto", "DATA_DIR": None, "RESULTS_DIR": None}
@@ -152,3 +154,13 @@ def execute(notebook, out, **parameters):
 
 def one_line(message: str, words: tuple[str, ...]) -> None:
     assert message.isprintable() and not [word for word in words if word not in message], message
+
+
+def pools(network, x):
+    """The outputs of max-pools two to five, layer by layer."""
+    found = []
+    for layer in network:
+        x = layer(x)
+        if isinstance(layer, torch.nn.MaxPool2d):
+            found.append(x)
+    return found[1:]

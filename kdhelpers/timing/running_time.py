@@ -133,10 +133,11 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     notes = [] if px == near else [f"{px} px from {near} px"]
     ours = released = 0.0
     if variant.name is None or not (set(variant.protocol) <= set(AFTER_TRAINING) and set(variant.run) <= {"method"}):
-        factor = 1.0
+        wider = more = 1.0  # of a step, ours and the released code's, which has S in it
         if variant.protocol.get("width") == "equal":
-            operations = found["operations"]
-            factor = operations["detection"] / (operations["training"] / 3) - 1  # S forward over C forward, about
+            c = found["operations"]["training"] / 3  # C forward, about
+            s = found["operations"]["detection"] - c
+            wider, more = s / c, 2 * s / (s + c)
             notes += ["an equal cloner by its operations"]
         elif variant.name:
             notes += ["each variant as the main run"]
@@ -144,9 +145,9 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
         cached = images * found["source"]["bytes"] * scale <= machine["free"] / 2 and not variant.run.get("augment")
         notes += [] if cached else ["S in every epoch, by its time on an image"]
         # The scores of test images are a forward pass of C, a third of the work of a step.
-        step, detection = factor * found["training"]["ours"], found[f"detection {found['case']['batch_size']}"]
+        step, detection = wider * found["training"]["ours"], found[f"detection {found['case']['batch_size']}"]
         ours += once * (tests + images * (1 if cached else epochs)) + step * (images * epochs + LAST_EPOCHS * tests / 3)
-        released += images * epochs * found["training"]["released"] * (2 if factor > 1 else 1)
+        released += images * epochs * found["training"]["released"] * more
         released += (epochs // 10 + 1) * tests * detection["released"]
     if masked:
         method, maps = variant.run.get("method", "gradients"), "localization gradients"

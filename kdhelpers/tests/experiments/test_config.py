@@ -11,24 +11,12 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import config
 from kdhelpers.experiments.variants import variants_of
 from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
+from kdhelpers.tests.conftest import ASKED
 
 
 @pytest.fixture
 def given(sample_data, tmp_path):
-    return {
-        "PROFILE": "full",
-        "PROTOCOL": "official",
-        "SEED": 0,
-        "SOURCE": "untrained",
-        "CLASSES": None,
-        "EPOCHS": None,
-        "IMAGE_SIZE": None,
-        "BATCH_SIZE": None,
-        "DEVICE": "cpu",
-        "CACHE": "auto",
-        "DATA_DIR": str(sample_data),
-        "RESULTS_DIR": str(tmp_path),
-    }
+    return ASKED | {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path)}
 
 
 def test_none_stands_for_the_article_s_value(given):

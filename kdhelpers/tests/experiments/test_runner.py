@@ -7,6 +7,7 @@ import pytest
 from kdhelpers import training
 from kdhelpers.experiments import config
 from kdhelpers.experiments import runner as experiment
+from kdhelpers.tests.conftest import ASKED
 
 pytestmark = pytest.mark.slow
 
@@ -15,20 +16,8 @@ MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")
 
 @pytest.fixture
 def given(sample_data, tmp_path):
-    return {
-        "PROFILE": "full",
-        "PROTOCOL": "official",
-        "SEED": 1,
-        "SOURCE": "untrained",
-        "CLASSES": ["bottle"],
-        "EPOCHS": 2,
-        "IMAGE_SIZE": 32,
-        "BATCH_SIZE": None,
-        "DEVICE": "cpu",
-        "CACHE": "auto",
-        "DATA_DIR": str(sample_data),
-        "RESULTS_DIR": str(tmp_path / "a"),
-    }
+    short = {"SEED": 1, "CLASSES": ["bottle"], "EPOCHS": 2, "IMAGE_SIZE": 32}
+    return ASKED | short | {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path / "a")}
 
 
 def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice(given, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from sklearn.metrics import auc
 from torch import nn
 
 from kdhelpers import localization, metrics, networks
+from kdhelpers.tests.conftest import pools
 
 
 class Score(nn.Module):
@@ -22,14 +23,6 @@ class Score(nn.Module):
         self.cloner, self.protocol, self.outside = cloner, protocol, [source]
 
     def forward(self, x):
-        def pools(network, x):
-            found = []
-            for layer in network:
-                x = layer(x)
-                if isinstance(layer, nn.MaxPool2d):
-                    found.append(x)
-            return found[1:]
-
         if self.protocol.gradient == "both":
             s = pools(self.outside[0], x)
         else:

@@ -10,6 +10,7 @@ from torch import nn
 from kdhelpers import networks, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.protocols import LAST_EPOCHS, PROTOCOLS
+from kdhelpers.tests.conftest import pools
 
 OFFICIAL = PROTOCOLS["official"]
 
@@ -19,16 +20,6 @@ def fit(source, images, protocol, *, epochs, test=None, seed=0, **options):
     known = SourceActivations(source, images)
     test = None if test is None else SourceActivations(source, test)
     return training.fit(known, cloner, protocol, epochs=epochs, batch_size=4, seed=seed, test=test, **options), cloner
-
-
-def outputs(network, x):
-    """The outputs of pools two to five."""
-    found = []
-    for layer in network:
-        x = layer(x)
-        if isinstance(layer, nn.MaxPool2d):
-            found.append(x)
-    return found[1:]
 
 
 def test_the_step_equals_a_plain_one(source, images):
@@ -44,7 +35,7 @@ def test_the_step_equals_a_plain_one(source, images):
             x = images.pixels[batch] / 255
             mse, cosine = nn.MSELoss(), nn.CosineSimilarity()
             total = 0
-            for real, predicted in zip(outputs(source, x), outputs(plain, x), strict=True):
+            for real, predicted in zip(pools(source, x), pools(plain, x), strict=True):
                 total = total + (1 - cosine(predicted.flatten(1), real.flatten(1))).mean() + 0.01 * mse(predicted, real)
             optimiser.zero_grad()
             total.backward()

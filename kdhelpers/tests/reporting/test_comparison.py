@@ -10,18 +10,7 @@ import yaml
 from kdhelpers.experiments import config
 from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting.comparison import cells, notebook_of, verdict
-
-DEFAULTS = {
-    "PROTOCOL": "official",
-    "SEED": 0,
-    "SOURCE": "untrained",
-    "CLASSES": None,
-    "EPOCHS": None,
-    "IMAGE_SIZE": None,
-    "BATCH_SIZE": None,
-    "DEVICE": "cpu",
-    "CACHE": "auto",
-}
+from kdhelpers.tests.conftest import ASKED
 
 
 def test_without_records_every_cell_has_its_place():
@@ -48,7 +37,7 @@ def test_each_command_makes_the_records_that_fill_its_cell(record, all_data, tmp
         given = dict(word.split("=", 1) for word in words[4:])
         given = {name: yaml.safe_load(value) for name, value in given.items()}
         folders = {"PROFILE": "full", "DATA_DIR": str(all_data), "RESULTS_DIR": str(tmp_path)}
-        runs = config.resolve(words[2], **DEFAULTS | folders | given)
+        runs = config.resolve(words[2], **ASKED | folders | given)
         of_notebook = [run for run in runs if run.notebook == notebook_of(cell["table"], cell)]
         filled = [
             record(run.notebook, run.dataset, cls, run.variant, seed, 50.0, method=run.method)

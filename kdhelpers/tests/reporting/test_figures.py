@@ -10,6 +10,7 @@ from PIL import Image
 
 from kdhelpers.data import Split
 from kdhelpers.data.images import Images
+from kdhelpers.experiments.records import Pictures
 from kdhelpers.reporting import figures
 
 
@@ -86,7 +87,9 @@ def as_it_is(figure):
 def test_a_kept_picture_is_small_and_shows_the_same():
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     maps = np.stack([np.exp(-((x - at) ** 2 + y**2) * 8) for at in np.linspace(-0.5, 0.5, 12)]).astype(np.float32)
-    figure = figures.show_maps(split(side=64), maps)
+    images = split(side=64)
+    pictures = Pictures(figures.pixels(images.test, slice(None)), None, maps, images.kinds)
+    figure = figures.show_methods([pictures], ["map"], one_scale=True)
     data, kept, _ = picture(figure)
     size, before = as_it_is(figure)
     after = np.asarray(kept.convert("RGB"), int)

@@ -52,6 +52,6 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
         )
     text = summary.findings({kind: records})
     assert "### With original weights" in text
-    assert "| HeadCT | 78.04 | 81.00 ± 1.00 | 3 | 60.00 | 70.00 | issue 10 60.80, AHL 79.3 |" in text
+    assert "| HeadCT | 78.04 | 81.00 ± 1.00 | 3 | 60.00 | 70.00 | a user of the released code 60.80, AHL 79.3 |" in text
     assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 3 |" in text
     assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in text
