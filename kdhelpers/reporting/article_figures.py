@@ -100,7 +100,13 @@ def show_variants(
         formula = {v: rf"$\mathcal{{L}}_{{{v[2:]}}}$" if v.startswith("L_") else v for v in variants}
         values = values.assign(variant=values["variant"].map(formula)).sort_values(["group", "variant", "seed"])
         shared = {"x": "group", "y": "value", "hue": "variant", "order": groups, "hue_order": list(formula.values())}
-        bars = {"errorbar": "sd", "err_kws": {"linewidth": 0.8, "color": "black"}, "capsize": 0.1, "saturation": 1}
+        bars = {
+            "errorbar": "sd",
+            "err_kws": {"linewidth": 0.8, "color": "black"},
+            "capsize": 0.1,
+            "saturation": 1,
+            "dodge": True,
+        }
         sns.barplot(values, **shared, ax=axes, palette="colorblind", **bars)
         dots = {"dodge": True, "jitter": False, "size": 2, "linewidth": 0.4, "edgecolor": "black", "legend": False}
         sns.stripplot(values, **shared, ax=axes, palette=["white"] * len(variants), **dots)

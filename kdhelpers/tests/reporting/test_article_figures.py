@@ -102,6 +102,11 @@ def test_one_seed_has_no_error_bar_and_an_variant_without_record_says_so(record)
     assert "one seed" in heading_of(figure) and texts_of(figure).count("no record") == 2  # last two; MVTecAD
 
 
+def test_a_variant_alone_leaves_the_place_of_the_others_free(record):
+    (bar,) = bars_of(article_figures.figure_3([record()]).axes[0])
+    assert bar.get_height() == 90 and bar.get_width() < 0.3 and bar.get_x() > 0.1  # the last of three
+
+
 def test_figure_4_has_the_categories_in_order_and_their_mean(record):
     values = {
         (variant, cls, seed): 60.0 + i for i, (variant, cls, seed) in enumerate(product((None, "equal"), MVTEC, (0, 1)))
