@@ -1,8 +1,9 @@
 """The one exception a user is meant to see: a line that names what is wrong and the fix."""
 
+import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from traceback import format_exception
 
 DEBUG = "KDHELPERS_DEBUG"  # the environment variable that --debug sets: the traceback is shown as well
@@ -19,6 +20,13 @@ class InputError(Exception):
         """IPython shows this instead of a traceback, so that a notebook ends in the one line that helps."""
         traceback = format_exception(self)[:-1] if os.environ.get(DEBUG) else []
         return [*traceback, f"InputError: {self}"]
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """ " (did you mean X?)" with the one of `known` that is most like `word`, whatever the case; "" when none is."""
+    names = {name.upper(): name for name in known}
+    close = difflib.get_close_matches(str(word).upper(), names, n=1)
+    return f" (did you mean {names[close[0]]}?)" if close else ""
 
 
 def in_one_line(function: Callable, *arguments) -> None:

@@ -1,21 +1,20 @@
-"""Makes tables, figures, report.html and the README's table from the records, and from nothing else.
+"""./run_all.sh report: makes tables, figures, report.html and the README's table from the records, nothing else.
 
-`python notebooks/report.py RESULTS_DIR`. The page is about the records of torchvision's weights; while there are none,
+The page is about the records of torchvision's weights; while there are none,
 about those of the source with the most records, and the others have a section each.
 """
 
-import sys
 from pathlib import Path
 
-from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.errors import InputError
 from kdhelpers.experiments.records import Kind, find
 from kdhelpers.paths import ROOT
-from kdhelpers.reporting import article_figures, heat_maps, report, summary, tables
+from kdhelpers.reporting import article_figures, heat_maps, summary, tables
+from kdhelpers.reporting import report as page
 
 
-def main(results: str) -> None:
-    """Raise InputError when no full run is recorded."""
-    folder = Path(results)
+def report(folder: Path) -> None:
+    """Make them from the records under `folder`; InputError when no full run is recorded."""
     found = find(folder, "full")
     if not found:
         raise InputError(f"{folder / 'records'} has no record of a full run: ./run_all.sh makes them")
@@ -24,12 +23,8 @@ def main(results: str) -> None:
     tables.write_all(found[kind], folder / "tables")
     heat_maps.commit_pictures(found[kind], folder)
     article_figures.write_all(found[kind], folder, folder / "figures")
-    print(f"{report.write(found, kind, folder)}: {len(found[kind])} records of {kind}")
+    print(f"{page.write(found, kind, folder)}: {len(found[kind])} records of {kind}")
     if folder.resolve() == (ROOT / "results").resolve():
         heat_maps.readme_picture(found[kind], folder, ROOT / "docs" / "heat_maps.png")
         summary.fill(ROOT / "README.md", summary.markdown(found))
         summary.fill(ROOT / "docs" / "findings.md", summary.findings(found))
-
-
-if __name__ == "__main__":
-    in_one_line(main, *sys.argv[1:])

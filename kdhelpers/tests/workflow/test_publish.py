@@ -50,7 +50,7 @@ def test_a_run_of_other_cells_is_refused(publish, tmp_path):
 
 def test_a_notebook_that_was_asked_for_and_not_run_is_named(publish, tmp_path):
     with pytest.raises(InputError, match="no run of 01_mnist: ./run_all.sh full 01_mnist"):
-        publish.publish(str(tmp_path), "01_mnist")
+        publish.publish(tmp_path, "01_mnist")
 
 
 @pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)

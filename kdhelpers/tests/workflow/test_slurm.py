@@ -6,7 +6,7 @@ import subprocess
 from importlib.util import find_spec
 
 import pytest
-from test_batches import call, records, run_all, tables
+from test_run_all import call, records, smoke, tables
 
 from kdhelpers.paths import ROOT
 
@@ -46,20 +46,22 @@ def cluster(tmp_path, monkeypatch):
 
 def test_jobs_on_two_nodes_give_the_records_and_tables_of_one_machine(cluster, tmp_path):
     profile = ["--profile", "notebooks/profiles/slurm", *HERE]
-    run_all("01", "06", "90", *profile, "--config", results=tmp_path / "nodes")
+    smoke("01", "06", "90", *profile, "--config", results=tmp_path / "nodes")
     ran = cluster()
     assert [state for state, _ in ran] == [
         "COMPLETED"
     ] * 3  # two trainings, the tables; the source is had without a job
     assert {node for _, node in ran[:2]} == {"node1", "node2"}
 
-    run_all("01", "06", "90", "--cores", "1", "--config", results=tmp_path / "here")
+    smoke("01", "06", "90", "--cores", "1", "--config", results=tmp_path / "here")
     assert len(records(tmp_path / "here")) == 3 and records(tmp_path / "nodes") == records(tmp_path / "here")
     assert len(tables(tmp_path / "here")) > 20 and tables(tmp_path / "nodes") == tables(tmp_path / "here")
 
 
 def test_what_the_scheduler_refuses_is_one_line(cluster, tmp_path):
-    done = call("01", "--profile", "notebooks/profiles/slurm", *HERE, "--config", f"RESULTS_DIR={tmp_path / 'results'}")
+    done = call(
+        "smoke", "01", "--profile", "notebooks/profiles/slurm", *HERE, "--config", f"RESULTS_DIR={tmp_path / 'results'}"
+    )
     assert done.returncode == 1 and cluster() == []
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Using profile")]
     assert line.startswith("failed: 01_mnist-seed0, see ") and "Invalid generic resource (gres)" in line  # no GPU here

@@ -1,0 +1,141 @@
+"""./run_all.sh as it is called: run lists, seeds shared out, and what goes wrong in one line each."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT
+
+pytestmark = pytest.mark.slow
+
+MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")
+
+
+def call(*words):
+    """The outcome of ./run_all.sh in the environment of this test."""
+    environment = ENVIRONMENT | {"VIRTUAL_ENV": sys.prefix, "CI": "true"}
+    return subprocess.run(["./run_all.sh", *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def smoke(*words, results):
+    """What ./run_all.sh smoke prints, without GPUs; the last of the words are --config and what belongs to it."""
+    done = call("smoke", *words, f"RESULTS_DIR={results}", "gpus=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ended(said):
+    return [line.split()[0] for line in said.splitlines() if " done: " in line]
+
+
+def records(results):
+    """What the records hold, by their paths under `results`, without what differs from one run to the next."""
+    found = {path.relative_to(results): json.loads(path.read_text()) for path in results.rglob("records/**/*.json")}
+    return {path: {k: v for k, v in record.items() if k not in MAY_DIFFER} for path, record in found.items()}
+
+
+def tables(results):
+    """The bytes of all tables, but of the one that says how long the runs took."""
+    found = (results / "tables").rglob("*.*")
+    return {path.relative_to(results): path.read_bytes() for path in found if not path.stem.startswith("running_time")}
+
+
+def test_seeds_run_apart_and_put_together_give_the_tables_of_one_run(tmp_path):
+    one, first, second = (tmp_path / name for name in ("one", "first", "second"))
+    smoke("01", "90", "--config", "EPOCHS=2", "seeds=2", results=one)
+    smoke("01", "--config", "EPOCHS=2", "seeds=[0]", results=first)
+    smoke("01", "--config", "EPOCHS=2", "seeds=[1]", results=second)
+    assert len(records(first)) == len(records(second)) == 1 and not (first / "tables").exists()
+
+    for folder in ("records", "cloners"):  # cp -rn second/records second/cloners first/
+        shutil.copytree(second / folder, first / folder, dirs_exist_ok=True)
+    said = smoke("01", "90", "--config", "EPOCHS=2", "seeds=2", results=first)
+    assert ended(said) == ["90_tables_and_figures"]  # nothing is trained again
+    assert len(records(one)) == 2 and records(first) == records(one)
+    assert len(tables(one)) > 20 and tables(first) == tables(one)
+
+
+def test_a_run_list_is_worked_through_in_its_order_and_once(sample_data, tmp_path):
+    path = tmp_path / "runs.yaml"
+    path.write_text(
+        f"""
+SOURCE: untrained
+EPOCHS: 1
+IMAGE_SIZE: 32
+DATA_DIR: {sample_data}
+RESULTS_DIR: {tmp_path / "results"}
+runs:
+  - {{notebook: 06_head_ct, VARIANTS: [augmented], seeds: [3]}}
+  - {{notebook: 01_mnist, CLASSES: ["2"], seeds: 1}}
+  - {{notebook: 06_head_ct, VARIANTS: [plain], seeds: [3]}}
+"""
+    )
+
+    def written():
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("results/records/**/*.json")}
+
+    done = call(str(path), "--config", "gpus=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ended(done.stdout) == ["01-06_head_ct-seed3", "02-01_mnist-seed0", "03-06_head_ct-seed3"]
+    first = written()
+    assert set(first) == {"head_ct-normal-augmented-seed3.json", "mnist-2-seed0.json", "head_ct-normal-seed3.json"}
+    next(tmp_path.rglob("mnist-2-seed0.json")).unlink()
+    assert ended(call(str(path), "--config", "gpus=0").stdout) == ["02-01_mnist-seed0"]
+    assert {name for name, when in written().items() if first[name] != when} == {"mnist-2-seed0.json"}
+
+
+def test_one_job_fails_and_the_others_go_on(tmp_path):
+    """A folder where HeadCT's record should be: its job fails, MNIST's does not, and the log is named."""
+    results = tmp_path / "results"
+    (results / "records/untrained/smoke/official/06_head_ct/head_ct-normal-seed0.json/x").mkdir(parents=True)
+    done = call("smoke", "06", "01", "--config", f"RESULTS_DIR={results}")
+    assert done.returncode == 1 and ended(done.stdout) == ["01_mnist-seed0"]
+    assert done.stderr == f"failed: 06_head_ct-seed0, see {results}/logs/smoke/06_head_ct-seed0.log\n"
+    assert "error: " in done.stdout and "Traceback" not in done.stdout
+    assert list(results.glob("records/**/mnist-0-seed0.json"))
+
+
+SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them"
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        (["full", "01", "--batch", "all=1/2"], "--batch would wait for the other batches: share the seeds, --config "),
+        (["smoke", "01", "--config", "seeds=[one]"], f"seeds is ['one']{SEEDS}"),
+        (["smoke", "01", "--config", "seeds=[]"], f"seeds is []{SEEDS}"),
+        (["smoke", "01", "--config", "seed=1"], "unknown setting seed (did you mean seeds?)"),
+        (["smoke", "01", "--config", "gpus=99"], "gpus is 99, and this machine has"),
+        (["smoke", "01", "--config", "EPOCHS"], "'EPOCHS' is not NAME=VALUE"),
+        (["full", "01", "EPOCHS=2"], "put --config before EPOCHS=2"),
+        (["01_mnits"], "there is no command or notebook 01_mnits; commands are smoke, full, test, "),
+        (["none.yaml"], "none.yaml cannot be read (No such file or directory)"),
+        (["verify", "0"], "verify takes how many records"),
+        (["verify", "two"], "'two' is not NAME=VALUE"),
+        (["verify", "device=cpu"], "unknown name device (did you mean DEVICE?)"),
+        (["verify", "PROFILE=all"], "verify takes how many records"),
+        (["verify", "RESULTS_DIR=none", "PROFILE=smoke"], "there are no records of profile smoke under "),
+        (["report", "none"], "none/records has no record of a full run: "),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_word_is_one_line(words, error):
+    done = call(*words)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {error}"), done.stderr
+    assert done.stderr.count("\n") == 1 and not (ROOT / "none").exists()
+
+
+def test_an_environment_that_lacks_something_is_not_used(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
+    done = subprocess.run(
+        [tmp_path / "bin" / "python", "notebooks/requirements.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    here = subprocess.run(
+        [sys.executable, "notebooks/requirements.py", "run", "test"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (here.returncode, here.stdout.strip()) == (0, "")

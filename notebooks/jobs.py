@@ -1,0 +1,184 @@
+"""Runs planned jobs: fetches what they need, hands them to Snakemake, and prints how far they are."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from execute import duration
+from plan import Job
+
+from kdhelpers import paths
+from kdhelpers.data import downloads, weights
+from kdhelpers.errors import InputError
+from kdhelpers.files import refusal
+from kdhelpers.reporting.published import NAMES
+
+MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # MB: S's activations are cached
+NO_NETWORK = ("Name or service not known", "name resolution", "nodename nor servname", "Network is unreachable")
+
+
+def fetch(jobs: list[Job], data_dir: str | None) -> tuple[list[Job], int]:
+    """Download the source and the data sets that the jobs need, where this command runs: a cluster's nodes may have no
+    network. Returns the jobs that can run, and 1 if a data set could not be had, which is printed; InputError for the
+    source."""
+    failed = set()
+    for name in {job.source for job in jobs if job.source}:
+        with _short("VGG-16's ImageNet weights"):
+            weights.load_source(name)
+    for dataset in dict.fromkeys(name for job in jobs for name in job.downloads):
+        try:
+            with _short(NAMES[dataset]):
+                downloads.fetch(dataset, Path(data_dir or paths.DATA_DIR).expanduser())
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            failed.add(dataset)
+    lost = {job.name for job in jobs if failed & set(job.downloads)}
+    return [job for job in jobs if job.name not in lost], int(bool(failed))
+
+
+@contextmanager
+def _short(what: str) -> Iterator[None]:
+    """Shorten an error without a network: several of these fail together, and data/README.md lists them all."""
+    try:
+        yield
+    except InputError as error:
+        if any(words in str(error) for words in NO_NETWORK):
+            raise InputError(f"no network, {what} cannot be downloaded; by hand: see data/README.md") from None
+        raise
+
+
+def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, cluster: bool) -> dict:
+    """What the Snakefile has to know of the jobs, as JSON holds it.
+
+    Threads: one in smoke; all cores for the running time; else a share of them for each job that a GPU has room for. On
+    this machine the jobs are shared out among its GPUs; on a cluster, the scheduler gives each job one.
+    """
+    gpus = torch.cuda.device_count() if settings["gpus"] == "auto" else settings["gpus"]
+    places, found, loads = gpus * settings["jobs_per_gpu"], {}, [0.0] * gpus
+    for job in jobs:
+        on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
+        resources, environment = {}, ""
+        if cluster:
+            resources = {
+                "gpu": int(on_gpu and settings["gpus"] != 0),
+                "mem_mb": 2_000 if profile == "smoke" else MEMORY.get(job.notebook, 8_000),
+            }
+        elif on_gpu and gpus:
+            gpu = loads.index(min(loads))
+            loads[gpu] += job.work
+            resources, environment = {f"gpu{gpu}": 1}, f"CUDA_VISIBLE_DEVICES={gpu}"
+        threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-os.cpu_count() // max(1, places))
+        found[job.name] = {
+            "path": f"notebooks/{job.notebook}.ipynb",
+            "values": [f"{name}={json.dumps(value)}" for name, value in job.parameters.items()],
+            "needs": [other.name for other in jobs if job.needs(other)],
+            "stage": job.stage,
+            "work": job.work,
+            "threads": threads,  # 0: all
+            "resources": resources,
+            "environment": environment,
+        }
+    return {
+        "jobs": found,
+        "results": str(results),
+        "executed": str(results / "executed" / profile),
+        "logs": str(results / "logs" / profile),
+        "cluster": bool(cluster),
+        "pid": os.getpid(),
+        "limits": {} if cluster else {f"gpu{gpu}": settings["jobs_per_gpu"] for gpu in range(gpus)},
+    }
+
+
+def run(planned: dict, options: list[str], lock: IO) -> int:
+    """Run the planned jobs by Snakemake; print a line for each that has ended, then what failed or is left."""
+    jobs, results, folder = planned["jobs"], Path(planned["results"]), Path(planned["logs"])
+    out = {name: Path(planned["executed"]) / f"{name}.ipynb" for name in jobs}
+    logs = {name: folder / f"{name}.log" for name in jobs}
+    before = {path: changed_at(path) for path in [*out.values(), *logs.values()]}
+    folder.mkdir(parents=True, exist_ok=True)
+    plan_file, said = folder / ".plan.json", folder / "snakemake.log"
+    plan_file.write_text(json.dumps(planned))
+    # All planned jobs are pending, whatever notebooks earlier runs left. Snakemake's own lock would outlive a process
+    # that is killed; `lock` does not. In a session of its own, Ctrl-C reaches only this process, which ends the others.
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "notebooks/Snakefile", "--directory", str(paths.ROOT)]
+    command += ["--forceall", "--keep-going", "--nolock", "--rerun-incomplete", *options]
+    command += ["--resources", *(f"{name}={most}" for name, most in planned["limits"].items())] * bool(
+        planned["limits"]
+    )
+    command += ["--config", f"plan={plan_file}"]
+    with open(said, "w") as file:
+        snakemake = subprocess.Popen(command, stderr=file, start_new_session=True, pass_fds=[lock.fileno()])
+    start, done = time.monotonic(), []
+    try:
+        code = None
+        while code is None:
+            time.sleep(0.3)
+            code = snakemake.poll()
+            for name in jobs:
+                if name not in done and changed_at(out[name]) not in (None, before[out[name]]):
+                    done.append(name)
+                    seconds, work = time.monotonic() - start, sum(jobs[one]["work"] for one in done)
+                    left = seconds * (sum(job["work"] for job in jobs.values()) / work - 1)
+                    count = f"{len(done)} of {len(jobs)} in {duration(seconds)}"
+                    print(f"{name} done: {count}, about {duration(left)} left", flush=True)
+    except KeyboardInterrupt:
+        if planned["cluster"]:
+            snakemake.send_signal(signal.SIGINT)  # it cancels its jobs
+            snakemake.wait()
+        else:
+            os.killpg(snakemake.pid, signal.SIGKILL)
+        checkpoints = len(list(results.glob("checkpoints/**/*.pt")))
+        trainings = f", {checkpoints} training{'s' * (checkpoints != 1)} half-way in checkpoints" * bool(checkpoints)
+        kept = f"every finished class is recorded in {results / 'records'}{trainings}"
+        print(
+            f"stopped: {len(done)} of {len(jobs)} runs done, {kept}; rerun the same command to resume", file=sys.stderr
+        )
+        return 130
+    finally:
+        plan_file.unlink(missing_ok=True)
+    if len(done) == len(jobs):
+        print(f"executed notebooks: {planned['executed']}; records: {results / 'records'}")
+        return 0
+    failed = [name for name in jobs if name not in done and changed_at(logs[name]) != before[logs[name]]]
+    for name in failed:
+        print(f"failed: {name}, see {logs[name]}", file=sys.stderr)
+    if not failed:  # Snakemake itself, or a cluster's scheduler
+        lines = [line.strip() for line in said.read_text().splitlines() if re.search("rror|nvalid|denied", line)]
+        print(f"error: {lines[0] if lines else 'Snakemake failed'}; see {said}", file=sys.stderr)
+    return 1
+
+
+def changed_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+@contextmanager
+def locked(results: Path) -> Iterator[IO]:
+    """Hold the results folder until this process and Snakemake end, in whatever way.
+
+    Raises InputError when another command has it, and when nothing can be written there.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with open(results / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = (results / ".lock").read_text() or "unknown"
+                way = "wait for it, stop it, or give another RESULTS_DIR"
+                raise InputError(f"{results} is in use by another ./run_all.sh (process {owner}): {way}") from None
+            file.truncate(0)
+            print(os.getpid(), end="", file=file, flush=True)
+            yield file
+    except OSError as error:
+        raise refusal(results, error) from None

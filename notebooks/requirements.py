@@ -1,0 +1,21 @@
+"""Prints what this Python lacks of pyproject.toml's requirements, with the extras named; exit code 1 if anything."""
+
+import sys
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+wanted = [f"python{project['requires-python']}", *project["dependencies"]]
+wanted += [one for extra in sys.argv[1:] for one in project["optional-dependencies"][extra]]
+present = {canonicalize_name(one.name): one.version for one in distributions()} | {"python": sys.version.split()[0]}
+lacking = [
+    str(one)
+    for one in map(Requirement, wanted)
+    if not one.specifier.contains(present.get(canonicalize_name(one.name), "0"), prereleases=True)
+]
+print(", ".join(lacking))
+sys.exit(bool(lacking))

@@ -1,0 +1,151 @@
+"""The commands of ./run_all.sh, whose first lines describe them."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+
+import papermill
+from execute import check_names, parameters_of, values_of
+
+from kdhelpers import paths
+from kdhelpers.errors import DEBUG, InputError
+
+NOTEBOOKS = Path(__file__).parent
+
+
+def run_notebooks(profile: str, words: list[str]) -> int:
+    """smoke, full and a run list: plan the jobs, fetch what they need, let Snakemake run what is not recorded yet."""
+    parser = argparse.ArgumentParser(prog=f"./run_all.sh {profile}", add_help=False)
+    parser.add_argument("notebooks", nargs="*")
+    parser.add_argument("--config", "-C", nargs="+", action="extend", default=[])
+    parser.add_argument("--cores", "--jobs", "-c", "-j")
+    parser.add_argument("--profile")
+    parser.add_argument("--dry-run", "-n", action="store_true")
+    parser.add_argument("--debug", action="store_true")
+    asked, options = parser.parse_known_args(words)
+    if any(option.startswith("--batch") for option in options):
+        raise InputError("--batch would wait for the other batches: share the seeds, --config seeds=[0,2,4]")
+    if asked.debug:
+        os.environ[DEBUG] = "1"
+    import jobs  # after the mistakes above: torch takes seconds
+    import plan
+
+    values = values_of(asked.config)
+    given = {name: value for name, value in values.items() if name.isupper()}
+    settings = plan.settings_of({name: value for name, value in values.items() if not name.isupper()})
+    if asked.notebooks and asked.notebooks[0].endswith((".yaml", ".yml")):
+        planned, text = plan.of_list(Path(asked.notebooks[0]), profile, given)
+    else:
+        planned, text = plan.of_notebooks(profile, [name_of(word) for word in asked.notebooks], settings, given)
+    print(text, flush=True)
+    pending = [job for job in planned if job.pending]
+    if not pending:
+        print("nothing to do: everything that can run is recorded")
+        return 0
+    if asked.dry_run:
+        names = " ".join(job.name for job in pending)
+        print(textwrap.fill(f"would run {names}", 110, subsequent_indent="    ", break_on_hyphens=False))
+        return 0
+    results = Path(pending[0].parameters.get("RESULTS_DIR") or paths.RESULTS_DIR).expanduser().absolute()
+    if asked.profile:
+        options += [f"--profile={asked.profile}", *([f"--jobs={asked.cores}"] if asked.cores else [])]
+    else:
+        options.append(f"--cores={asked.cores or 'all'}")
+    with jobs.locked(results) as lock:
+        pending, lost = jobs.fetch(pending, given.get("DATA_DIR"))
+        found = jobs.for_snakemake(pending, results, profile, settings, cluster=bool(asked.profile))
+        return (jobs.run(found, options, lock) if pending else 0) or lost
+
+
+def name_of(word: str) -> str:
+    """The name of a notebook in notebooks/ from a number, a name or a path; InputError when there is none."""
+    if "=" in word:
+        raise InputError(f"put --config before {word}: ./run_all.sh full NOTEBOOK --config {word}")
+    names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    found = [name for name in names if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0])]
+    if not found:
+        commands = "smoke, full, test, report, publish and verify"
+        raise InputError(
+            f"there is no command or notebook {word}; commands are {commands}, notebooks {' '.join(names)}"
+        )
+    return found[0]
+
+
+def test(options: list[str]) -> int:
+    """Check the style, then run pytest over the package's tests and over copies of the notebooks in smoke."""
+    # Within the repository: outside of it, the cells of two notebooks would have one name for pytest.
+    with tempfile.TemporaryDirectory(dir=paths.ROOT, prefix=".test-") as folder:
+        for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+            if notebook.stem == "30_beside_anomalib" and not find_spec("anomalib"):
+                print(
+                    "30_beside_anomalib is left out: anomalib is optional and not installed (pip install '.[anomalib]')"
+                )
+                continue
+            parameters = {"PROFILE": "smoke", "RESULTS_DIR": f"{folder}/results"}
+            if "EPOCHS" in parameters_of(notebook):
+                parameters["EPOCHS"] = 2  # whether they run, not what they find
+            if notebook.stem == "15_unstated_details":  # fifty variants: those of one data set here
+                parameters["CLASSES"] = {"head_ct": ["normal"]}
+            check_names(notebook, parameters)
+            copy = f"{folder}/{notebook.name}"
+            papermill.execute_notebook(
+                notebook, copy, parameters, prepare_only=True, language="python", kernel_name="python3"
+            )
+        pytest = ["pytest", "-c", "pyproject.toml", "--rootdir", ".", "-m", "", "-n", "2", "--dist", "loadfile"]
+        pytest += [
+            "--no-loadscope-reorder",
+            "--nbval-lax",
+            "--nbval-current-env",
+            "kdhelpers/tests",
+            *map(str, Path(folder).glob("*.ipynb")),
+        ]
+        commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], [*pytest, *options]]
+        # One thread each: two workers with two threads would wait for each other.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return next(
+            (
+                code
+                for command in commands
+                if (code := subprocess.run([sys.executable, "-m", *command], env=environment).returncode)
+            ),
+            0,
+        )
+
+
+def main() -> int:
+    command, *words = sys.argv[1:] or ["full"]
+    if command == "test":
+        return test(words)
+    if command == "publish":
+        from publish import publish
+
+        publish(paths.RESULTS_DIR, *map(name_of, words))
+    elif command == "report":
+        from report import report
+
+        report(Path(*words or [paths.RESULTS_DIR]))
+    elif command == "verify":
+        from verify import verify
+
+        return verify(words)
+    else:
+        profile, words = (command, words) if command in ("smoke", "full") else ("full", [command, *words])
+        return run_notebooks(profile, words)
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr, flush=True)
+        os._exit(130)  # without waiting for what still computes
