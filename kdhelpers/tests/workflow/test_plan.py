@@ -91,9 +91,7 @@ def test_without_a_network_a_download_is_one_short_line(monkeypatch, planned, tm
     with refused("no network, VGG-16's ImageNet weights cannot be downloaded; by hand: see data/README.md"):
         jobs.fetch(planned(tmp_path, "01_mnist")[0], str(tmp_path))
     trainings = planned(tmp_path, "01_mnist", "90_tables_and_figures", SOURCE="untrained")[0]
-    assert [job.name for job in jobs.fetch(trainings, str(tmp_path))[0]] == [
-        "90_tables_and_figures"
-    ]
+    assert [job.name for job in jobs.fetch(trainings, str(tmp_path))[0]] == ["90_tables_and_figures"]
     assert capsys.readouterr().err == "error: no network, MNIST cannot be downloaded; by hand: see data/README.md\n"
     reason = ConnectionRefusedError(111, "Connection refused")  # there is a network: which server, and the fix
     with refused("could not be downloaded", "Connection refused", ": fetch ", " put "):
