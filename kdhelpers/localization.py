@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, interpolate
 
 from kdhelpers.cache import in_chunks
-from kdhelpers.losses import score
+from kdhelpers.losses import score, total_loss
 from kdhelpers.networks import critical_points
 from kdhelpers.protocols import Protocol
 
@@ -37,6 +38,20 @@ def gradients(
         a_s = critical_points(source, x)
     a_c = critical_points(cloner, x, relu=relu)
     return torch.autograd.grad(score(a_s, a_c, protocol).sum(), x)[0]
+
+
+@torch.no_grad()
+def disagreement(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protocol: Protocol) -> Tensor:
+    """Where S and C differ, without a gradient: Eq. 1 and 3 over the channels of each position; float (n, h, w).
+
+    Added up as in Eq. 4, at the critical points of the score, each stretched to the image. Not in the article.
+    """
+    points = min(protocol.score_points, protocol.points)
+    total = torch.zeros_like(x[:, 0])
+    for s, c in zip(critical_points(source, x, points), critical_points(cloner, x, points), strict=True):
+        each = total_loss((c - s).square().mean(1), 1 - cosine_similarity(s, c, dim=1), protocol)
+        total += interpolate(each.unsqueeze(1), x.shape[2:], mode="bilinear").squeeze(1)
+    return total
 
 
 class GuidedReLU(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdhelpers.data import downloads
 from kdhelpers.data.images import Images, read_images, read_masks, resize_arrays
-from kdhelpers.data.layouts import list_files
+from kdhelpers.data.layouts import FOLDERS, list_files
 from kdhelpers.data.listing import Files, subfolders
 from kdhelpers.data.split import Split
 from kdhelpers.errors import InputError
@@ -33,7 +33,7 @@ def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
         return tuple(_cifar_folders(Path(data_dir)) or NUMBERS)
     if dataset == "folder":
         folder = Path(os.path.realpath(Path(data_dir).expanduser()))
-        return (_safe((folder.parent if folder.name.lower() == GOOD else folder).name) or "folder",)
+        return (_safe((folder.parent if folder.name.lower() in FOLDERS[GOOD] else folder).name) or "folder",)
     fixed = {"mvtec": MVTEC, "retinal_oct": ("oct2017", "resc"), "head_ct": ("normal",), "brain_mri": ("normal",)}
     if dataset not in fixed:
         raise InputError(_unknown("data set", dataset, DATASETS))
@@ -66,7 +66,7 @@ def load(
     seed: int,
     normal_test: int = NORMAL_TEST,
     test_dir: Path | None = None,
-    test_label: str | None = None,
+    test_label: str | dict[str, str] | None = None,
     progress: bool = True,
 ) -> Split:
     """The split of class `cls`, decoded and resized to `image_size` pixels; downloads what it can when it is absent.
@@ -95,7 +95,9 @@ def load(
 
 
 @reading()
-def fingerprint(data_dir: Path, *, seed: int, test_dir: Path | None = None, test_label: str | None = None) -> str:
+def fingerprint(
+    data_dir: Path, *, seed: int, test_dir: Path | None = None, test_label: str | dict[str, str] | None = None
+) -> str:
     """`Split.sha256` of your own images, without decoding any: whether they are still those that were recorded."""
     files = list_files("folder", "", data_dir, seed, test_dir=test_dir, test_label=test_label)
     paths = files.train + files.test + [mask for mask in files.masks or [] if mask is not None]
@@ -165,7 +167,7 @@ def _load_files(
     is_cifar = dataset == "cifar10"
     train, train_sha = read_images(files.train, size, lanczos=is_cifar, progress=title and f"{title}: training images")
     test, test_sha = _read_test(_stamps(files.test), size, is_cifar, title and f"{dataset}: test images")
-    masks, mask_files, mask_sha = _load_masks(files, size, title and f"{title}: masks")
+    masks, mask_files, mask_sha = _load_masks(files, size, dataset == "folder", title and f"{title}: masks")
     _warn_of_copies(files, train_sha, test_sha, test_dir)
     class_of = {folder: name for name, folder in _cifar_folders(data_dir).items()} if is_cifar else {}
     kinds = [class_of.get(kind, kind) for kind in files.kinds]
@@ -194,13 +196,15 @@ def _read_test(stamps: tuple, size: int, lanczos: bool, title: str | None) -> tu
     return read_images([Path(path) for path, *_ in stamps], size, lanczos=lanczos, progress=title)
 
 
-def _load_masks(files: Files, size: int, title: str | None) -> tuple[np.ndarray | None, list[Path], list[str]]:
+def _load_masks(
+    files: Files, size: int, own: bool, title: str | None
+) -> tuple[np.ndarray | None, list[Path], list[str]]:
     if files.masks is None:
         return None, [], []
     anomalous = [i for i, mask in enumerate(files.masks) if mask is not None]
     paths = [files.masks[i] for i in anomalous]
     masks = np.zeros((len(files.test), size, size), np.float32)
-    masks[anomalous], sha256 = read_masks(paths, [files.test[i] for i in anomalous], size, progress=title)
+    masks[anomalous], sha256 = read_masks(paths, [files.test[i] for i in anomalous], size, own=own, progress=title)
     return masks, paths, sha256
 
 

@@ -20,6 +20,7 @@ from kdhelpers.files import reading
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_FEW = 16  # values of a mask that numbers defects; soft edges have more
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb; here it is an error from there on
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -83,13 +84,14 @@ def read_images(
 
 
 def read_masks(
-    paths: Sequence[Path], images: Sequence[Path], size: int, *, progress: str | None = None
+    paths: Sequence[Path], images: Sequence[Path], size: int, *, own: bool = False, progress: str | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """Ground-truth masks: float32 (n, size, size) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
 
     images: the picture each mask belongs to. In a mask of two values, 0 and another one, the other one is 1 whatever
-    it is (1, 255, a palette's colour); otherwise 255 is 1. Raises InputError naming the mask as `read_images` does, and
-    when its size is not the picture's, or when it marks nothing.
+    it is (1, 255, a palette's colour); otherwise 255 is 1. own: of your own images; in a mask of up to _FEW values all
+    but 0 are 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError
+    naming the mask as `read_images` does, when its size is not the picture's, or when it marks nothing.
     """
     masks = np.empty((len(paths), size, size), np.float32)
 
@@ -102,7 +104,7 @@ def read_masks(
         if mask.size != expected:
             has, needs = (f"{w}x{h}" for w, h in (mask.size, expected))
             raise InputError(f"{paths[i]}: the mask is {has} pixels, its picture {images[i].name} {needs}; resize it")
-        masks[i] = fit(_two_valued(paths[i], mask), size).astype(np.float32) / 255
+        masks[i] = fit(_two_valued(paths[i], mask, _FEW if own else 2), size).astype(np.float32) / 255
         return hashlib.sha256(data).hexdigest()
 
     return masks, _in_threads(read, range(len(paths)), progress)
@@ -184,15 +186,16 @@ def _sixteen_bit(path: Path | str, image: Image.Image) -> Image.Image:
     return Image.fromarray(values.astype(np.uint16))
 
 
-def _two_valued(path: Path, mask: Image.Image) -> Image.Image:
+def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
+    """The mask with 255 for whatever is not 0, if it has no more than `most` values; otherwise as it is."""
     values = np.asarray(mask)
     top = values.max()
     if top == 0:
         raise InputError(
             f"{path}: the mask of an anomalous image marks nothing; draw it, or move the image to test/good"
         )
-    if ((values == 0) | (values == top)).all():
-        values = np.where(values == top, 255, 0)
+    if len(np.unique(values)) <= most and values.min() == 0 or values.min() == top:
+        values = np.where(values > 0, 255, 0)
     elif mask.mode != "L":
         values = np.rint(values / 257)
     elif top < 128:

@@ -15,12 +15,17 @@ from kdhelpers.protocols import GOOD, NORMAL_TEST
 UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
 """What a test image is known to be, and how `Files.labels` says it."""
+FOLDERS = {  # of your own images, in capital or small letters; any other name is that of a defect
+    GOOD: frozenset((GOOD, "ok", "okay", "normal", "pass", "passed", "negative", "healthy", "non-defective")),
+    UNKNOWN: frozenset((UNKNOWN, "unlabeled", "unlabelled")),
+}
+EITHER = frozenset(("no", "yes", "0", "1", "true", "false"))  # no defect, or no good?
 HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of your own good images, for the threshold; but never more than half
 
 
 _ADVICE = {
     "folder": "put normal images for training in train/good, images to test in test/good and test/<kind of anomaly>, "
-    "or give a folder with nothing but good images, directly in it",
+    "or in a folder called good (ok, normal ...) beside those of defects, or give a folder of good images only",
     "cifar10": "it needs one folder per class, of the same names, in cifar10/train and cifar10/test",
     "mvtec": "download MVTec AD from www.mvtec.com/company/research/datasets/mvtec-ad and unpack the category there",
     "oct2017": "download OCT2017.tar.gz from data.mendeley.com/datasets/rscbjbr9sj (doi 10.17632/rscbjbr9sj) and "
@@ -42,7 +47,7 @@ def list_files(
     seed: int,
     normal_test: int = NORMAL_TEST,
     test_dir: Path | None = None,
-    test_label: str | None = None,
+    test_label: str | dict[str, str] | None = None,
 ) -> Files:
     """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
 
@@ -64,27 +69,46 @@ def list_files(
     return (_head_ct if dataset == "head_ct" else _brain_mri)(data_dir, seed, normal_test)
 
 
-def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
+def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
+    """GOOD, UNKNOWN or the defect's kind: what a folder of your own images holds, by `labels` or by its name.
+
+    labels: TEST_LABEL; where it is a dict, by the names of folders. Raises InputError for a name that may be either.
+    """
+    name = folder.name.lower()
+    if isinstance(labels, dict) and name in (given := {key.lower(): label for key, label in labels.items()}):
+        return folder.name if given[name] == "bad" else given[name]
+    if name in EITHER:
+        raise InputError(
+            f"{folder}: {folder.name!r} may mean good or bad; give TEST_LABEL={{{folder.name!r}: 'good'}}, or 'bad'"
+        )
+    return next((kind for kind, names in FOLDERS.items() if name in names), folder.name)
+
+
+def _inspection(root: Path, advice: str, masks_required: bool, labels: str | dict[str, str] | None = None) -> Files:
     """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of your own images.
 
     Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at. Your own
-    images, whose masks are not required, need no test folder either.
+    images, whose masks are not required, need no test folder either, and their folders have more names (`kind_of`).
     """
-    train = pictures(folder(root, "train", GOOD, advice=advice))
+    own = not masks_required
+    train_root = folder(root, "train", advice=advice)
+    good = [f for f in subfolders(train_root) if kind_of(f, labels) == GOOD] if own else []
+    train = [path for f in good for path in pictures(f)] or pictures(folder(train_root, GOOD, advice=advice))
     tested = masks_required or find(root, "test")
     test, kinds = by_kind(folder(root, "test", advice=advice), GOOD) if tested else ([], [])
+    kinds = [kind_of(path.parent, labels) for path in test] if own else kinds
     truth = find(root, "ground_truth")
-    folders = [f for f in subfolders(truth) if f.name.lower() != GOOD] if truth else []
+    folders = [f for f in subfolders(truth) if f.name.lower() not in FOLDERS[GOOD]] if truth else []
     found = {(f.name.lower(), path.name): path for f in folders for path in pictures(f, empty=True)}
-    if not found and not masks_required:
+    if not found and own:
         return Files(train, test, kinds)
     names = [(path.parent.name.lower(), f"{path.stem}_mask.png") for path in test]
     masks = [None if kind == GOOD else found.pop(name, None) for name, kind in zip(names, kinds, strict=True)]
     for path, kind, mask in zip(test, kinds, masks, strict=True):
         if kind not in (GOOD, UNKNOWN) and mask is None:
-            expected = root / "ground_truth" / kind / f"{path.stem}_mask.png"
-            way_out = "unpack the category again" if masks_required else "draw it, or remove the folder ground_truth"
-            raise InputError(f"{path}: its mask {expected} is missing; {way_out}")
+            expected = root / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+            fix = "draw it, or remove the folder ground_truth" if own else "unpack the category again"
+            raise InputError(f"{path}: its mask {expected} is missing; {fix}")
     if found:
         stray = next(iter(found.values()))
         raise InputError(
@@ -93,31 +117,39 @@ def _inspection(root: Path, advice: str, masks_required: bool) -> Files:
     return Files(train, test, kinds, masks)
 
 
-def _own(root: Path, seed: int, test_dir: Path | None, test_label: str | None) -> Files:
-    """Your own images: laid out as MVTec AD's category, or good pictures only; and those in `test_dir`.
+def _own(root: Path, seed: int, test_dir: Path | None, labels: str | dict[str, str] | None) -> Files:
+    """Your own images, like a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
 
     Good ones to test are test/good, or where there is no such folder a random part of the good ones.
     """
     if test_dir is not None and test_dir.resolve() == root.resolve():
         raise InputError(f"TEST_DIR {test_dir} is DATA_DIR too: name a folder of other pictures, or leave it out")
+    folders = subfolders(root)
     if find(root, "train") or find(root, "test"):
-        files = _inspection(root, _ADVICE["folder"], masks_required=False)
-    elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not subfolders(root):
+        files = _inspection(root, _ADVICE["folder"], masks_required=False, labels=labels)
+    elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not folders:
         files = Files(pictures(root), [], [])
     else:
-        raise InputError(f"{root / 'train'} is missing, and there are no pictures in {root}; {_ADVICE['folder']}")
+        every = root.name.lower() in FOLDERS[GOOD]  # good/lot_1, good/lot_2 ...
+        kinds = {path: GOOD if every else kind_of(path, labels) for path in folders}
+        good, others = ([(p, k) for p, k in kinds.items() if (k == GOOD) is which] for which in (True, False))
+        if not good:
+            raise InputError(f"{root}: no folder in it holds good pictures by its name; {_ADVICE['folder']}")
+        test = [(path, kind) for place, kind in others for path in pictures(place)]
+        train = [path for place, _ in good for path in pictures(place)]
+        files = Files(train, [path for path, _ in test], [kind for _, kind in test])
     if GOOD not in files.kinds:
         files = _hold_out(files, seed)
-    labels = [LABELS.get(kind, LABELS["bad"]) for kind in files.kinds]
+    found = [LABELS.get(kind, LABELS["bad"]) for kind in files.kinds]
     if test_dir is None:
-        return replace(files, labels=labels)
-    test, kinds, more = to_score(test_dir, test_label)
+        return replace(files, labels=found)
+    test, kinds, more = to_score(test_dir, labels)
     known = {path.resolve() for path in files.train + files.test}
     for path in test:
         if path.resolve() in known:
             raise InputError(f"{path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
     masks = files.masks and files.masks + [None] * len(test)
-    return replace(files, test=files.test + test, kinds=files.kinds + kinds, masks=masks, labels=labels + more)
+    return replace(files, test=files.test + test, kinds=files.kinds + kinds, masks=masks, labels=found + more)
 
 
 def _hold_out(files: Files, seed: int) -> Files:
@@ -130,21 +162,24 @@ def _hold_out(files: Files, seed: int) -> Files:
     return replace(files, train=train, test=test + files.test, kinds=[GOOD] * len(test) + files.kinds, masks=masks)
 
 
-def to_score(root: Path, label: str | None) -> tuple[list[Path], list[str], list[int]]:
+def to_score(root: Path, labels: str | dict[str, str] | None) -> tuple[list[Path], list[str], list[int]]:
     """The pictures of TEST_DIR, the kind of each, and its label: what TEST_LABEL says, or the folders' names.
 
     Without folders in it, all of its pictures are of the kind that it is called. InputError as `pictures` raises it.
     """
     if not subfolders(root):
-        test = pictures(root)
-        kinds = [GOOD if root.name.lower() == GOOD else root.name] * len(test)
-        return test, kinds, [LABELS[label or (GOOD if kind == GOOD else UNKNOWN)] for kind in kinds]
-    if label is not None:
+        test, name = pictures(root), root.name.lower()
+        known = name in FOLDERS[GOOD] | FOLDERS[UNKNOWN] or isinstance(labels, dict)
+        kind = kind_of(root, labels) if known else root.name
+        label = labels if isinstance(labels, str) else kind if kind == GOOD or isinstance(labels, dict) else UNKNOWN
+        return test, [kind] * len(test), [LABELS.get(label, LABELS["bad"])] * len(test)
+    if isinstance(labels, str):
         raise InputError(
-            f"TEST_LABEL is {label!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or name "
+    """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
             "one of the folders as TEST_DIR"
         )
-    test, kinds = by_kind(root, GOOD)
+    test, _ = by_kind(root, GOOD)
+    kinds = [kind_of(path.parent, labels) for path in test]
     return test, kinds, [LABELS.get(kind, LABELS["bad"]) for kind in kinds]
 
 

@@ -138,16 +138,19 @@ def _own(asked: OwnImages, data_dir: Path) -> dict:
     folder = Path(asked.TEST_DIR).expanduser().absolute() if asked.TEST_DIR else None
     if folder and not folder.is_dir():
         raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
-    if asked.TEST_LABEL is not None and not folder:
+    if isinstance(asked.TEST_LABEL, str) and not folder:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
         )
     layouts.list_files("folder", "", data_dir, 0, test_dir=folder, test_label=asked.TEST_LABEL)
-    return {"test_dir": folder, "test_label": asked.TEST_LABEL, "false_alarms": float(asked.FALSE_ALARMS)}
+    own = {"test_dir": folder, "test_label": asked.TEST_LABEL, "false_alarms": float(asked.FALSE_ALARMS)}
+    return own | {"map": asked.MAP, "score_by": asked.SCORE}
 
 
 def _classes(asked: Training, dataset: str, data_dir: Path) -> tuple[str, ...]:
     given = asked.CLASSES[dataset] if isinstance(asked.CLASSES, dict) else asked.CLASSES
+    if dataset == "folder":  # already listed, by names of folders that TEST_LABEL may explain
+        return data.classes(dataset, data_dir)
     status = data.status(dataset, data_dir)
     if given is None:
         classes = data.classes(dataset, data_dir)[: 1 if asked.is_smoke else None]

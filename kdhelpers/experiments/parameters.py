@@ -33,6 +33,9 @@ Classes = Annotated[list[str | int], Field(min_length=1)]
 ByDataset = Annotated[dict[str, Classes], Field(min_length=1)]
 
 
+Label = Literal["good", "bad", "unknown"]
+
+
 class Asked(BaseModel):
     """Parameters that every notebook has."""
 
@@ -80,7 +83,9 @@ class OwnImages(Training):
     """Parameters of the notebook of your own images."""
 
     TEST_DIR: str | Path | None = None
-    TEST_LABEL: Literal["good", "bad", "unknown"] | None = None
+    TEST_LABEL: Label | Annotated[dict[str, Label], Field(min_length=1)] | None = None
+    MAP: Literal["gradients", "disagreement"] = "gradients"
+    SCORE: Literal["loss", "maximum", "top"] = "loss"
     FALSE_ALARMS: Annotated[float, Field(gt=0, le=0.5)] = FALSE_ALARMS
 
 

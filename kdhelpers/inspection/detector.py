@@ -1,13 +1,13 @@
 """A trained cloner with its threshold, in one file: loaded anywhere, it scores pictures and shows where they are odd.
 
-Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER [--source S] [--out scores.csv]`.
+Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --help.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,21 @@ from kdhelpers.data.images import Images, read_images
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments.config import device_of
 from kdhelpers.files import atomic_write, reading
+from kdhelpers.inspection import regions, thresholds
 from kdhelpers.inspection.thresholds import Threshold
 from kdhelpers.protocols import Protocol
 
-SCHEMA = 1
+SCHEMA = 2
+MAPS = ("gradients", "disagreement")
+SCORES = ("loss", "maximum", "top")
+TOP = 0.01  # the share of a map's pixels whose mean is the score "top"
+_PLAIN = ("map", "score_by", "pixel_threshold", "held_out")  # fields that are stored as they are
 _AT_ONCE = 64  # pictures that are read before they are scored
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Source, cloner and threshold. Each picture is computed by itself: no score depends on what else is scored.
+    """Source, cloner and thresholds. Each picture is computed by itself: no score depends on what else is scored.
 
     To the last digit scores are the same on the same kind of device with as many threads.
     """
@@ -44,7 +49,33 @@ class Detector:
     image_size: int  # pixels that pictures are resized to
     source_id: dict[str, str]  # as `weights.load_source` has it
     record: dict  # of the training, as `artifacts.save` makes it
-    threshold: Threshold | None = None
+    map: str = "gradients"  # one of MAPS: of the article, or `localization.disagreement`
+    score_by: str = "loss"  # one of SCORES: the article's, or the map's maximum, or the mean of its top 1 %
+    threshold: Threshold | None = None  # of scores
+    pixel_threshold: float = 0.0  # of maps: no more of the held-out good pictures than asked for exceed it anywhere
+    held_out: dict[str, list[float]] = field(default_factory=dict)  # scores and the maps' maxima of good pictures
+
+    def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
+        """The detector with both thresholds set on held-out good pictures, at this rate of false alarms."""
+        maps = self.maps(good)
+        scores = self.scores(good, maps)
+        held_out = {"scores": scores.tolist(), "peaks": maps.max((1, 2)).tolist()}
+        return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
+
+    def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
+        """The detector with another threshold: this value, or by another rate of false alarms; nothing is trained.
+
+        A rate sets the threshold of pixels too. Raises InputError unless one of the two is given, the rate in (0, 0.5].
+        """
+        scores, peaks = (np.array(self.held_out[name], np.float32) for name in ("scores", "peaks"))
+        if (value is None) == (false_alarms is None):
+            raise InputError("give either a threshold or a rate of false alarms")
+        if value is not None:
+            return replace(self, threshold=thresholds.at(scores, value))
+        if not 0 < false_alarms <= 0.5:
+            raise InputError(f"the rate of false alarms is {false_alarms}; it is a share above 0 and at most 0.5")
+        pixel = thresholds.choose(peaks, false_alarms).value
+        return replace(self, threshold=thresholds.choose(scores, false_alarms), pixel_threshold=pixel)
 
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         """A row for each picture: image (its path), score (float32), bad (bool: the score is above the threshold).
@@ -58,15 +89,27 @@ class Detector:
         return pd.DataFrame({"image": [str(path) for path in paths], "score": scores, "bad": bad})
 
     def maps(self, images: Path | str | Sequence[Path | str]) -> np.ndarray:
-        """Where in each picture: float32 (n, image_size, image_size), each in [0, 1]; `images` as in `score`."""
+        """Where in each picture: float32 (n, image_size, image_size), 0 or more, after the filters of Eq. 6.
+
+        Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures compare.
+        `images` as in `score`.
+        """
 
         def one(x: Images) -> np.ndarray:
-            return localization.maps("gradients", self.source, self.cloner, x, self.protocol, seed=0)["gaussian"]
+            if self.map == "disagreement":
+                grey = localization.disagreement(self.source, self.cloner, x[:], self.protocol)
+            else:
+                grey = localization.gradients(self.source, self.cloner, x[:], self.protocol).abs().sum(1)
+            return localization.localization_map(grey.cpu().numpy())
 
         return np.concatenate(self._each(_listed(images), one, "heat maps"))
 
-    def scores(self, paths: Sequence[Path]) -> np.ndarray:
-        """The score of each picture: float32 (n,)."""
+    def scores(self, paths: Sequence[Path], maps: np.ndarray | None = None) -> np.ndarray:
+        """The score of each picture: float32 (n,). maps: where they have been computed already."""
+        if self.score_by != "loss":
+            ordered = np.sort((self.maps(paths) if maps is None else maps).reshape(len(paths), -1), axis=1)
+            count = 1 if self.score_by == "maximum" else max(1, round(TOP * ordered.shape[1]))
+            return ordered[:, -count:].mean(1)
 
         @torch.no_grad()
         def one(x: Images) -> np.ndarray:
@@ -95,9 +138,9 @@ def save(detector: Detector, path: Path) -> None:
         "protocol": asdict(detector.protocol),
         "image_size": detector.image_size,
         "source": detector.source_id,
-        "threshold": asdict(detector.threshold),
         "record": detector.record,
-    }
+        "threshold": asdict(detector.threshold),
+    } | {name: getattr(detector, name) for name in _PLAIN}
     tensors = {name: value.contiguous() for name, value in detector.cloner.state_dict().items()}
     with atomic_write(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)}))
@@ -116,12 +159,19 @@ def load(path: Path | str, source: str | None = None, device: str = "auto") -> D
     threshold = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
     protocol = Protocol(**settings["protocol"])
     return Detector(
-        network, cloner.to(place), protocol, settings["image_size"], identity, settings["record"], threshold
+        network,
+        cloner.to(place),
+        protocol,
+        settings["image_size"],
+        identity,
+        settings["record"],
+        threshold=threshold,
+        **{name: settings[name] for name in _PLAIN},
     )
 
 
 def read(path: Path | str) -> tuple[dict, nn.Sequential]:
-    """What a detector says of itself, {schema, protocol, image_size, source, threshold, record}, and its cloner.
+    """The settings that `save` stores as JSON, and the cloner.
 
     The cloner is in eval mode, on the CPU. Raises InputError for a file that is no detector.
     """
@@ -130,7 +180,7 @@ def read(path: Path | str) -> tuple[dict, nn.Sequential]:
     try:
         cloner = networks.make_cloner(Protocol(**settings["protocol"]), seed=0)
         cloner.load_state_dict(state)
-        for name in ("image_size", "source", "record"):
+        for name in ("image_size", "source", "record", *_PLAIN):
             settings[name]
         Threshold(**settings["threshold"])
     except (KeyError, TypeError, RuntimeError) as error:
@@ -189,6 +239,13 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
 
 def _main(arguments: argparse.Namespace) -> None:
     loaded = load(arguments.detector, arguments.source, arguments.device)
+    if arguments.threshold is not None or arguments.false_alarms is not None:
+        loaded = loaded.with_threshold(arguments.threshold, false_alarms=arguments.false_alarms)
+        print(loaded.threshold, file=sys.stderr)
+    if arguments.save:
+        save(loaded, arguments.save)
+    if arguments.folder is None:
+        return
     table = loaded.score(arguments.folder)
     above = int(table["bad"].sum())
     table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
@@ -199,16 +256,22 @@ def _main(arguments: argparse.Namespace) -> None:
     else:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
         print(table.to_csv(index=False), end="")
+    if arguments.regions:
+        paths = [Path(path) for path in table["image"]]
+        names = [f"{number:05d}" for number in range(1, len(paths) + 1)]
+        regions.write(arguments.regions, names, paths, loaded.maps(paths), loaded.pixel_threshold)
     print(f"{above} of {len(table)} are above the threshold", file=sys.stderr)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.detector", description=__doc__)
-    parser.add_argument(
-        "detector", type=Path, metavar="DETECTOR", help="detector.safetensors, as 00_quickstart made it"
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of pictures, or one picture")
+    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="detector.safetensors of 00_quickstart")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="of pictures to score, or one picture")
     parser.add_argument("--source", help="where the weights of its source are now, if not where they were then")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where the scores go; without it, to standard output")
+    parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ there")
+    parser.add_argument("--threshold", type=float, help="another threshold, set by hand")
+    parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="another threshold, by its rate: 0.01")
+    parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the detector with that threshold")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     in_one_line(_main, parser.parse_args())

@@ -222,6 +222,8 @@ def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.nda
             metadata = file.metadata() or {}
         if "detector" in metadata:
             settings, cloner = detector.read(path)
+            if settings["score_by"] != "loss" or settings["map"] != "gradients":
+                raise InputError(f"{path} has another SCORE or MAP than the loss and its gradients, which a graph has")
             size = settings["image_size"]
             nothing = np.empty((0, size, size, 3), np.uint8)
             return cloner, Protocol(**settings["protocol"]), settings["record"], nothing, settings["threshold"]["value"]

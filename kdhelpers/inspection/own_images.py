@@ -1,18 +1,20 @@
 """What comes out of your own images, beside the record: scores, heat maps, a sheet of the worst, and the detector."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from kdhelpers.data import weights
 from kdhelpers.data.images import read_picture
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
-from kdhelpers.inspection import detector, thresholds
+from kdhelpers.inspection import detector, regions
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import figures
@@ -36,6 +38,11 @@ def describe(split) -> str:
         f"{len(split.labels)} to score: {known[0]} good ones, held out for the threshold; {known[1]} bad, "
         f"{known[2]} unlabeled",
     ]
+    folders: dict[tuple[Path, str], int] = {}
+    for path, label in zip(split.paths, split.labels, strict=True):
+        key = path.parent, ("good", "bad", "unlabeled")[label]
+        folders[key] = folders.get(key, 0) + 1
+    lines += [f"  {folder}: {count} {label}" for (folder, label), count in folders.items()]
     if not known[1]:
         lines.append("no AUROC: " + ("the images to score are unlabeled" if known[2] else "there are no bad images"))
     if len(split.train) < 30:
@@ -55,10 +62,11 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
     record = results.read(run.record_path(cls))
-    trained = Detector(source, cloner, fit.protocol, run.image_size, source_id, record)
+    trained = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, run.map, run.score_by)
+    good = [path for path, label in zip(split.paths, split.labels, strict=True) if label == 0]
+    trained = trained.calibrated(good, run.false_alarms)
     scores = trained.scores(split.paths)
-    threshold = thresholds.choose(scores[split.labels == 0], run.false_alarms)
-    value = np.float32(threshold.value)
+    value = np.float32(trained.threshold.value)
     table = pd.DataFrame(
         {
             "image": [str(path) for path in split.paths],
@@ -68,7 +76,7 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
             "threshold": value,
         }
     )
-    return Detector(source, cloner, fit.protocol, run.image_size, source_id, record, threshold), table
+    return trained, table
 
 
 def auroc_of(record: dict) -> str:
@@ -80,31 +88,42 @@ def auroc_of(record: dict) -> str:
     return f"AUROC: {found:.1f} %; without any network: {', '.join(alone)}"
 
 
-def write(run, made: Detector, table: pd.DataFrame) -> Figure:
-    """Writes scores.csv, heat_maps/*.png, worst.png and detector.safetensors to `folder_of(run)`; returns the sheet.
+def auroc_of_scores(run, split, table: pd.DataFrame) -> str:
+    """AUROC of the table's scores in words: with SCORE, of the last epoch, another one than is recorded."""
+    known = split.labels <= 1
+    if len(np.unique(split.labels[known])) < 2:
+        return "without both good and bad images, no AUROC of these scores either"
+    return f"scored by {run.score_by}: {100 * roc_auc_score(split.labels[known], table['score'][known]):.1f} %"
 
-    Each file is whole or not there, the detector comes last, and heat maps of an earlier run are removed. Says what
-    there is. Raises InputError when there is no room.
+
+def write(run, made: Detector, table: pd.DataFrame) -> Figure:
+    """Write scores.csv, heat_maps/*.png, regions/, worst.png and detector.safetensors; return the sheet of the worst.
+
+    They lie in `folder_of(run)`. Heat is drawn where a map exceeds the pixel threshold: good pictures stay clear. Each
+    file is complete or absent, the detector comes last, and heat maps of an earlier run are removed. Prints what there
+    is. Raises InputError when there is no room.
     """
     folder = folder_of(run)
     worst = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
     bad = int((worst["bad"] == "yes").sum())
     worst = worst.head(min(max(bad, ON_SHEET), MOST))
     maps = made.maps([Path(image) for image in worst["image"]])
-    top = float(maps.max())
+    top = made.pixel_threshold / figures.LOW  # so that what exceeds the threshold is drawn, and nothing else
+    names = []
     with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
-    kept, on_sheet = set(), []
+    on_sheet = []
     for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
         picture = np.asarray(_scaled(read_picture(row.image)))
         hot = figures.overlay(picture, heat, top)
-        name = f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}.png"
-        with atomic_write(folder / "heat_maps" / name) as temporary:
+        names.append(f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}")
+        with atomic_write(folder / "heat_maps" / f"{names[-1]}.png") as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
-        kept.add(name)
         on_sheet += [hot] if rank <= ON_SHEET else []
+    shutil.rmtree(folder / "regions", ignore_errors=True)
+    regions.write(folder / "regions", names, [Path(image) for image in worst["image"]], maps, made.pixel_threshold)
     for old in (folder / "heat_maps").glob("*.png"):
-        if old.name not in kept:
+        if old.stem not in names:
             old.unlink()
     shown = worst.head(ON_SHEET)
     title = f"{run.classes[0]}: the {len(shown)} highest scores of {len(table)}, in orange above the threshold"
@@ -114,12 +133,17 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     )
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
-    detector.save(made, folder / "detector.safetensors")
+    made_at = folder / "detector.safetensors"
+    detector.save(made, made_at)
     which = f"the {len(worst)} worst" if len(worst) > bad else f"those above the threshold, {bad}"
     which = f"the {MOST} worst of the {bad} above the threshold, no more are drawn" if bad > MOST else which
     print(
         f"{folder}:\n  scores.csv            {len(table)} images\n  heat_maps/            {which}\n"
-        f"  worst.png             the sheet below\n  detector.safetensors  for new pictures"
+        f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"
+        f"  detector.safetensors  for new pictures:\n"
+        f"    python -m kdhelpers.inspection.detector {made_at} FOLDER\n"
+        f"    python -m kdhelpers.inspection.detector {made_at} --false-alarms 0.01 --save {made_at}\n"
+        f"    python -m kdhelpers.inspection.export {made_at} OUT.onnx"
     )
     return sheet
 
@@ -131,7 +155,8 @@ def is_written(run) -> bool:
         return False
     said = detector.read(path)[0]
     current = results.read(run.record_path(run.classes[0]))
-    return said["record"] == current and said["threshold"]["false_alarms"] == run.false_alarms
+    same = (said["map"], said["score_by"]) == (run.map, run.score_by)
+    return same and said["record"] == current and said["threshold"]["false_alarms"] == run.false_alarms
 
 
 def _scaled(picture: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 
@@ -14,20 +14,20 @@ class Threshold:
     """A threshold, and how far it can be trusted; str() says it in a few plain lines. Rates are shares in [0, 1]."""
 
     value: float  # an image is bad when its score is above it; of float32, as scores are
-    false_alarms: float  # the rate that was asked for
+    false_alarms: float | None  # the rate that was asked for; None: the value was set by hand
     held_out: int  # good images it was set on
     above: int  # how many of them lie above it
     interval: tuple[float, float]  # the rate among all good images lies in it, with a confidence of 95 %
 
     def __str__(self) -> str:
         low, high = self.interval
+        asked = "set by hand" if self.false_alarms is None else f"{100 * self.false_alarms:.3g} % may"
         lines = [
-            f"threshold {self.value:.6g}: {self.above} of {self.held_out} held-out good images lie above it, "
-            f"{100 * self.false_alarms:.3g} % may",
+            f"threshold {self.value:.6g}: {self.above} of {self.held_out} held-out good images lie above it, {asked}",
             f"of all good images between {100 * low:.1f} % and {100 * high:.1f} % will be called bad "
             f"(exact, {100 * CONFIDENCE:.0f} % confidence)",
         ]
-        if self.held_out < needed(self.false_alarms):
+        if self.false_alarms is not None and self.held_out < needed(self.false_alarms):
             lines.append(
                 f"too few good images: {self.held_out} are held out, and even if none of them lay above, nobody could "
                 f"be sure of {100 * self.false_alarms:.3g} %; that takes {needed(self.false_alarms)}"
@@ -44,8 +44,12 @@ def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
     if not len(scores):
         raise ValueError("a threshold needs scores of good images")
     allowed = math.floor(false_alarms * len(scores) + 1e-9)  # 0.29 · 100 is 28.999999999999996
-    value = np.sort(scores)[::-1][allowed]
-    above = int(np.sum(scores > value))  # fewer than allowed where scores are equal
+    return at(scores, np.sort(scores)[::-1][allowed], false_alarms)
+
+
+def at(scores: np.ndarray, value: float, false_alarms: float | None = None) -> Threshold:
+    """The threshold of this value, and what it means for the held-out good images with these scores."""
+    above = int(np.sum(scores > np.float32(value)))
     return Threshold(float(value), false_alarms, len(scores), above, exact_interval(above, len(scores)))
 
 
@@ -55,10 +59,8 @@ def exact_interval(count: int, of: int, confidence: float = CONFIDENCE) -> tuple
     It holds for a threshold set on the same images too: the rate above the (k + 1)-th highest of n scores has the
     distribution Beta(k + 1, n − k), whose upper end is this one's, and whose lower end is above this one's.
     """
-    outside = (1 - confidence) / 2
-    low = beta.ppf(outside, count, of - count + 1) if count else 0.0
-    high = beta.ppf(1 - outside, count + 1, of - count) if count < of else 1.0
-    return float(low), float(high)
+    interval = binomtest(count, of).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def needed(false_alarms: float, confidence: float = CONFIDENCE) -> int:

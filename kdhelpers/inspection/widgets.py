@@ -16,23 +16,31 @@ _STEPS = 200  # of the slider, from the lowest to the highest score
 
 
 def threshold_slider(
-    split, maps: np.ndarray | Callable[[np.ndarray], np.ndarray], scores: np.ndarray, threshold: float, title: str = ""
+    split,
+    maps: np.ndarray | Callable[[np.ndarray], np.ndarray],
+    scores: np.ndarray,
+    threshold: float,
+    title: str = "",
+    *,
+    top: float | None = None,
+    save: Callable[[float], None] | None = None,
 ) -> None:
     """Displays what a threshold calls bad: a picture and, where a person can move them, sliders for it and for images.
 
     split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function that makes those
-    of the images at the indices given, (k,). Without ipywidgets, and where nobody is there to move a slider, there is
-    the picture only.
+    of the images at the indices given, (k,). top: the map's value that is hottest, None: the highest shown. save: is
+    called with the slider's threshold when a person presses the button. Without ipywidgets, and where nobody is there
+    to move a slider, there is the picture only.
     """
     draw = maps if callable(maps) else lambda index: maps[index]
-    display(static(split, draw, scores, threshold, title))
+    display(static(split, draw, scores, threshold, title, top))
     if is_attended():
         try:
             import ipywidgets
         except ImportError:
             print("sliders need ipywidgets: pip install ipywidgets")
         else:
-            display(_sliders(ipywidgets, split, draw, scores, threshold))
+            display(_sliders(ipywidgets, split, draw, scores, threshold, top, save))
 
 
 def is_attended() -> bool:
@@ -42,7 +50,9 @@ def is_attended() -> bool:
     return bool(request.get("content", {}).get("allow_stdin"))
 
 
-def static(split, draw: Callable, scores: np.ndarray, threshold: float, title: str = "") -> Figure:
+def static(
+    split, draw: Callable, scores: np.ndarray, threshold: float, title: str = "", top: float | None = None
+) -> Figure:
     """All scores with the threshold, and the images nearest to it: below it on the left, above it on the right."""
     order = np.argsort(scores, kind="stable")
     first_above = int(np.searchsorted(scores[order], threshold, side="right"))
@@ -52,14 +62,14 @@ def static(split, draw: Callable, scores: np.ndarray, threshold: float, title: s
     figure = plt.figure(figsize=(max(6, 1.25 * count), 4.0))
     grid = figure.add_gridspec(2, count, height_ratios=(1.2, 1))
     _strip(figure.add_subplot(grid[0, :]), split, scores, threshold)
-    top = float(heat.max())
+    top = top or float(heat.max())
     for column, (i, image, hot) in enumerate(zip(nearest, images, heat, strict=True)):
         axis = figure.add_subplot(grid[1, column])
         _one(axis, split, i, figures.overlay(image, hot, top), scores, threshold)
     return figures.titled(figure, "the threshold, and the images nearest to it", title)
 
 
-def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: float):
+def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: float, top: float | None, save):
     order = np.argsort(-scores, kind="stable")
     low, high = float(scores.min()), float(scores.max())
     step = (high - low) / _STEPS or 1.0
@@ -77,7 +87,7 @@ def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: f
         figure, (strip, plain, both) = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=(2, 1, 1))
         _strip(strip, split, scores, limit.value, chosen=scores[i])
         _one(plain, split, i, image, scores, limit.value)
-        _one(both, split, i, figures.overlay(image, hot, float(hot.max())), scores, limit.value)
+        _one(both, split, i, figures.overlay(image, hot, top or float(hot.max())), scores, limit.value)
         both.set_title("where", fontsize=7, pad=3)
         figure.tight_layout()
         plt.close(figure)
@@ -88,7 +98,14 @@ def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: f
     limit.observe(show, "value")
     which.observe(show, "value")
     show()
-    return ipywidgets.VBox([limit, which, picture])
+    button, said = ipywidgets.Button(description="save threshold", disabled=save is None), ipywidgets.Label()
+
+    def pressed(_) -> None:
+        save(limit.value)
+        said.value = f"saved: {limit.value:.6g}"
+
+    button.on_click(pressed)
+    return ipywidgets.VBox([limit, which, ipywidgets.HBox([button, said]), picture])
 
 
 def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: float | None = None) -> None:

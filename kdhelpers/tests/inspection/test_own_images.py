@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from kdhelpers import data, metrics
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config
-from kdhelpers.inspection import detector, own_images
+from kdhelpers.inspection import detector, own_images, regions, thresholds
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
 
@@ -83,6 +84,9 @@ def test_too_few_to_hold_any_out(tmp_path):
         ({"new": 2}, "unknown", {"new"}, {2}),
         ({"Good": 2}, None, {"good"}, {0}),
         ({"new/dent": 1, "new/good": 1, "new/unknown": 1}, None, {"dent", "good", "unknown"}, {0, 1, 2}),
+        ({"new/NG": 1, "new/OK": 1, "new/Unlabeled": 1}, None, {"NG", "good", "unknown"}, {0, 1, 2}),
+        ({"new/no": 1, "new/yes": 1}, {"No": "good", "yes": "bad"}, {"good", "yes"}, {0, 1}),
+        ({"PASS": 2}, None, {"good"}, {0}),
     ],
 )
 def test_what_the_pictures_to_judge_are(folders, layout, label, kinds, labels):
@@ -96,7 +100,8 @@ def test_what_the_pictures_to_judge_are(folders, layout, label, kinds, labels):
     theirs = [i for i, name in enumerate(split.names) if name.startswith(test_dir.name + "/")]
     assert len(theirs) == sum(layout.values()) and len(split.labels) - len(theirs) == 7
     assert {split.kinds[i] for i in theirs} == kinds and {split.labels[i] for i in theirs} == labels
-    assert len(kinds) == 1 or dict(zip(split.kinds, split.labels, strict=True)) == {"dent": 1, "good": 0, "unknown": 2}
+    known = {"good": 0, "unknown": 2}
+    assert len(kinds) == 1 or [known.get(kind, 1) for kind in split.kinds] == split.labels.tolist()
     assert [path.name for path in split.paths] == [name.rpartition("/")[2] for name in split.names]
 
 
@@ -158,7 +163,11 @@ def with_folders(root):
         (with_folders, {"TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad'", "my parts/new has folders", "leave TEST_LABEL")),
         (lambda root: (root / "new" / "a.txt").touch(), {}, ("new/a.txt", "not an image file", "convert it")),
         (emptied, {"DATA_DIR": "new", "TEST_DIR": None}, ("my parts/new: there are no image files",)),
-        (None, {"DATA_DIR": ".", "TEST_DIR": None}, ("my parts/train is missing", "nothing but good images")),
+        (
+            None,
+            {"DATA_DIR": ".", "TEST_DIR": None},
+            ("my parts: no folder in it holds good pictures", "good images only"),
+        ),
         (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "'good', 'bad' or 'unknown'", "did you mean good")),
         (None, {"TEST_DIR": None, "TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad' and there is no TEST_DIR",)),
         *(
@@ -259,7 +268,10 @@ def test_the_whole_way_and_again(folders, tmp_path):
     alone = loaded.score(table.image[9])
     assert alone["score"][0] == again["score"][9] and alone["image"][0] == table.image[9]
     maps = loaded.maps(list(table.image[:2]))
-    assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min() <= maps.max() <= 1
+    assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min()
+    boxes = pd.read_csv(folder / "regions" / "boxes.csv")
+    assert list(boxes) == regions.COLUMNS and len(list((folder / "regions" / "masks").iterdir())) == 14
+    assert set(boxes.image) <= set(table.image[table.kind == "new"])  # no good one has any
     command = [sys.executable, "-m", "kdhelpers.inspection.detector", folder / "detector.safetensors", folders / "new"]
     command += ["--device", "cpu"]  # the source is known by the record
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
@@ -295,7 +307,7 @@ def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(own_images.detector, "save", lambda *_: None)
 
     class Made:
-        threshold = own_images.thresholds.choose(np.float32([-1]), 0.05)
+        threshold, pixel_threshold = thresholds.choose(np.float32([-1]), 0.05), 0.5
 
         def maps(self, paths):
             return np.random.default_rng(0).random((len(paths), 32, 32), np.float32)
@@ -322,12 +334,12 @@ def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
 def made(source, tmp_path):
     """A detector that nobody has trained."""
     from kdhelpers import networks
-    from kdhelpers.inspection import thresholds
 
     protocol = run_protocol()
     cloner, (_, identity) = networks.make_cloner(protocol, 0).eval(), weights.load_source("untrained")
-    threshold = thresholds.choose(np.arange(20, dtype=np.float32), 0.05)
-    whole = detector.Detector(source, cloner, protocol, 32, identity, {"seed": 0}, threshold)
+    held_out = {"scores": list(map(float, range(20))), "peaks": list(map(float, range(20)))}
+    whole = detector.Detector(source, cloner, protocol, 32, identity, {"seed": 0}, held_out=held_out)
+    whole = whole.with_threshold(false_alarms=0.05)
     detector.save(whole, tmp_path / "detector.safetensors")
     return whole, tmp_path / "detector.safetensors"
 
@@ -358,9 +370,9 @@ def spoilt_metadata(path, change):
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), "untrained", ("is not a detector",)),
         (lambda path: save_file({"a": np.zeros(2)}, path), "untrained", ("is not a detector",)),
         (
-            lambda path: spoilt_metadata(path, lambda s: s | {"schema": 2}),
+            lambda path: spoilt_metadata(path, lambda s: s | {"schema": 1}),
             "untrained",
-            ("not a detector of schema 1", "make it again"),
+            ("not a detector of schema 2", "make it again"),
         ),
         (
             lambda path: spoilt_metadata(path, lambda s: s | {"protocol": {"name": "x"}}),
@@ -444,3 +456,104 @@ def test_auroc_is_said_beside_what_needs_no_network():
     assert said == "AUROC: 49.5 %; without any network: mean brightness alone 74.6 %, PCA of the pixels 73.3 %"
     record["detection"] = {"auroc": None, "reason": "the images to score are unlabeled"}
     assert own_images.auroc_of(record) == "no AUROC: the images to score are unlabeled"
+
+
+# --- folders by name, thresholds and regions ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "places, label, train, test",
+    [
+        ({"ok": 12, "NG": 3}, None, 6, {"good": 6, "NG": 3}),
+        ({"Normal": 8, "healthy": 4, "scratch": 2, "unlabeled": 1}, None, 6, {"good": 6, "scratch": 2, "unknown": 1}),
+        ({"no": 12, "yes": 3}, {"no": "good", "yes": "bad"}, 6, {"good": 6, "yes": 3}),
+        ({"train/PASS": 6, "test/pass": 3, "test/dent": 2}, None, 6, {"good": 3, "dent": 2}),
+        ({"a": 12, "b": 2}, {"a": "good"}, 6, {"good": 6, "b": 2}),
+    ],
+)
+def test_folders_are_understood_by_their_names(tmp_path, places, label, train, test):
+    number = 0
+    for place, count in places.items():
+        (tmp_path / "parts" / place).mkdir(parents=True)
+        for _ in range(count):
+            number += 1
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "parts" / place / f"{number}.png")
+    asked = OWN | {"DATA_DIR": str(tmp_path / "parts"), "TEST_DIR": None, "TEST_LABEL": label}
+    (run,) = config.from_notebook("00_quickstart", asked)
+    split = run.load(run.classes[0])
+    assert len(split.train) == train and {kind: split.kinds.count(kind) for kind in split.kinds} == test
+    assert [int(value) for value in split.labels] == [{"good": 0, "unknown": 2}.get(kind, 1) for kind in split.kinds]
+    said = own_images.describe(split)
+    for path, kind in zip(split.paths, split.kinds, strict=True):
+        assert f"  {path.parent}: " in said and (kind != "good" or " good" in said)
+
+
+def test_subfolders_of_a_good_folder_are_all_good(tmp_path):
+    for lot in ("lot_1", "lot_2"):
+        (tmp_path / "good" / lot).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (8, 8), (i, int(lot[-1]), 0)).save(tmp_path / "good" / lot / f"{i}.png")
+    split = data.load("folder", data.classes("folder", tmp_path / "good")[0], tmp_path / "good", image_size=32, seed=0)
+    assert (len(split.train), split.kinds) == (5, ["good"] * 5)
+
+
+def test_folders_without_a_good_one_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    with pytest.raises(InputError, match="no folder in it holds good pictures by its name"):
+        data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=0)
+
+
+def test_another_threshold_needs_no_training(made, tmp_path):
+    whole, path = made
+    assert (whole.threshold.value, whole.pixel_threshold) == (18, 18)  # one of twenty above: 5 %
+    tighter = whole.with_threshold(false_alarms=0.5)
+    assert (tighter.threshold.value, tighter.threshold.above, tighter.pixel_threshold) == (9, 10, 9)
+    by_hand = whole.with_threshold(16.5)
+    assert (by_hand.threshold.above, by_hand.threshold.false_alarms, by_hand.pixel_threshold) == (3, None, 18)
+    assert "set by hand" in str(by_hand.threshold)
+    for wrong in ((), (1.0, 0.5), (None, 0.6)):
+        with pytest.raises(InputError):
+            whole.with_threshold(*wrong[:1], false_alarms=wrong[1] if len(wrong) > 1 else None)
+    command = [sys.executable, "-m", "kdhelpers.inspection.detector", path, "--source", "untrained", "--device", "cpu"]
+    command += ["--threshold", "16.5", "--save", tmp_path / "by_hand.safetensors"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and "threshold 16.5: 3 of 20 held-out" in done.stderr, done.stderr
+    assert detector.load(tmp_path / "by_hand.safetensors", "untrained", "cpu").threshold == by_hand.threshold
+
+
+def test_scores_by_the_map_are_its_maximum_and_top(made, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    for name in detector.MAPS:
+        whole = replace(made[0], map=name)
+        heat = np.sort(whole.maps(tmp_path / "a.png").ravel())
+        for score_by, expected in (("maximum", heat[-1]), ("top", heat[-10:].mean())):  # 1 % of 32 × 32 pixels
+            assert replace(whole, score_by=score_by).score(tmp_path / "a.png")["score"][0] == pytest.approx(expected)
+
+
+def test_calibration_keeps_good_pictures_clear(made, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{i:02d}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    found = made[0].calibrated(paths, 0.05)
+    assert (found.scores(paths) > np.float32(found.threshold.value)).sum() == 1
+    assert (found.maps(paths).max((1, 2)) > np.float32(found.pixel_threshold)).sum() == 1
+
+
+def test_regions_are_those_of_the_drawn_map(tmp_path):
+    heat = np.zeros((2, 8, 8), np.float32)
+    heat[0, 1:3, 2:6], heat[0, 6, 7], heat[0, 2, 2] = 2, 5, 3
+    found = regions.boxes(heat[0], 1)
+    assert found.values.tolist() == [[7, 6, 1, 1, 1, 5], [2, 1, 4, 2, 8, 3]]
+    for i, size in enumerate([(16, 8), (8, 8)]):
+        Image.new("RGB", size).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / "0.png", tmp_path / "1.png"]
+    regions.write(tmp_path / "out", ["a", "b"], paths, heat, 1)
+    with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
+        assert mask.size == (16, 8) and set(np.unique(mask)) == {0, 255}
+        assert np.asarray(mask)[1, 6] == 255 and np.asarray(mask)[4, 4] == 0
+    assert np.array_equal(np.load(tmp_path / "out" / "maps" / "b.npy"), heat[1])
+    table = pd.read_csv(tmp_path / "out" / "boxes.csv")
+    assert list(table.image) == [str(paths[0])] * 2 and table.width[1] > 4  # stretched to the picture

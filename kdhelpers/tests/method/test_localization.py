@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 from torch import nn
 
-from kdhelpers import localization, metrics, networks
+from kdhelpers import localization, losses, metrics, networks
 from kdhelpers.tests.conftest import pools
 
 
@@ -147,3 +147,17 @@ def test_opening_the_grey_map_is_a_thousand_openings(gaussian):
         fpr.append((opened * (1 - masks)).sum() / (1 - masks).sum())
     assert found == pytest.approx(auc(fpr, tpr), abs=1e-4)
     assert 0.6 < found < 0.999
+
+
+def test_disagreement_sums_to_the_loss_where_one_position_is_all(protocol):
+    """With one position at every critical point, the map is the score of a text-book loss in float64."""
+    rng = torch.Generator().manual_seed(0)
+    a_s, a_c = ([torch.rand(2, 8, 1, 1, generator=rng, dtype=torch.float64) for _ in range(4)] for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        found = iter((a_s, a_c))
+        points = min(protocol.score_points, protocol.points)
+        patch.setattr(localization, "critical_points", lambda network, x, points: next(found)[-points:])
+        x = torch.zeros(2, 3, 32, 32, dtype=torch.float64)
+        heat = localization.disagreement(None, None, x, protocol)
+    expected = losses.score(a_s, a_c, protocol)
+    assert torch.allclose(heat, expected.view(2, 1, 1).expand(2, 32, 32)) and points in (3, 4)
