@@ -1,6 +1,7 @@
-"""What comes out of your own images, beside the record: scores, heat maps, a sheet of the worst, and the detector."""
+"""The results of your own images beside the record: scores, heat maps, a sheet of the worst, and the detector."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +18,26 @@ from kdhelpers.inspection.detector import Detector
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import figures
 
-MOST = 100  # heat maps: of the images above the threshold, the worst first, no more than this
-ON_SHEET = 24  # of the worst, above the threshold or not: these have a heat map in any case
-_LONGER_SIDE = (256, 800)  # pixels of a picture beside its heat map: no smaller and no larger
+MOST = 100  # heat maps, of the images above the threshold, the worst first
+ON_SHEET = 24  # of the worst, above the threshold or not; these always have a heat map
+_LONGER_SIDE = (256, 800)  # pixels: the least and the most of a picture beside its heat map
 
 
 def folder_of(run) -> Path:
-    """Where everything lies; of a smoke run apart, so that it replaces nothing."""
+    """The folder of all results; a smoke run has its own, so that it replaces nothing."""
     place = run.results_dir / "smoke" if run.profile == "smoke" else run.results_dir
     return place / "own_images" / run.classes[0]
 
 
 def describe(split) -> str:
     """How many images of each kind there are, and what follows from too few, in plain lines."""
-    known = [int(np.sum(split.labels == label)) for label in (0, 1, 2)]
+    good, bad, unlabeled = (int(np.sum(split.labels == label)) for label in (0, 1, 2))
     lines = [
         f"{len(split.train)} good images to learn from",
-        f"{len(split.labels)} to score: {known[0]} good ones, held out for the threshold; {known[1]} bad, "
-        f"{known[2]} unlabeled",
+        f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
-    if not known[1]:
-        lines.append("no AUROC: " + ("the images to score are unlabeled" if known[2] else "there are no bad images"))
+    if not bad:
+        lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
         lines.append(
             f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones, and "
@@ -54,21 +54,13 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     cls = run.classes[0]
     source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
-    record = results.read(run.record_path(cls))
-    trained = Detector(source, cloner, fit.protocol, run.image_size, source_id, record)
-    scores = trained.scores(split.paths)
+    made = Detector(source, cloner, fit.protocol, run.image_size, source_id, results.read(run.record_path(cls)))
+    scores = made.scores(split.paths)
     threshold = thresholds.choose(scores[split.labels == 0], run.false_alarms)
-    value = np.float32(threshold.value)
-    table = pd.DataFrame(
-        {
-            "image": [str(path) for path in split.paths],
-            "kind": split.kinds,
-            "score": scores,
-            "bad": np.where(scores > value, "yes", "no"),
-            "threshold": value,
-        }
-    )
-    return Detector(source, cloner, fit.protocol, run.image_size, source_id, record, threshold), table
+    table = pd.DataFrame({"image": map(str, split.paths), "kind": split.kinds, "score": scores})
+    table["bad"] = np.where(scores > np.float32(threshold.value), "yes", "no")
+    table["threshold"] = np.float32(threshold.value)
+    return replace(made, threshold=threshold), table
 
 
 def auroc_of(record: dict) -> str:
@@ -81,37 +73,31 @@ def auroc_of(record: dict) -> str:
 
 
 def write(run, made: Detector, table: pd.DataFrame) -> Figure:
-    """Writes scores.csv, heat_maps/*.png, worst.png and detector.safetensors to `folder_of(run)`; returns the sheet.
+    """Write scores.csv, heat_maps/*.png, worst.png and detector.safetensors to `folder_of(run)`; return the sheet.
 
-    Each file is whole or not there, the detector comes last, and heat maps of an earlier run are removed. Says what
-    there is. Raises InputError when there is no room.
+    Each file is written atomically, the detector last; heat maps of an earlier run are removed. Prints a list of the
+    files. Raises InputError when there is no room.
     """
-    folder = folder_of(run)
-    worst = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
-    bad = int((worst["bad"] == "yes").sum())
-    worst = worst.head(min(max(bad, ON_SHEET), MOST))
-    maps = made.maps([Path(image) for image in worst["image"]])
-    top = float(maps.max())
+    folder, bad = folder_of(run), int((table["bad"] == "yes").sum())
+    worst = table.sort_values("score", ascending=False, kind="stable").head(min(max(bad, ON_SHEET), MOST))
+    maps = made.maps(list(worst["image"]))
     with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
-    kept, on_sheet = set(), []
+    for old in folder.glob("heat_maps/*.png"):
+        old.unlink()
+    on_sheet = []
     for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
-        picture = np.asarray(_scaled(read_picture(row.image)))
-        hot = figures.overlay(picture, heat, top)
+        picture = _picture(row.image)
+        hot = figures.overlay(picture, heat, float(maps.max()))
         name = f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}.png"
         with atomic_write(folder / "heat_maps" / name) as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
-        kept.add(name)
         on_sheet += [hot] if rank <= ON_SHEET else []
-    for old in (folder / "heat_maps").glob("*.png"):
-        if old.name not in kept:
-            old.unlink()
     shown = worst.head(ON_SHEET)
     title = f"{run.classes[0]}: the {len(shown)} highest scores of {len(table)}, in orange above the threshold"
     title += f" — {run.title}" if run.title else ""
-    sheet = figures.show_sheet(
-        on_sheet, list(shown["image"]), list(shown["kind"]), shown["score"].to_numpy(), made.threshold.value, title
-    )
+    scores = shown["score"].to_numpy()
+    sheet = figures.show_sheet(on_sheet, list(shown["image"]), list(shown["kind"]), scores, made.threshold.value, title)
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     detector.save(made, folder / "detector.safetensors")
@@ -125,23 +111,23 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 
 def is_written(run) -> bool:
-    """True when the detector that is there is of the run's record and its false-alarm rate."""
+    """True when the saved detector is of the run's record and its false-alarm rate."""
     path = folder_of(run) / "detector.safetensors"
     if not path.is_file():
         return False
-    said = detector.read(path)[0]
+    saved = detector.read(path)
     current = results.read(run.record_path(run.classes[0]))
-    return said["record"] == current and said["threshold"]["false_alarms"] == run.false_alarms
+    return saved.record == current and saved.threshold.false_alarms == run.false_alarms
 
 
-def _scaled(picture: Image.Image) -> Image.Image:
-    low, high = _LONGER_SIDE
-    longer = max(picture.size)
-    factor = min(max(longer, low), high) / longer
-    size = tuple(max(1, round(side * factor)) for side in picture.size)
-    return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
+def _picture(path: str) -> np.ndarray:
+    """The picture as uint8 (h, w, 3), scaled so that its longer side is within `_LONGER_SIDE`."""
+    picture = read_picture(path)
+    factor = np.clip(max(picture.size), *_LONGER_SIDE) / max(picture.size)
+    size = [max(1, round(side * factor)) for side in picture.size]
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
 def _safe(name: str) -> str:
-    """The name with what a file name could trip over made "_", and no longer than file systems allow."""
+    """The name with "_" for what is unsafe in a file name, no longer than file systems allow."""
     return re.sub(r"[^\w.]+", "_", name).strip("._")[:80] or "image"

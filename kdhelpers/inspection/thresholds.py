@@ -1,23 +1,23 @@
-"""Above which score an image is called bad: set on good images that were not learned, at a chosen false-alarm rate."""
+"""The score above which an image is called bad: set on held-out good images, at a chosen false-alarm rate."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and how far it can be trusted; str() says it in a few plain lines. Rates are shares in [0, 1]."""
+    """A threshold and how far it can be trusted; str() gives it in a few plain lines. Rates are shares in [0, 1]."""
 
     value: float  # an image is bad when its score is above it; of float32, as scores are
     false_alarms: float  # the rate that was asked for
     held_out: int  # good images it was set on
     above: int  # how many of them lie above it
-    interval: tuple[float, float]  # the rate among all good images lies in it, with a confidence of 95 %
+    interval: tuple[float, float]  # holds the rate among all good images with a confidence of 95 %
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -40,30 +40,23 @@ def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
 
     scores: float32 (n,), of good images that the cloner did not learn. false_alarms: in (0, 1). Raises ValueError
     without scores.
+
+    Clopper and Pearson's interval holds for a threshold set on the same images too: the rate above the (k + 1)-th
+    highest of n scores has the distribution Beta(k + 1, n − k), whose upper end is the interval's, and whose lower end
+    is above the interval's.
     """
     if not len(scores):
         raise ValueError("a threshold needs scores of good images")
     allowed = math.floor(false_alarms * len(scores) + 1e-9)  # 0.29 · 100 is 28.999999999999996
     value = np.sort(scores)[::-1][allowed]
     above = int(np.sum(scores > value))  # fewer than allowed where scores are equal
-    return Threshold(float(value), false_alarms, len(scores), above, exact_interval(above, len(scores)))
+    interval = binomtest(above, len(scores)).proportion_ci(CONFIDENCE, method="exact")
+    return Threshold(float(value), false_alarms, len(scores), above, (float(interval.low), float(interval.high)))
 
 
-def exact_interval(count: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Clopper and Pearson's interval for a share, `count` of `of` having been seen; both ends in [0, 1].
+def needed(false_alarms: float) -> int:
+    """The least number of good images that, all below a threshold, show its rate to be no higher than `false_alarms`.
 
-    It holds for a threshold set on the same images too: the rate above the (k + 1)-th highest of n scores has the
-    distribution Beta(k + 1, n − k), whose upper end is this one's, and whose lower end is above this one's.
+    The smallest n with (1 − false_alarms)^n ≤ 1 − CONFIDENCE.
     """
-    outside = (1 - confidence) / 2
-    low = beta.ppf(outside, count, of - count + 1) if count else 0.0
-    high = beta.ppf(1 - outside, count + 1, of - count) if count < of else 1.0
-    return float(low), float(high)
-
-
-def needed(false_alarms: float, confidence: float = CONFIDENCE) -> int:
-    """How many good images have to lie below a threshold, all of them, for the rate to be surely no higher than asked.
-
-    The smallest n with (1 − false_alarms)^n ≤ 1 − confidence.
-    """
-    return math.ceil(math.log(1 - confidence) / math.log1p(-false_alarms) - 1e-9)
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-false_alarms) - 1e-9)
