@@ -118,7 +118,7 @@ def _inspection(root: Path, advice: str, masks_required: bool, labels: str | dic
 
 
 def _own(root: Path, seed: int, test_dir: Path | None, labels: str | dict[str, str] | None) -> Files:
-    """Your own images, like a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
+    """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; TEST_DIR's too.
 
     Good ones to test are test/good, or where there is no such folder a random part of the good ones.
     """
@@ -175,7 +175,7 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> tuple[list[Path
         return test, [kind] * len(test), [LABELS.get(label, LABELS["bad"])] * len(test)
     if isinstance(labels, str):
         raise InputError(
-    """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
+            f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or name "
             "one of the folders as TEST_DIR"
         )
     test, _ = by_kind(root, GOOD)

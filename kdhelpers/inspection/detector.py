@@ -1,4 +1,4 @@
-"""A trained cloner with its threshold, in one file: loaded anywhere, it scores pictures and shows where they are odd.
+"""A trained cloner with its threshold in one file: loaded anywhere, it scores pictures and shows where they are odd.
 
 Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --help.
 """
@@ -6,7 +6,7 @@ Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --h
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -38,16 +38,16 @@ _AT_ONCE = 64  # pictures that are read before they are scored
 
 @dataclass(frozen=True)
 class Detector:
-    """Source, cloner and thresholds. Each picture is computed by itself: no score depends on what else is scored.
+    """Source, cloner and thresholds. Each picture is computed alone: no score depends on what else is scored.
 
     To the last digit scores are the same on the same kind of device with as many threads.
     """
 
-    source: nn.Sequential
+    source: nn.Sequential | None  # None: not loaded
     cloner: nn.Sequential
     protocol: Protocol  # with the λ of the training
     image_size: int  # pixels that pictures are resized to
-    source_id: dict[str, str]  # as `weights.load_source` has it
+    source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
     record: dict  # of the training, as `artifacts.save` makes it
     map: str = "gradients"  # one of MAPS: of the article, or `localization.disagreement`
     score_by: str = "loss"  # one of SCORES: the article's, or the map's maximum, or the mean of its top 1 %
@@ -80,59 +80,56 @@ class Detector:
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         """A row for each picture: image (its path), score (float32), bad (bool: the score is above the threshold).
 
-        images: a folder, with or without folders in it, one picture, or a list of pictures. Raises InputError for what
-        is no picture.
+        images: a folder, with or without subfolders, one picture, or a list of pictures. Raises InputError for a path
+        that is not a picture.
         """
         paths = _listed(images)
         scores = self.scores(paths)
         bad = scores > np.float32(self.threshold.value)
         return pd.DataFrame({"image": [str(path) for path in paths], "score": scores, "bad": bad})
 
-    def maps(self, images: Path | str | Sequence[Path | str]) -> np.ndarray:
-        """Where in each picture: float32 (n, image_size, image_size), 0 or more, after the filters of Eq. 6.
-
-        Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures compare.
-        `images` as in `score`.
-        """
-
-        def one(x: Images) -> np.ndarray:
-            if self.map == "disagreement":
-                grey = localization.disagreement(self.source, self.cloner, x[:], self.protocol)
-            else:
-                grey = localization.gradients(self.source, self.cloner, x[:], self.protocol).abs().sum(1)
-            return localization.localization_map(grey.cpu().numpy())
-
-        return np.concatenate(self._each(_listed(images), one, "heat maps"))
-
+    @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: np.ndarray | None = None) -> np.ndarray:
         """The score of each picture: float32 (n,). maps: where they have been computed already."""
         if self.score_by != "loss":
             ordered = np.sort((self.maps(paths) if maps is None else maps).reshape(len(paths), -1), axis=1)
             count = 1 if self.score_by == "maximum" else max(1, round(TOP * ordered.shape[1]))
             return ordered[:, -count:].mean(1)
-
-        @torch.no_grad()
-        def one(x: Images) -> np.ndarray:
-            a_s, a_c = (networks.critical_points(network, x[:]) for network in (self.source, self.cloner))
-            return losses.score(a_s, a_c, self.protocol).cpu().numpy()
-
-        return np.concatenate(self._each(paths, one, "scores"))
-
-    def _each(self, paths: Sequence[Path], function, title: str) -> list[np.ndarray]:
-        device = next(self.cloner.parameters()).device
         found = []
+        for image in self._each(paths, "scores"):
+            a_s, a_c = (networks.critical_points(network, image[:]) for network in (self.source, self.cloner))
+            found.append(losses.score(a_s, a_c, self.protocol).cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.enable_grad()
+    def maps(self, images: Path | str | Sequence[Path | str]) -> np.ndarray:
+        """Where each picture is odd: float32 (n, image_size, image_size), 0 or more, after the filters of Eq. 6.
+
+        Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures compare.
+        `images` as in `score`.
+        """
+        found = []
+        for image in self._each(_listed(images), "heat maps"):
+            if self.map == "disagreement":
+                grey = localization.disagreement(self.source, self.cloner, image[:], self.protocol)
+            else:
+                grey = localization.gradients(self.source, self.cloner, image[:], self.protocol).abs().sum(1)
+            found.append(localization.localization_map(grey.cpu().numpy()))
+        return np.concatenate(found)
+
+    def _each(self, paths: Sequence[Path], title: str) -> Iterator[Images]:
+        """The pictures one by one on the cloner's device, with a progress bar."""
+        device = next(self.cloner.parameters()).device
         with tqdm(total=len(paths), desc=title, unit="image", delay=1, mininterval=1) as progress:
             for start in range(0, len(paths), _AT_ONCE):
                 pixels, _ = read_images(paths[start : start + _AT_ONCE], self.image_size)
-                images = Images(pixels).to(device)
-                for i in range(len(images)):
-                    found.append(function(images.subset(slice(i, i + 1))))
+                for one in pixels.split(1):
+                    yield Images(one).to(device)
                     progress.update()
-        return found
 
 
 def save(detector: Detector, path: Path) -> None:
-    """Writes the cloner's weights, and all settings as JSON in the metadata, whole or not at all; not the source."""
+    """Write the cloner's weights, and all settings as JSON in the metadata, atomically; the source is not included."""
     settings = {
         "schema": SCHEMA,
         "protocol": asdict(detector.protocol),
@@ -150,79 +147,57 @@ def load(path: Path | str, source: str | None = None, device: str = "auto") -> D
     """The detector that `save` wrote at `path`.
 
     source: where the weights are that it was trained with, as the notebooks' SOURCE: imagenet, or the path of a file;
-    None: where they were then. device: auto, cpu, cuda ... Raises InputError for a file that is no detector, and for a
-    source whose SHA-256 is not the recorded one.
+    None: where they were then. device: auto, cpu, cuda ... Raises InputError for a file that is not a detector, and for
+    a source whose SHA-256 is not the recorded one.
     """
-    settings, cloner = read(path)
-    source = source or settings["record"]["environment"]["source"]
-    network, identity = _source(str(source), settings["source"], path, place := device_of(device))
-    threshold = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
-    protocol = Protocol(**settings["protocol"])
-    return Detector(
-        network,
-        cloner.to(place),
-        protocol,
-        settings["image_size"],
-        identity,
-        settings["record"],
-        threshold=threshold,
-        **{name: settings[name] for name in _PLAIN},
-    )
+    found, place = read(path), device_of(device)
+    network = load_source(source or found.record["environment"]["source"], found.source_id, path, place)
+    return replace(found, source=network, cloner=found.cloner.to(place))
 
 
-def read(path: Path | str) -> tuple[dict, nn.Sequential]:
-    """The settings that `save` stores as JSON, and the cloner.
-
-    The cloner is in eval mode, on the CPU. Raises InputError for a file that is no detector.
-    """
+def read(path: Path | str) -> Detector:
+    """The same on the CPU and without its source. Raises InputError for a file that is not a detector."""
     path = Path(path).expanduser()
-    settings, state = _read(path)
     try:
-        cloner = networks.make_cloner(Protocol(**settings["protocol"]), seed=0)
+        with safe_open(path, framework="pt") as file:
+            settings = json.loads((file.metadata() or {})["detector"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, KeyError, ValueError):
+        fix = "name the detector.safetensors that 00_quickstart has written"
+        raise InputError(f"{path} is missing, or is not a detector: {fix}") from None
+    try:
+        if settings["schema"] != SCHEMA:
+            raise ValueError(f"schema {settings['schema']} instead of {SCHEMA}")
+        protocol, threshold = Protocol(**settings["protocol"]), settings["threshold"]
+        threshold = Threshold(**threshold | {"interval": tuple(threshold["interval"])})
+        cloner = networks.make_cloner(protocol, seed=0)
         cloner.load_state_dict(state)
-        for name in ("image_size", "source", "record", *_PLAIN):
-            settings[name]
-        Threshold(**settings["threshold"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        rest = (settings[name] for name in ("image_size", "source", "record"))
+        plain = {name: settings[name] for name in _PLAIN}
+        return Detector(None, cloner.eval(), protocol, *rest, threshold=threshold, **plain)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
-    return settings, cloner.eval()
 
 
-def _read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    way_out = "name the detector.safetensors that 00_quickstart has written"
-    with reading(path):
-        if not path.is_file():
-            raise InputError(f"{path} is not a file: {way_out}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                settings = json.loads((file.metadata() or {})["detector"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, KeyError, ValueError):
-            raise InputError(f"{path} is not a detector: {way_out}") from None
-    if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
-        raise InputError(f"{path} is not a detector of schema {SCHEMA}: make it again with 00_quickstart")
-    return settings, state
+def load_source(given: str, wanted: dict[str, str], path: Path | str, device: torch.device | str) -> nn.Sequential:
+    """The source `given`, as the notebooks' SOURCE, if it is the one that the cloner at `path` was trained with.
 
-
-def _source(given: str, wanted: dict, path, device: torch.device) -> tuple[nn.Sequential, dict]:
-    def refused(name: str, sha256: str = "") -> InputError:
-        of = f" ({sha256[:8]}…)" if sha256 else ""
-        way_out = wanted["name"] if wanted["name"] in ("imagenet", "untrained") else "the path of that file"
-        return InputError(
-            f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {name}{of} is "
-            f"another one: give {way_out} as source"
-        )
-
-    if given in ("imagenet", "untrained"):
-        if given != wanted["name"]:  # known without a download
-            raise refused(given)
-    elif (found := weights.identify_source(given))["sha256"] != wanted["sha256"]:
-        raise refused(given, found["sha256"])
-    network, identity = weights.load_source(given, device)
-    if identity["sha256"] != wanted["sha256"]:
-        raise refused(given, identity["sha256"])
-    return network, identity
+    wanted: its {"name", "sha256"}. Raises InputError when it is another one, without a download where that is known.
+    """
+    network, found = None, {"sha256": ""}
+    if given not in (builtin := ("imagenet", "untrained")):
+        found = weights.identify_source(given)
+    if found["sha256"] == wanted["sha256"] or given == wanted["name"]:
+        network, found = weights.load_source(given, device)
+    if found["sha256"] == wanted["sha256"]:
+        return network
+    fix = wanted["name"] if wanted["name"] in builtin else "the path of that file"
+    of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
+    raise InputError(
+        f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {given}{of} is "
+        f"another one: give {fix} as source"
+    )
 
 
 @reading()

@@ -221,12 +221,11 @@ def load_cloner(path: Path | str) -> tuple[nn.Sequential, Protocol, dict, np.nda
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if "detector" in metadata:
-            settings, cloner = detector.read(path)
-            if settings["score_by"] != "loss" or settings["map"] != "gradients":
+            found = detector.read(path)
+            if (found.score_by, found.map) != ("loss", "gradients"):
                 raise InputError(f"{path} has another SCORE or MAP than the loss and its gradients, which a graph has")
-            size = settings["image_size"]
-            nothing = np.empty((0, size, size, 3), np.uint8)
-            return cloner, Protocol(**settings["protocol"]), settings["record"], nothing, settings["threshold"]["value"]
+            nothing = np.empty((0, found.image_size, found.image_size, 3), np.uint8)
+            return found.cloner, found.protocol, found.record, nothing, found.threshold.value
         record = json.loads(metadata["record"])
         protocol = Protocol(**record["parameters"]["protocol"])
         like = SimpleNamespace(protocol=protocol, seed=record["seed"], device="cpu")

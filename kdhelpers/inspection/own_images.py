@@ -1,4 +1,4 @@
-"""What comes out of your own images, beside the record: scores, heat maps, a sheet of the worst, and the detector."""
+"""The results of your own images beside the record: scores, heat maps, a sheet of the worst, and the detector."""
 
 import re
 import shutil
@@ -19,32 +19,29 @@ from kdhelpers.inspection.detector import Detector
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import figures
 
-MOST = 100  # heat maps: of the images above the threshold, the worst first, no more than this
-ON_SHEET = 24  # of the worst, above the threshold or not: these have a heat map in any case
-_LONGER_SIDE = (256, 800)  # pixels of a picture beside its heat map: no smaller and no larger
+MOST = 100  # heat maps, of the images above the threshold, the worst first
+ON_SHEET = 24  # of the worst, above the threshold or not; these always have a heat map
+_LONGER_SIDE = (256, 800)  # pixels: the least and the most of a picture beside its heat map
 
 
 def folder_of(run) -> Path:
-    """Where everything lies; of a smoke run apart, so that it replaces nothing."""
+    """The folder of all results; a smoke run has its own, so that it replaces nothing."""
     place = run.results_dir / "smoke" if run.profile == "smoke" else run.results_dir
     return place / "own_images" / run.classes[0]
 
 
 def describe(split) -> str:
     """How many images of each kind there are, and what follows from too few, in plain lines."""
-    known = [int(np.sum(split.labels == label)) for label in (0, 1, 2)]
+    good, bad, unlabeled = (int(np.sum(split.labels == label)) for label in (0, 1, 2))
     lines = [
         f"{len(split.train)} good images to learn from",
-        f"{len(split.labels)} to score: {known[0]} good ones, held out for the threshold; {known[1]} bad, "
-        f"{known[2]} unlabeled",
+        f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
-    folders: dict[tuple[Path, str], int] = {}
-    for path, label in zip(split.paths, split.labels, strict=True):
-        key = path.parent, ("good", "bad", "unlabeled")[label]
-        folders[key] = folders.get(key, 0) + 1
-    lines += [f"  {folder}: {count} {label}" for (folder, label), count in folders.items()]
-    if not known[1]:
-        lines.append("no AUROC: " + ("the images to score are unlabeled" if known[2] else "there are no bad images"))
+    kinds = pd.Series([("good", "bad", "unlabeled")[label] for label in split.labels])
+    counts = kinds.groupby([[str(path.parent) for path in split.paths], kinds]).size()
+    lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in counts.items()]
+    if not bad:
+        lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
         lines.append(
             f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones, and "
@@ -62,21 +59,13 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
     record = results.read(run.record_path(cls))
-    trained = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, run.map, run.score_by)
+    made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, run.map, run.score_by)
     good = [path for path, label in zip(split.paths, split.labels, strict=True) if label == 0]
-    trained = trained.calibrated(good, run.false_alarms)
-    scores = trained.scores(split.paths)
-    value = np.float32(trained.threshold.value)
-    table = pd.DataFrame(
-        {
-            "image": [str(path) for path in split.paths],
-            "kind": split.kinds,
-            "score": scores,
-            "bad": np.where(scores > value, "yes", "no"),
-            "threshold": value,
-        }
-    )
-    return trained, table
+    made, scores = made.calibrated(good, run.false_alarms), made.scores(split.paths)
+    table = pd.DataFrame({"image": map(str, split.paths), "kind": split.kinds, "score": scores})
+    table["bad"] = np.where(scores > np.float32(made.threshold.value), "yes", "no")
+    table["threshold"] = np.float32(made.threshold.value)
+    return made, table
 
 
 def auroc_of(record: dict) -> str:
@@ -103,34 +92,29 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     file is complete or absent, the detector comes last, and heat maps of an earlier run are removed. Prints what there
     is. Raises InputError when there is no room.
     """
-    folder = folder_of(run)
-    worst = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
-    bad = int((worst["bad"] == "yes").sum())
-    worst = worst.head(min(max(bad, ON_SHEET), MOST))
-    maps = made.maps([Path(image) for image in worst["image"]])
-    top = made.pixel_threshold / figures.LOW  # so that what exceeds the threshold is drawn, and nothing else
-    names = []
+    folder, bad = folder_of(run), int((table["bad"] == "yes").sum())
+    worst = table.sort_values("score", ascending=False, kind="stable").head(min(max(bad, ON_SHEET), MOST))
+    maps = made.maps(list(worst["image"]))
     with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
-    on_sheet = []
+    for old in folder.glob("heat_maps/*.png"):
+        old.unlink()
+    top = made.pixel_threshold / figures.LOW  # so that what exceeds the threshold is drawn, and nothing else
+    names, on_sheet = [], []
     for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
-        picture = np.asarray(_scaled(read_picture(row.image)))
+        picture = _picture(row.image)
         hot = figures.overlay(picture, heat, top)
         names.append(f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}")
         with atomic_write(folder / "heat_maps" / f"{names[-1]}.png") as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
         on_sheet += [hot] if rank <= ON_SHEET else []
     shutil.rmtree(folder / "regions", ignore_errors=True)
-    regions.write(folder / "regions", names, [Path(image) for image in worst["image"]], maps, made.pixel_threshold)
-    for old in (folder / "heat_maps").glob("*.png"):
-        if old.stem not in names:
-            old.unlink()
+    regions.write(folder / "regions", names, list(worst["image"]), maps, made.pixel_threshold)
     shown = worst.head(ON_SHEET)
     title = f"{run.classes[0]}: the {len(shown)} highest scores of {len(table)}, in orange above the threshold"
     title += f" — {run.title}" if run.title else ""
-    sheet = figures.show_sheet(
-        on_sheet, list(shown["image"]), list(shown["kind"]), shown["score"].to_numpy(), made.threshold.value, title
-    )
+    scores = shown["score"].to_numpy()
+    sheet = figures.show_sheet(on_sheet, list(shown["image"]), list(shown["kind"]), scores, made.threshold.value, title)
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at = folder / "detector.safetensors"
@@ -149,24 +133,24 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 
 def is_written(run) -> bool:
-    """True when the detector that is there is of the run's record and its false-alarm rate."""
+    """True when the saved detector is of the run's record and its false-alarm rate."""
     path = folder_of(run) / "detector.safetensors"
     if not path.is_file():
         return False
-    said = detector.read(path)[0]
+    saved = detector.read(path)
     current = results.read(run.record_path(run.classes[0]))
-    same = (said["map"], said["score_by"]) == (run.map, run.score_by)
-    return same and said["record"] == current and said["threshold"]["false_alarms"] == run.false_alarms
+    same = (saved.map, saved.score_by, saved.threshold.false_alarms) == (run.map, run.score_by, run.false_alarms)
+    return same and saved.record == current
 
 
-def _scaled(picture: Image.Image) -> Image.Image:
-    low, high = _LONGER_SIDE
-    longer = max(picture.size)
-    factor = min(max(longer, low), high) / longer
-    size = tuple(max(1, round(side * factor)) for side in picture.size)
-    return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
+def _picture(path: str) -> np.ndarray:
+    """The picture as uint8 (h, w, 3), scaled so that its longer side is within `_LONGER_SIDE`."""
+    picture = read_picture(path)
+    factor = np.clip(max(picture.size), *_LONGER_SIDE) / max(picture.size)
+    size = [max(1, round(side * factor)) for side in picture.size]
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
 def _safe(name: str) -> str:
-    """The name with what a file name could trip over made "_", and no longer than file systems allow."""
+    """The name with "_" for what is unsafe in a file name, no longer than file systems allow."""
     return re.sub(r"[^\w.]+", "_", name).strip("._")[:80] or "image"

@@ -1,4 +1,4 @@
-"""Above which score an image is called bad: set on good images that were not learned, at a chosen false-alarm rate."""
+"""The score above which an image is called bad: set on held-out good images, at a chosen false-alarm rate."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and how far it can be trusted; str() says it in a few plain lines. Rates are shares in [0, 1]."""
+    """A threshold and how far it can be trusted; str() gives it in a few plain lines. Rates are shares in [0, 1]."""
 
     value: float  # an image is bad when its score is above it; of float32, as scores are
     false_alarms: float | None  # the rate that was asked for; None: the value was set by hand
     held_out: int  # good images it was set on
     above: int  # how many of them lie above it
-    interval: tuple[float, float]  # the rate among all good images lies in it, with a confidence of 95 %
+    interval: tuple[float, float]  # holds the rate among all good images with a confidence of 95 %
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -40,6 +40,10 @@ def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
 
     scores: float32 (n,), of good images that the cloner did not learn. false_alarms: in (0, 1). Raises ValueError
     without scores.
+
+    Clopper and Pearson's interval holds for a threshold set on the same images too: the rate above the (k + 1)-th
+    highest of n scores has the distribution Beta(k + 1, n − k), whose upper end is the interval's, and whose lower end
+    is above the interval's.
     """
     if not len(scores):
         raise ValueError("a threshold needs scores of good images")
@@ -49,23 +53,14 @@ def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
 
 def at(scores: np.ndarray, value: float, false_alarms: float | None = None) -> Threshold:
     """The threshold of this value, and what it means for the held-out good images with these scores."""
-    above = int(np.sum(scores > np.float32(value)))
-    return Threshold(float(value), false_alarms, len(scores), above, exact_interval(above, len(scores)))
+    above = int(np.sum(scores > np.float32(value)))  # fewer than allowed where scores are equal
+    interval = binomtest(above, len(scores)).proportion_ci(CONFIDENCE, method="exact")
+    return Threshold(float(value), false_alarms, len(scores), above, (float(interval.low), float(interval.high)))
 
 
-def exact_interval(count: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Clopper and Pearson's interval for a share, `count` of `of` having been seen; both ends in [0, 1].
+def needed(false_alarms: float) -> int:
+    """The least number of good images that, all below a threshold, show its rate to be no higher than `false_alarms`.
 
-    It holds for a threshold set on the same images too: the rate above the (k + 1)-th highest of n scores has the
-    distribution Beta(k + 1, n − k), whose upper end is this one's, and whose lower end is above this one's.
+    The smallest n with (1 − false_alarms)^n ≤ 1 − CONFIDENCE.
     """
-    interval = binomtest(count, of).proportion_ci(confidence, method="exact")
-    return float(interval.low), float(interval.high)
-
-
-def needed(false_alarms: float, confidence: float = CONFIDENCE) -> int:
-    """How many good images have to lie below a threshold, all of them, for the rate to be surely no higher than asked.
-
-    The smallest n with (1 − false_alarms)^n ≤ 1 − confidence.
-    """
-    return math.ceil(math.log(1 - confidence) / math.log1p(-false_alarms) - 1e-9)
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-false_alarms) - 1e-9)

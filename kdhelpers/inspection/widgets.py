@@ -1,6 +1,5 @@
-"""A threshold to play with: sliders where a person sits at the notebook, and a picture that is there everywhere."""
+"""A threshold to explore: a picture in every run, and sliders where a person runs the notebook."""
 
-import io
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kdhelpers.reporting import figures
 
-_NEAREST = 4  # pictures shown on either side of the threshold
+_NEAREST = 4  # pictures on either side of the threshold
 _STEPS = 200  # of the slider, from the lowest to the highest score
 
 
@@ -25,12 +24,11 @@ def threshold_slider(
     top: float | None = None,
     save: Callable[[float], None] | None = None,
 ) -> None:
-    """Displays what a threshold calls bad: a picture and, where a person can move them, sliders for it and for images.
+    """Display what a threshold calls bad: a picture and, where a person can move them, sliders for it and for images.
 
-    split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function that makes those
-    of the images at the indices given, (k,). top: the map's value that is hottest, None: the highest shown. save: is
-    called with the slider's threshold when a person presses the button. Without ipywidgets, and where nobody is there
-    to move a slider, there is the picture only.
+    split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function that computes
+    those of the images at the indices given, (k,). top: the map's value that is hottest, None: the highest shown.
+    save: is called with the slider's threshold when a person presses the button.
     """
     draw = maps if callable(maps) else lambda index: maps[index]
     display(static(split, draw, scores, threshold, title, top))
@@ -40,11 +38,11 @@ def threshold_slider(
         except ImportError:
             print("sliders need ipywidgets: pip install ipywidgets")
         else:
-            display(_sliders(ipywidgets, split, draw, scores, threshold, top, save))
+            _sliders(ipywidgets, split, draw, scores, threshold, top, save)
 
 
 def is_attended() -> bool:
-    """True in a notebook that a person runs: its front end says with each request whether somebody could be asked."""
+    """True in a notebook that a person runs: its front end then allows requests for input."""
     kernel = getattr(get_ipython(), "kernel", None)
     request = kernel.get_parent("shell") if kernel else {}
     return bool(request.get("content", {}).get("allow_stdin"))
@@ -69,43 +67,38 @@ def static(
     return figures.titled(figure, "the threshold, and the images nearest to it", title)
 
 
-def _sliders(ipywidgets, split, draw: Callable, scores: np.ndarray, threshold: float, top: float | None, save):
+def _sliders(ipywidgets, split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
+    """One image, by the rank of its score, and what the chosen threshold makes of it."""
     order = np.argsort(-scores, kind="stable")
     low, high = float(scores.min()), float(scores.max())
     step = (high - low) / _STEPS or 1.0
-    wide = ipywidgets.Layout(width="36em")
-    limit = ipywidgets.FloatSlider(
-        value=threshold, min=low - step, max=high + step, step=step, description="threshold", readout_format=".4g"
-    )
-    which = ipywidgets.IntSlider(value=1, min=1, max=len(scores), description="image")
-    limit.layout = which.layout = wide
-    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="44em"))
 
-    def show(_=None) -> None:
-        i = order[which.value - 1]
+    def show(limit: float, rank: int) -> None:
+        i = order[rank - 1]
         (hot,), (image,) = draw(np.array([i])), figures.pixels(split.test, np.array([i]))
         figure, (strip, plain, both) = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=(2, 1, 1))
-        _strip(strip, split, scores, limit.value, chosen=scores[i])
-        _one(plain, split, i, image, scores, limit.value)
-        _one(both, split, i, figures.overlay(image, hot, top or float(hot.max())), scores, limit.value)
+        _strip(strip, split, scores, limit, chosen=scores[i])
+        _one(plain, split, i, image, scores, limit)
+        _one(both, split, i, figures.overlay(image, hot, top or float(hot.max())), scores, limit)
         both.set_title("where", fontsize=7, pad=3)
         figure.tight_layout()
         plt.close(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        picture.value = buffer.getvalue()
+        display(figure)
 
-    limit.observe(show, "value")
-    which.observe(show, "value")
-    show()
-    button, said = ipywidgets.Button(description="save threshold", disabled=save is None), ipywidgets.Label()
+    span = {"min": low - step, "max": high + step, "step": step}
+    limit = ipywidgets.FloatSlider(threshold, **span, description="threshold", readout_format=".4g")
+    rank = ipywidgets.IntSlider(1, min=1, max=len(scores), description="image")
+    limit.layout.width = rank.layout.width = "36em"
+    ipywidgets.interact(show, limit=limit, rank=rank)
+    if save:
+        button = ipywidgets.Button(description="save this threshold")
 
-    def pressed(_) -> None:
-        save(limit.value)
-        said.value = f"saved: {limit.value:.6g}"
+        def pressed(_) -> None:
+            save(limit.value)
+            button.description = f"saved: {limit.value:.4g}"
 
-    button.on_click(pressed)
-    return ipywidgets.VBox([limit, which, ipywidgets.HBox([button, said]), picture])
+        button.on_click(pressed)
+        display(button)
 
 
 def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: float | None = None) -> None:

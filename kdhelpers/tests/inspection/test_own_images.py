@@ -1,4 +1,4 @@
-"""One's own images from folders to files: what is read, what is refused, what is written, and the detector again."""
+"""Your own images from folders to files: what is read, what is refused, what is written, and the detector again."""
 
 import json
 import os
@@ -12,17 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_record
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from kdhelpers import data, metrics
+from kdhelpers import data, metrics, networks
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config
 from kdhelpers.inspection import detector, own_images, regions, thresholds
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, one_line
+from kdhelpers.protocols import protocol_for
+from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, make_record, one_line, refused
+
+PROTOCOL = protocol_for("official", "folder")
 
 
 @pytest.fixture
@@ -110,33 +113,27 @@ def test_pictures_to_judge_beside_a_folder_with_masks(sample_data, folders):
     own = sample_data / "own_images"
     before = load(folders, DATA_DIR=str(own), TEST_DIR=None)
     rng = np.random.default_rng(0)
+    shutil.rmtree(folders / "new")
+    (folders / "new").mkdir()
+    Image.new("RGB", (9, 9)).save(folders / "new" / "a.png")
     for label in ("bad", None):
-        shutil.rmtree(folders / "new")
-        (folders / "new").mkdir()
-        Image.new("RGB", (9, 9)).save(folders / "new" / "a.png")
         split = load(folders, DATA_DIR=str(own), TEST_LABEL=label)
         assert data.fingerprint(own, seed=0, test_dir=folders / "new", test_label=label) == split.sha256
         assert len(split.train) == len(before.train) == 10 and len(split.labels) == len(before.labels) + 1
         maps = rng.random(split.masks.shape)
-        with_it, without = (
-            metrics.localization_of({"x": maps[: len(s.labels)]}, s, run_protocol()) for s in (split, before)
-        )
+        with_it, without = (metrics.localization_of({"x": maps[: len(s.labels)]}, s, PROTOCOL) for s in (split, before))
         assert with_it == without
 
 
-def run_protocol():
-    from kdhelpers.protocols import protocol_for
-
-    return protocol_for("official", "folder")
-
-
 def test_unlabeled_images_have_no_part_in_auroc():
-    scores, labels = np.array([[0.1, 0.5, 0.4, 0.9, 0.0]]), np.array([0, 1, 0, 2, 2])
-    assert metrics.detection(scores, labels)["auroc"] == 100
-    lone = metrics.detection(scores, np.array([1, 1, 1, 1, 1]))
-    assert lone["auroc"] is None and lone["reason"] == "there are no normal test images"
-    none = metrics.detection(scores, np.array([0, 2, 0, 2, 2]))
-    assert none["auroc"] is None and none["reason"] == "there are no anomalous test images; 3 are unlabeled"
+    scores = np.array([[0.1, 0.5, 0.4, 0.9, 0.0]])
+    for labels, auroc, reason in (
+        ([0, 1, 0, 2, 2], 100, None),
+        ([1, 1, 1, 1, 1], None, "there are no normal test images"),
+        ([0, 2, 0, 2, 2], None, "there are no anomalous test images; 3 are unlabeled"),
+    ):
+        found = metrics.detection(scores, np.array(labels))
+        assert (found["auroc"], found.get("reason")) == (auroc, reason)
 
 
 # --- what is refused, or warned of --------------------------------------------------------------------------------
@@ -179,17 +176,14 @@ def with_folders(root):
 def test_refused_in_one_line(folders, spoil, changed, words):
     if spoil:
         spoil(folders)
-    for name in {"DATA_DIR", "TEST_DIR"} & changed.keys():
-        if changed[name] and not changed[name].startswith("/"):
-            changed = changed | {name: str(folders / changed[name])}
-    with pytest.raises(InputError) as error:
-        config.from_notebook("00_quickstart", given(folders, **changed))
-    one_line(str(error.value), words)
+    places = {name: str(folders / changed[name]) for name in ("DATA_DIR", "TEST_DIR") if changed.get(name)}
+    with refused(*words):
+        config.from_notebook("00_quickstart", given(folders, **changed | places))
 
 
-def test_only_own_images_have_these_parameters(sample_data):
+def test_only_your_own_images_have_these_parameters(sample_data):
     namespace = OWN | {"CLASSES": None, "DATA_DIR": str(sample_data), "FALSE_ALARMS": 0.1}
-    with pytest.raises(InputError, match="unknown parameter FALSE_ALARMS; 01_mnist has PROFILE"):
+    with refused("unknown parameter FALSE_ALARMS; 01_mnist has PROFILE"):
         config.from_notebook("01_mnist", namespace)
 
 
@@ -214,8 +208,9 @@ def test_copies_are_warned_of_by_name(folders):
 # --- what is written ----------------------------------------------------------------------------------------------
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def command_line(*arguments):
+    command = [sys.executable, "-m", "kdhelpers.inspection.detector", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
 
 
 @pytest.mark.slow
@@ -234,17 +229,12 @@ def test_the_whole_way_and_again(folders, tmp_path):
         assert words in said
     assert "image/png" in said and "widget-view" not in said
     made = json.loads(record.read_text())
-    assert made["data"] | {"sha256": ""} == {
-        "train": 8,
-        "test_normal": 7,
-        "test_anomalous": 0,
-        "test_unlabeled": 7,
-        "sha256": "",
-    }
+    counts = {"train": 8, "test_normal": 7, "test_anomalous": 0, "test_unlabeled": 7}
+    assert made["data"] == counts | {"sha256": made["data"]["sha256"]}
     assert made["parameters"]["test_label"] is None and made["environment"]["test_dir"] == str(folders / "new")
 
     folder = results / "smoke" / "own_images" / "fine"
-    first = contents(folder)
+    first = (folder / "detector.safetensors").read_bytes()
     table = pd.read_csv(folder / "scores.csv", dtype={"score": str, "threshold": str})
     assert list(table) == ["image", "kind", "score", "bad", "threshold"] and len(table) == 14
     assert [sum(table.kind == kind) for kind in ("good", "new")] == [7, 7]
@@ -272,15 +262,13 @@ def test_the_whole_way_and_again(folders, tmp_path):
     boxes = pd.read_csv(folder / "regions" / "boxes.csv")
     assert list(boxes) == regions.COLUMNS and len(list((folder / "regions" / "masks").iterdir())) == 14
     assert set(boxes.image) <= set(table.image[table.kind == "new"])  # no good one has any
-    command = [sys.executable, "-m", "kdhelpers.inspection.detector", folder / "detector.safetensors", folders / "new"]
-    command += ["--device", "cpu"]  # the source is known by the record
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0 and "of 7 are above the threshold" in done.stderr
-    assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == list(table.score[table.kind == "new"])
-    done = subprocess.run(
-        [*command, "--out", tmp_path / "new.csv"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.stdout == "" and len(pd.read_csv(tmp_path / "new.csv")) == 7
+    arguments = [folder / "detector.safetensors", folders / "new", "--device", "cpu"]  # the source is the recorded one
+    done = command_line(*arguments)
+    assert done.returncode == 0 and b"of 7 are above the threshold" in done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == list(table.score[table.kind == "new"])
+    assert command_line(*arguments, "--out", tmp_path / "new.csv").stdout == b""
+    assert (tmp_path / "new.csv").read_text().splitlines() == lines
 
     # Another rate needs no training; another picture does, and what no longer belongs there goes.
     before = record.stat().st_mtime_ns
@@ -291,7 +279,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
     assert record.stat().st_mtime_ns == before
     changed = detector.load(folder / "detector.safetensors", "untrained", "cpu").threshold
     assert (changed.false_alarms, changed.above, changed.value < threshold) == (0.5, 3, True)
-    assert contents(folder)["detector.safetensors"] != first["detector.safetensors"]
+    assert (folder / "detector.safetensors").read_bytes() != first
     (folders / "new" / "wide.webp").unlink()
     _, record = run()
     assert record.stat().st_mtime_ns != before
@@ -322,23 +310,19 @@ def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
     wrong = given(folders, RESULTS_DIR=str(tmp_path / "results"), FALSE_ALARMS=5)
     done = execute("00_quickstart", tmp_path / "out.ipynb", **wrong)
     assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
-    one_line(line, ("error: FALSE_ALARMS is 5", "less than or equal to 0.5"))
+    one_line(done.stderr.strip(), ("error: FALSE_ALARMS is 5", "less than or equal to 0.5"))
     assert not (tmp_path / "results").exists() and not (tmp_path / "out.ipynb").exists()
 
 
-# --- detectors that are none --------------------------------------------------------------------------------------
+# --- files that are not a detector ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def made(source, tmp_path):
-    """A detector that nobody has trained."""
-    from kdhelpers import networks
-
-    protocol = run_protocol()
-    cloner, (_, identity) = networks.make_cloner(protocol, 0).eval(), weights.load_source("untrained")
+    """An untrained detector and its file."""
+    cloner, (_, identity) = networks.make_cloner(PROTOCOL, 0).eval(), weights.load_source("untrained")
     held_out = {"scores": list(map(float, range(20))), "peaks": list(map(float, range(20)))}
-    whole = detector.Detector(source, cloner, protocol, 32, identity, {"seed": 0}, held_out=held_out)
+    whole = detector.Detector(source, cloner, PROTOCOL, 32, identity, {"seed": 0}, held_out=held_out)
     whole = whole.with_threshold(false_alarms=0.05)
     detector.save(whole, tmp_path / "detector.safetensors")
     return whole, tmp_path / "detector.safetensors"
@@ -352,88 +336,73 @@ def test_a_detector_is_what_was_saved(made):
         assert torch.equal(loaded.cloner.state_dict()[name], value)
 
 
-def spoilt_metadata(path, change):
-    from safetensors import safe_open
+def changed(**settings):
+    """Changes some of a detector's settings."""
 
-    with safe_open(path, "np") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        settings = json.loads(file.metadata()["detector"])
-    save_file(tensors, path, {"detector": json.dumps(change(settings))})
+    def spoil(path):
+        with safe_open(path, "np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            before = json.loads(file.metadata()["detector"])
+        save_file(tensors, path, {"detector": json.dumps(before | settings)})
+
+    return spoil
 
 
-@pytest.mark.slow
+OTHER_VERSION = "another version of kdhelpers", "make it again"
+NO_DETECTOR = "is not a detector", "name the detector.safetensors"
+
+
 @pytest.mark.parametrize(
     "spoil, source, words",
     [
-        (lambda path: path.unlink(), "untrained", ("is not a file", "name the detector.safetensors")),
-        (lambda path: path.write_text("score"), "untrained", ("is not a detector", "name the detector.safetensors")),
-        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "untrained", ("is not a detector",)),
-        (lambda path: save_file({"a": np.zeros(2)}, path), "untrained", ("is not a detector",)),
-        (
-            lambda path: spoilt_metadata(path, lambda s: s | {"schema": 1}),
-            "untrained",
-            ("not a detector of schema 2", "make it again"),
-        ),
-        (
-            lambda path: spoilt_metadata(path, lambda s: s | {"protocol": {"name": "x"}}),
-            "untrained",
-            ("another version of kdhelpers", "make it again"),
-        ),
-        (
-            lambda path: spoilt_metadata(path, lambda s: s | {"protocol": s["protocol"] | {"width": "equal"}}),
-            "untrained",
-            ("another version of kdhelpers", "make it again"),
-        ),
+        (lambda path: path.unlink(), "untrained", NO_DETECTOR),
+        (lambda path: path.write_text("score"), "untrained", NO_DETECTOR),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "untrained", NO_DETECTOR),
+        (lambda path: save_file({"a": np.zeros(2)}, path), "untrained", NO_DETECTOR),
+        (changed(schema=1), "untrained", ("schema 1 instead of 2", *OTHER_VERSION)),
+        (changed(protocol={"name": "x"}), "untrained", OTHER_VERSION),
+        (changed(protocol=vars(PROTOCOL) | {"width": "equal"}), "untrained", OTHER_VERSION),
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
         (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
         (None, "gone.pt", ("gone.pt", "nor an existing weights file")),
         (
-            lambda path: spoilt_metadata(path, lambda s: s | {"source": {"name": "untrained", "sha256": "0" * 64}}),
+            changed(source={"name": "untrained", "sha256": "0" * 64}),
             "untrained",
             ("(SHA-256 00000000…)", "is another one"),
         ),
     ],
 )
-def test_a_file_that_is_no_detector_or_another_source(made, tmp_path, monkeypatch, spoil, source, words):
+def test_a_file_that_is_not_a_detector_or_another_source(made, tmp_path, monkeypatch, spoil, source, words):
     _, path = made
     monkeypatch.setattr(detector.weights, "_download", lambda: pytest.fail("it was downloaded"))
     (tmp_path / "other.pt").write_bytes(b"weights")
     if spoil:
         spoil(path)
-    with pytest.raises(InputError) as error:
+    with refused(*words):
         detector.load(path, str(tmp_path / source) if source.endswith(".pt") else source, "cpu")
-    one_line(str(error.value), words)
-    done = subprocess.run(
-        [sys.executable, "-m", "kdhelpers.inspection.detector", path, tmp_path, "--source", source],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
 
 
 @pytest.mark.parametrize(
     "images, words",
-    [("gone", ("gone is neither a folder nor a picture",)), ([], ("no pictures to score",)), ("a.png", ("is empty",))],
+    [("gone", "gone is neither a folder nor a picture"), ([], "no pictures to score"), ("a.png", "is empty")],
 )
 def test_what_cannot_be_scored(made, tmp_path, images, words):
-    whole, _ = made
     (tmp_path / "a.png").touch()
-    with pytest.raises(InputError) as error:
-        whole.score(str(tmp_path / images) if images else images)
-    one_line(str(error.value), words)
+    with refused(words):
+        made[0].score(str(tmp_path / images) if images else images)
 
 
 @pytest.mark.slow
-def test_names_that_are_no_text(made, tmp_path):
+def test_the_command_line_takes_names_that_are_not_text_and_ends_in_one_line(made, tmp_path):
     _, path = made
     os.mkdir(tmp_path / "new")
     Image.new("RGB", (40, 40)).save(tmp_path / "new" / "a.png")
     os.rename(tmp_path / "new" / "a.png", os.fsencode(tmp_path / "new") + b"/\xfc,$a$.png")
-    command = [sys.executable, "-m", "kdhelpers.inspection.detector", path, tmp_path / "new", "--source", "untrained"]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
+    done = command_line(path, tmp_path / "new", "--source", "untrained")
     assert done.returncode == 0 and b"/\xfc,$a$.png" in done.stdout
+    done = command_line(path, tmp_path / "new", "--source", "imagenet")
+    assert done.returncode == 1 and done.stdout == b""
+    one_line(done.stderr.decode().strip(), ("error: ", "give untrained"))
 
 
 def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
@@ -516,11 +485,10 @@ def test_another_threshold_needs_no_training(made, tmp_path):
     for wrong in ((), (1.0, 0.5), (None, 0.6)):
         with pytest.raises(InputError):
             whole.with_threshold(*wrong[:1], false_alarms=wrong[1] if len(wrong) > 1 else None)
-    command = [sys.executable, "-m", "kdhelpers.inspection.detector", path, "--source", "untrained", "--device", "cpu"]
-    command += ["--threshold", "16.5", "--save", tmp_path / "by_hand.safetensors"]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0 and "threshold 16.5: 3 of 20 held-out" in done.stderr, done.stderr
-    assert detector.load(tmp_path / "by_hand.safetensors", "untrained", "cpu").threshold == by_hand.threshold
+    out = tmp_path / "by_hand.safetensors"
+    done = command_line(path, "--source", "untrained", "--device", "cpu", "--threshold", "16.5", "--save", out)
+    assert done.returncode == 0 and b"threshold 16.5: 3 of 20 held-out" in done.stderr, done.stderr
+    assert detector.load(out, "untrained", "cpu").threshold == by_hand.threshold
 
 
 def test_scores_by_the_map_are_its_maximum_and_top(made, tmp_path):

@@ -1,4 +1,4 @@
-"""The threshold's picture everywhere; sliders where a person sits at the notebook, and the picture that they change."""
+"""The threshold's picture in every run; sliders where a person runs the notebook, and the picture that they change."""
 
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpec
 
-from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT
 
 CODE = """
 import numpy as np, torch
@@ -29,12 +29,11 @@ print("asked", asked)
 """
 
 
-@pytest.fixture
-def kernel(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+@pytest.fixture(scope="module")
+def kernel():
     manager = KernelManager()
     manager._kernel_spec = KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
-    manager.start_kernel()
+    manager.start_kernel(env=ENVIRONMENT)
     client = manager.blocking_client()
     client.start_channels()
     client.wait_for_ready(timeout=60)
@@ -55,34 +54,26 @@ def run(client, code, attended):
 
 
 def shown(messages):
-    return [set(message["content"]["data"]) for message in messages if message["msg_type"] == "display_data"]
+    """The content of each output, and what was printed."""
+    printed = "".join(message["content"]["text"] for message in messages if message["msg_type"] == "stream")
+    return [message["content"] for message in messages if message["msg_type"] == "display_data"], printed
 
 
-def said(messages):
-    return "".join(message["content"]["text"] for message in messages if message["msg_type"] == "stream")
-
-
-def test_the_picture_alone_where_nobody_is_there(kernel):
-    messages = run(kernel, CODE, attended=False)
-    (picture,) = shown(messages)
-    assert "image/png" in picture
-    assert said(messages) == "asked [2, 3, 4, 5, 6, 7, 8, 9]\n"  # those nearest to 0.5, four on either side
-
-
-def test_the_picture_is_kept_with_its_words(kernel):
+def test_unattended_runs_show_the_picture_alone_with_its_words(kernel):
     run(kernel, "from kdhelpers.reporting import figures\nfigures.use_style()", attended=False)
-    (message,) = [one for one in run(kernel, CODE, attended=False) if one["msg_type"] == "display_data"]
+    (picture,), printed = shown(run(kernel, CODE, attended=False))
     words = "the threshold, and the images nearest to it"
-    assert message["content"]["data"]["text/plain"] == words
-    assert message["content"]["metadata"]["image/png"] == {"alt": words}
+    assert picture["data"]["text/plain"] == words and picture["metadata"]["image/png"] == {"alt": words}
+    assert printed == "asked [2, 3, 4, 5, 6, 7, 8, 9]\n"  # those nearest to 0.5, four on either side
 
 
 @pytest.mark.slow
-def test_sliders_where_somebody_is_and_they_change_the_picture(kernel):
+def test_attended_runs_show_sliders_that_change_the_picture(kernel):
     pytest.importorskip("ipywidgets")
     messages = run(kernel, CODE, attended=True)
-    picture, sliders = shown(messages)
-    assert "image/png" in picture and "application/vnd.jupyter.widget-view+json" in sliders
+    types = [set(output["data"]) for output in shown(messages)[0]]
+    assert sum("image/png" in one for one in types) == 2  # the picture, and the one below the sliders
+    assert sum("application/vnd.jupyter.widget-view+json" in one for one in types) == 1
     opened = {
         message["content"]["data"]["state"]["_model_name"]: message["content"]["comm_id"]
         for message in messages
@@ -90,22 +81,21 @@ def test_sliders_where_somebody_is_and_they_change_the_picture(kernel):
     }
 
     def move(name, value):
-        """The picture that there is then."""
+        """The picture that is drawn then."""
         data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
         kernel.shell_channel.send(kernel.session.msg("comm_msg", {"comm_id": opened[name], "data": data}))
-        while True:
-            message = kernel.get_iopub_msg(timeout=60)
-            if message["msg_type"] == "comm_msg" and message["content"]["comm_id"] == opened["ImageModel"]:
-                return bytes(message["buffers"][0])
+        while (message := kernel.get_iopub_msg(timeout=60))["msg_type"] != "display_data":
+            pass
+        return message["content"]["data"]["image/png"]
 
     last = move("IntSliderModel", 12)
-    assert said(run(kernel, "print(asked[-1])", attended=True)) == "0\n"  # the twelfth highest score is the first one's
-    lower = move("FloatSliderModel", 0.25)
-    assert last[:4] == lower[:4] == b"\x89PNG" and last != lower
+    assert shown(run(kernel, "print(asked[-1])", attended=True))[1] == "0\n"  # the lowest score is the first one's
+    assert last != move("FloatSliderModel", 0.25)
 
 
 @pytest.mark.slow
 def test_without_ipywidgets_it_says_how_to_get_them(kernel):
-    messages = run(kernel, "import sys\nsys.modules['ipywidgets'] = None\n" + CODE, attended=True)
-    (picture,) = shown(messages)
-    assert "image/png" in picture and "pip install ipywidgets" in said(messages)
+    code = "import sys; before = sys.modules.get('ipywidgets'); sys.modules['ipywidgets'] = None\n" + CODE
+    (picture,), printed = shown(run(kernel, code, attended=True))
+    run(kernel, "sys.modules['ipywidgets'] = before", attended=True)
+    assert "image/png" in picture["data"] and "pip install ipywidgets" in printed
