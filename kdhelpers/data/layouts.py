@@ -175,8 +175,8 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> tuple[list[Path
         return test, [kind] * len(test), [LABELS.get(label, LABELS["bad"])] * len(test)
     if isinstance(labels, str):
         raise InputError(
-            f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or name "
-            "one of the folders as TEST_DIR"
+            f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or "
+            "name one of the folders as TEST_DIR"
         )
     test, _ = by_kind(root, GOOD)
     kinds = [kind_of(path.parent, labels) for path in test]
