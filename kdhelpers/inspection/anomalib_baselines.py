@@ -4,7 +4,6 @@ anomalib is optional and imported inside functions only. The images, their size,
 epochs are as for our own record; everything else is anomalib's default.
 """
 
-import json
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -19,13 +18,22 @@ from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import artifacts, config, parameters, records, runs
-from kdhelpers.files import atomic_write
+from kdhelpers.files import write_json
 from kdhelpers.reporting import figures
 from kdhelpers.training import timed
 
 REQUIREMENT = "anomalib>=2.7,<3"  # as in pyproject.toml
 NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
 UNTRAINED = "untrained backbones: no number of anomalib's means anything"
+_COLUMNS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_auroc_all": "pixel AUROC, all images",
+    "aupro": "AUPRO",
+    "train_seconds": "training (s)",
+    "ms_per_image": "an image (ms)",
+    "bytes": "stored (MB)",
+}
 
 
 class Asked(parameters.Training):
@@ -48,8 +56,7 @@ def from_notebook(notebook: str, namespace: dict) -> tuple[runs.Run, dict]:
     methods = asked.METHODS or (["patchcore"] if backbones == "untrained" else ["stfpm", "patchcore"])
     if backbones == "untrained" and "stfpm" in methods:
         raise InputError("METHODS has 'stfpm', whose teacher anomalib always loads: give BACKBONES='imagenet'")
-    chosen = {"methods": methods, "epochs": asked.STFPM_EPOCHS, "coreset": asked.CORESET, "backbones": backbones}
-    return run, chosen
+    return run, {"methods": methods, "epochs": asked.STFPM_EPOCHS, "coreset": asked.CORESET, "backbones": backbones}
 
 
 def versions() -> str:
@@ -64,7 +71,7 @@ def versions() -> str:
 
 
 def remark(run: runs.Run, backbones: str) -> str:
-    """What every figure and table must say."""
+    """The caveat that every figure and table must carry."""
     return run.title or (UNTRAINED if backbones == "untrained" else "")
 
 
@@ -84,18 +91,17 @@ def run_methods(
     from lightning import seed_everything
     from lightning.pytorch.callbacks import TQDMProgressBar
 
-    def model_of(method: str, **parts):
-        if method == "stfpm":
-            return Stfpm(**parts)
-        return Patchcore(pre_trained=backbones == "imagenet", coreset_sampling_ratio=coreset, **parts)
-
+    pretrained = backbones == "imagenet"
+    models = {  # the class, its own arguments, and those of the training
+        "stfpm": (Stfpm, {}, {"max_epochs": epochs}),
+        "patchcore": (Patchcore, {"pre_trained": pretrained, "coreset_sampling_ratio": coreset}, {}),
+    }
     size = (run.image_size, run.image_size)
-    root = run.data_dir / "mvtec" / split.cls
-    kinds = sorted({kind for kind in split.kinds if kind != "good"})
+    kinds = sorted(set(split.kinds) - {"good"})
     data = Folder(
         split.cls,
         "train/good",
-        root=root,
+        root=run.data_dir / "mvtec" / split.cls,
         normal_test_dir="test/good",
         abnormal_dir=[f"test/{kind}" for kind in kinds],
         mask_dir=[f"ground_truth/{kind}" for kind in kinds],
@@ -106,9 +112,10 @@ def run_methods(
     found = {}
     for method in methods:
         seed_everything(run.seed, verbose=False)
-        kept = {"pre_processor": (Stfpm if method == "stfpm" else Patchcore).configure_pre_processor(size)}
+        make, arguments, training = models[method]
+        arguments |= dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
         try:
-            model = model_of(method, post_processor=False, evaluator=False, visualizer=False, **kept)
+            model = make(pre_processor=make.configure_pre_processor(size), **arguments)
         except (OSError, RuntimeError, HfHubHTTPError) as error:
             raise InputError(
                 f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__}): run this once "
@@ -116,16 +123,14 @@ def run_methods(
             ) from error
         seconds: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
-            accelerator = "gpu" if run.device.type == "cuda" else "cpu"
-            length = {"max_epochs": epochs} if method == "stfpm" else {}
             engine = Engine(
                 [TQDMProgressBar()],  # rich's, the default, fails in Jupyter
                 default_root_dir=folder,
-                accelerator=accelerator,
+                accelerator="gpu" if run.device.type == "cuda" else "cpu",
                 devices=1,
                 limit_val_batches=0,
                 enable_model_summary=False,
-                **length,
+                **training,
             )
             with timed(seconds, "train"):
                 engine.fit(model, datamodule=data)
@@ -139,9 +144,7 @@ def run_methods(
         scores, maps = map(np.array, zip(*(by_path[path.resolve()] for path in split.paths), strict=True))
         numbers = {"image_auroc": metrics.detection(scores[None], split.labels)["auroc"]}
         numbers |= metrics.localization(maps, split.masks, split.labels, soft=run.protocol.soft_masks)
-        stored = sum(tensor.nbytes for tensor in model.model.state_dict().values())
-        numbers |= _cost(seconds["train"], seconds["predict"] / len(maps), stored)
-        found[method] = {"scores": scores, "maps": maps, "numbers": numbers}
+        found[method] = _result(scores, maps, numbers, seconds, [model.model])
     return found
 
 
@@ -152,35 +155,29 @@ def ours(run: runs.Run, record: dict, split) -> dict:
     """
     source, _ = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(split.cls)
-    seconds: dict[str, float] = {}
+    seconds = {"train": record["seconds"].get("source", 0) + record["seconds"]["train"]}
     with timed(seconds, "predict"):
         activations = SourceActivations(source, split.test, cache="none")
         scores = losses.scores(activations, cloner, fit.protocol).cpu().numpy()
         maps = localization.maps(run.method, source, cloner, split.test, fit.protocol, seed=run.seed)["gaussian"]
     numbers = {"image_auroc": record["detection"]["auroc"]} | record["localization"][run.method]["gaussian"]
-    train = record["seconds"].get("source", 0) + record["seconds"]["train"]
-    stored = sum(tensor.nbytes for network in (source, cloner) for tensor in network.state_dict().values())
-    return {"scores": scores, "maps": maps, "numbers": numbers | _cost(train, seconds["predict"] / len(maps), stored)}
+    return _result(scores, maps, numbers, seconds, [source, cloner])
 
 
-def _cost(train: float, predict: float, stored: int) -> dict:
-    return {"train_seconds": round(train, 3), "ms_per_image": round(1000 * predict, 3), "bytes": stored}
+def _result(scores: np.ndarray, maps: np.ndarray, numbers: dict, seconds: dict[str, float], networks: list) -> dict:
+    cost = {
+        "train_seconds": round(seconds["train"], 3),
+        "ms_per_image": round(1000 * seconds["predict"] / len(maps), 3),
+        "bytes": sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
+    }
+    return {"scores": scores, "maps": maps, "numbers": numbers | cost}
 
 
 def table(found: dict[str, dict]) -> pd.DataFrame:
     """A row for each method: shares in per cent, times, and the size of what has to be stored."""
-    columns = {
-        "image_auroc": "image AUROC",
-        "pixel_auroc": "pixel AUROC",
-        "pixel_auroc_all": "pixel AUROC, all images",
-        "aupro": "AUPRO",
-        "train_seconds": "training (s)",
-        "ms_per_image": "an image (ms)",
-        "bytes": "stored (MB)",
-    }
-    frame = pd.DataFrame({NAMES[method]: one["numbers"] for method, one in found.items()}).T[list(columns)]
+    frame = pd.DataFrame({NAMES[method]: one["numbers"] for method, one in found.items()}).T[list(_COLUMNS)]
     frame["bytes"] /= 1e6
-    return frame.rename(columns=columns).rename_axis("method").reset_index()
+    return frame.rename(columns=_COLUMNS).rename_axis("method").reset_index()
 
 
 def pictures(split, maps: np.ndarray, index: np.ndarray) -> records.Pictures:
@@ -190,10 +187,10 @@ def pictures(split, maps: np.ndarray, index: np.ndarray) -> records.Pictures:
 
 
 def save(run: runs.Run, split, found: dict[str, dict], chosen: dict) -> Path:
-    """Write the numbers of all methods to beside_anomalib/PROFILE/CLASS-seedN.json, atomically; returns its path.
+    """Write the numbers of all methods to beside_anomalib/PROFILE/CLASS-seedN.json, atomically; return its path.
 
-    chosen: the keywords of `run_methods`. No table but notebook 30's own reads the file. Raises ValueError when a
-    number is not finite.
+    chosen: the keywords of `run_methods`. Only notebook 30's own table reads the file. Raises ValueError when a number
+    is not finite.
     """
     path = run.results_dir / "beside_anomalib" / run.profile / f"{split.cls}-seed{run.seed}.json"
     content = {
@@ -206,7 +203,5 @@ def save(run: runs.Run, split, found: dict[str, dict], chosen: dict) -> Path:
         "methods": {method: one["numbers"] for method, one in found.items()},
         "environment": artifacts.environment(run.device),
     }
-    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(path, content)
     return path
