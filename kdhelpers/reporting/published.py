@@ -44,7 +44,7 @@ def as_printed(table: int) -> pd.DataFrame:
 
 
 def reruns(table: int) -> pd.DataFrame:
-    """What others got with this method, as text: columns table, dataset, class, who, value, std, note, method (the row).
+    """What others got with this method, as text: columns table, dataset, class, who, value, std, note.
 
     Read from public repositories and articles; `note` names the place and the settings. The numbers are AUROC in per
     cent, and do not compare with the article's where the settings differ.
@@ -67,7 +67,7 @@ def doubtful_means() -> pd.DataFrame:
             numbers = row.set_index("class")["value"].map(Decimal)
             if "mean" not in numbers:
                 continue
-            half = numbers.map(lambda number: Decimal(5).scaleb(number.as_tuple().exponent - 1))  # 0.05 of 61.2
+            half = numbers.map(lambda text: Decimal(5).scaleb(text.as_tuple().exponent - 1))  # 0.05 of 61.2
             printed, classes = numbers["mean"], numbers.drop("mean")
             # Times the number of classes, so that the comparison is exact: a third has no last decimal.
             n = len(classes)

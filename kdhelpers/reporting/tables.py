@@ -71,7 +71,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
         of_block = [frame[frame["dataset"].isin(part["dataset"])] for frame in (ours, others, trivial)]
         for method, row in part.groupby("method", sort=False):
             name, own_name = _row_names(method)
-            lines[name] = dict(zip(row[column], _with_std(row), strict=True))
+            lines[name] = _texts(row, column)
             if own_name:
                 lines |= _our_lines(of_block[0][of_block[0]["method"] == method], column, own_name)
         if table == 5:  # RESC has no published number of the article's own, and stands beside OCT2017
@@ -79,7 +79,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
             lines["this reproduction"]["resc"] = mean_std(resc)
         for frame in of_block[1:]:
             for name, row in frame.groupby("method", sort=False):
-                lines[name] = dict(zip(row[column], _with_std(row), strict=True))
+                lines[name] = _texts(row, column)
         columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, and in sight
         block = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
         block = block.rename(columns=title_of).rename_axis("row").reset_index()
@@ -97,12 +97,14 @@ def _row_names(method: str) -> tuple[str, str]:
     return ("article", "this reproduction") if own else (method, "")
 
 
-def _with_std(rows: pd.DataFrame) -> pd.Series:
-    """The numbers as text: those of the article as printed, computed ones with two decimals."""
-    values = (
-        rows["value"].astype(object).map(lambda value: value if isinstance(value, str) else f"{value:.2f}", "ignore")
-    )
-    return values.fillna(NOTHING) + (" ± " + rows["std"]).fillna("") if "std" in rows else values.fillna(NOTHING)
+def _texts(rows: pd.DataFrame, column: str) -> dict[str, str]:
+    """A row of the table: the numbers of the article as printed, computed ones with two decimals."""
+    texts = {}
+    for cell in rows.to_dict("records"):
+        value, std = cell["value"], cell.get("std")
+        text = NOTHING if pd.isna(value) else value if isinstance(value, str) else f"{value:.2f}"
+        texts[cell[column]] = text + ("" if pd.isna(std) else f" ± {std}")
+    return texts
 
 
 def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str, str]]:
