@@ -67,11 +67,10 @@ def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["offici
     _draw_losses(axes, middles[-1], protocol)
     _draw_images(axes, image_size)
     kind = f"{'' if protocol.bias else 'no '}bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
-    for y, name, count, more in (
-        (_S_ROW + 0.5, "source S: VGG-16 features, frozen", counts[0], ""),
-        (_C_ROW - 0.41, "cloner C: trained on normal images", counts[1], f" ({kind})"),
-    ):
-        _text(axes, middles[-1] + 0.04, y, f"{name}\n{count:,} parameters{more}", "right", 7)
+    of_s = f"source S: VGG-16 features, frozen\n{counts[0]:,} parameters"
+    of_c = f"cloner C: trained on normal images\n{counts[1]:,} parameters ({kind})"
+    _text(axes, middles[-1] + 0.04, _S_ROW + 0.5, of_s, "right", 7)
+    _text(axes, middles[-1] + 0.04, _C_ROW - 0.41, of_c, "right", 7)
     name = f"framework (Fig. 2) — {image_size} px, protocol {protocol.name}"
     _text(axes, 0.08, _HEIGHT - 0.13, name, "left", 8)
     figure.set_label(name)
