@@ -23,7 +23,6 @@ from kdhelpers.reporting.framework import show_framework
 from kdhelpers.reporting.heat_maps import figure_1, figure_6
 from kdhelpers.reporting.paper_style import GREY, NO_RECORD, WIDTH, heading, in_style, origin, save, say_no_record
 from kdhelpers.reporting.published import NAMES
-from kdhelpers.reporting.text import in_order
 
 
 def figure_3(records: Sequence[dict], *, title: str = "") -> Figure:
@@ -36,10 +35,9 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
     """AUROC on MVTecAD with the compact and the large cloner (Fig. 4), a group of bars a category, and their mean."""
     notebook, name = "12_cloner_size", "Figure 4: size of the cloner, on MVTecAD"
     frame, left_out = variants_frame(notebook, records)
-    frame = frame.dropna(subset="auroc").assign(group=frame["class"].str.replace("_", " "), value=frame["auroc"])
-    classes = sorted(frame["class"].unique(), key=lambda cls: in_order("mvtec", cls))
-    groups = [cls.replace("_", " ") for cls in classes]
     means = by_seed(frame, "auroc")
+    frame = frame.dropna(subset="auroc").assign(group=frame["class"].str.replace("_", " "), value=frame["auroc"])
+    groups = [cls.replace("_", " ") for cls in MVTEC if cls in set(frame["class"])]
     has_mean = len(groups) > 1 and len(means) > 0
     if has_mean:
         groups.append(f"mean of {means['classes'].iloc[0]}")
@@ -56,9 +54,7 @@ def figure_5(records: Sequence[dict], *, title: str = "") -> Figure:
     return _by_dataset("13_loss_terms", records, "Figure 5: terms of the loss", ("L_dir", "L_val", "L_total"), title)
 
 
-def _by_dataset(
-    notebook: str, records: Sequence[dict], name: str, variants, title: str, width: float = WIDTH
-) -> Figure:
+def _by_dataset(notebook, records: Sequence[dict], name: str, variants, title: str, width: float = WIDTH) -> Figure:
     frame, left_out = variants_frame(notebook, records)
     means = by_seed(frame, "auroc")
     groups = {dataset: NAMES[dataset] for dataset in DATASETS[notebook]}
@@ -68,9 +64,8 @@ def _by_dataset(
         groups[dataset] += "\n" + ("mean of " if count > 1 else "") + f"{count}{some} classes"
     means = means.assign(group=means["dataset"].map(groups))
     lines = origin(records, [notebook, *map(main_notebook, DATASETS[notebook])], left_out)
-    return show_variants(
-        means, name, variants=variants, groups=list(groups.values()), lines=lines, title=title, width=width
-    )
+    order = {"variants": variants, "groups": list(groups.values())}
+    return show_variants(means, name, **order, lines=lines, title=title, width=width)
 
 
 @in_style
@@ -100,14 +95,8 @@ def show_variants(
         formula = {v: rf"$\mathcal{{L}}_{{{v[2:]}}}$" if v.startswith("L_") else v for v in variants}
         values = values.assign(variant=values["variant"].map(formula)).sort_values(["group", "variant", "seed"])
         shared = {"x": "group", "y": "value", "hue": "variant", "order": groups, "hue_order": list(formula.values())}
-        bars = {
-            "errorbar": "sd",
-            "err_kws": {"linewidth": 0.8, "color": "black"},
-            "capsize": 0.1,
-            "saturation": 1,
-            "dodge": True,
-        }
-        sns.barplot(values, **shared, ax=axes, palette="colorblind", **bars)
+        bars = {"errorbar": "sd", "err_kws": {"linewidth": 0.8, "color": "black"}, "capsize": 0.1, "saturation": 1}
+        sns.barplot(values, **shared, ax=axes, palette="colorblind", dodge=True, **bars)
         dots = {"dodge": True, "jitter": False, "size": 2, "linewidth": 0.4, "edgecolor": "black", "legend": False}
         sns.stripplot(values, **shared, ax=axes, palette=["white"] * len(variants), **dots)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
@@ -144,9 +133,7 @@ def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title
     made = {
         "figure_1": figure_1(records, results_dir, title=title),
         "figure_2": show_framework(protocol=PROTOCOLS[kind.protocol if kind else "official"]),
-        "figure_3": figure_3(records, title=title),
-        "figure_4": figure_4(records, title=title),
-        "figure_5": figure_5(records, title=title),
+        **{f.__name__: f(records, title=title) for f in (figure_3, figure_4, figure_5)},
         "figure_6": figure_6(records, results_dir, title=title),
         "epochs": show_epochs(records, title=title),
     }

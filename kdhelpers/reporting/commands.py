@@ -27,50 +27,39 @@ def command_for(
         settings["VARIANTS"] = [variant or "plain"]
     if not records:
         return _line("full", notebook, settings | (_of_kind(like) if like and like["profile"] == "full" else {}))
+    profile = records[0]["profile"]
+    if profile != "full":
+        return _line(profile, notebook, settings)
     # Records that were not all made with the same settings need a line each.
     groups: dict[tuple, set[int]] = {}
     for record in records:
-        changed = _changed(record) if record["profile"] == "full" else {}
-        groups.setdefault(tuple(changed.items()), set()).add(record["seed"])
+        groups.setdefault(tuple(_changed(record).items()), set()).add(record["seed"])
     lines = []
     for changed, seeds in groups.items():
-        for which in _seeds(seeds) if records[0]["profile"] == "full" else [{}]:
-            lines.append(_line(records[0]["profile"], notebook, settings | dict(changed) | which))
+        which: list[dict] = [{"SEED": seed} for seed in sorted(seeds)]
+        if seeds == set(range(len(seeds))):
+            which = [{"seeds": len(seeds)} if len(seeds) != SEEDS else {}]
+        lines += [_line(profile, notebook, settings | dict(changed) | one) for one in which]
     return " && ".join(lines)
 
 
 def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
-    given = ["--config", *(f"{name}={_text(value)}" for name, value in settings.items())] if settings else []
+    texts = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in settings.items()}
+    given = ["--config", *(f"{name}={text}" for name, text in texts.items())] if settings else []
     return shlex.join(["./run_all.sh", profile, notebook, *given])
 
 
-def _seeds(seeds: set[int]) -> list[dict[str, int]]:
-    """The settings that run just these seeds, one for each line that it takes."""
-    if seeds == set(range(len(seeds))):
-        return [{"seeds": len(seeds)} if len(seeds) != SEEDS else {}]
-    return [{"SEED": seed} for seed in sorted(seeds)]
-
-
 def _changed(record: dict) -> dict[str, object]:
-    parameters, setting = record["parameters"], SETTINGS[record["dataset"]]
-    compared = {
-        "EPOCHS": (parameters["epochs"], setting.epochs),
-        "IMAGE_SIZE": (parameters["image_size"], setting.image_size),
-        "BATCH_SIZE": (parameters["batch_size"], BATCH_SIZE),
-    }
-    return {name: value for name, (value, default) in compared.items() if value != default} | _of_kind(record)
+    """The settings of a record that are not the defaults."""
+    setting = SETTINGS[record["dataset"]]
+    defaults = {"EPOCHS": setting.epochs, "IMAGE_SIZE": setting.image_size, "BATCH_SIZE": BATCH_SIZE}
+    made = {name: record["parameters"][name.lower()] for name in defaults}
+    return {name: value for name, value in made.items() if value != defaults[name]} | _of_kind(record)
 
 
 def _of_kind(record: dict) -> dict[str, str]:
     environment = record["environment"]
-    source = environment["source"] if record["parameters"]["source_name"] != "imagenet" else "imagenet"
-    compared = {
-        "PROTOCOL": (record["protocol"], "official"),
-        "SOURCE": (source, "imagenet"),
-        "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
-    }
-    return {name: value for name, (value, default) in compared.items() if value != default}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    source = "imagenet" if record["parameters"]["source_name"] == "imagenet" else environment["source"]
+    made = {"PROTOCOL": record["protocol"], "SOURCE": source, "DATA_DIR": environment["data_dir"]}
+    defaults = {"PROTOCOL": "official", "SOURCE": "imagenet", "DATA_DIR": paths.DATA_DIR.name}
+    return {name: value for name, value in made.items() if value != defaults[name]}

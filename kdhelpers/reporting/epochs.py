@@ -24,10 +24,9 @@ def by_epoch(records: Sequence[dict], dataset: str, cls: str) -> pd.DataFrame:
     """
     only_one(records)
     rows = []
-    for record in _of_class(records, dataset, cls):
-        epochs, auroc = zip(*record["detection"]["auroc_by_epoch"], strict=True)
+    for seed, epochs, auroc in _curves(records, dataset, cls):
         best = int(np.argmax(auroc))
-        rows.append((record["seed"], auroc[-1], np.mean(auroc[-LAST_EPOCHS:]), auroc[best], epochs[best]))
+        rows.append((seed, auroc[-1], np.mean(auroc[-LAST_EPOCHS:]), auroc[best], epochs[best]))
     return pd.DataFrame(rows, columns=["seed", "last", "mean", "best", "best epoch"])
 
 
@@ -39,36 +38,31 @@ def show_epochs(records: Sequence[dict], dataset: str = "mvtec", cls: str = "scr
     """
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     marks = by_epoch(records, dataset, cls)
-    for number, record in enumerate(_of_class(records, dataset, cls)):
-        epochs, auroc = zip(*record["detection"]["auroc_by_epoch"], strict=True)
-        row, colour = marks.iloc[number], f"C{number}"
-        axes.plot(epochs, auroc, color=colour, linewidth=1, label=f"seed {record['seed']}")
+    for number, (seed, epochs, auroc) in enumerate(_curves(records, dataset, cls)):
+        row, colour, last = marks.iloc[number], f"C{number}", epochs[-LAST_EPOCHS:]
+        axes.plot(epochs, auroc, color=colour, linewidth=1, label=f"seed {seed}")
         axes.plot(row["best epoch"], row["best"], "*", color=colour, markersize=9)
         axes.plot(epochs[-1], row["last"], "o", color=colour, markersize=4)
-        axes.plot(epochs[-LAST_EPOCHS:], [row["mean"]] * len(epochs[-LAST_EPOCHS:]), color="black", linewidth=2)
-    others = reruns(3)
-    port = others[(others["class"] == cls) & (others["dataset"] == dataset)].set_index("who")["value"].astype(float)
+        axes.plot(last, [row["mean"]] * len(last), color="black", linewidth=2)
+    port = reruns(3).query("`class` == @cls and dataset == @dataset").set_index("who")["value"].astype(float)
     if f"{PORT}, lowest" in port.index:
-        low, high = port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
-        axes.fill_between(
-            [LATE, SETTINGS[dataset].epochs], low, high, color="0.9", zorder=0, label=f"{PORT}, epochs from {LATE} on"
-        )
+        band = [LATE, SETTINGS[dataset].epochs], port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
+        axes.fill_between(*band, color="0.9", zorder=0, label=f"{PORT}, epochs from {LATE} on")
     axes.set(xlabel="epoch", ylabel="image AUROC (%)")
     if len(marks):
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         mean = marks[["last", "mean", "best"]].mean()
-        axes.set_title(
+        words = (
             f"mean of the last ten (black) {mean['mean']:.2f}, last epoch (dot) {mean['last']:.2f}, "
-            f"best on the test set (star) {mean['best']:.2f}: choosing it adds {mean['best'] - mean['mean']:.2f}",
-            fontsize=7,
-            loc="left",
+            f"best on the test set (star) {mean['best']:.2f}: choosing it adds {mean['best'] - mean['mean']:.2f}"
         )
+        axes.set_title(words, fontsize=7, loc="left")
     name = NAMES[dataset] + (f", {cls}".replace("_", " ") if cls != "normal" else "")
-    figure.suptitle(f"AUROC by epoch, {name}" + (f" — {title}" if title else ""), fontsize=10)
-    return figures.laid_out(figure)
+    return figures.titled(figure, f"AUROC by epoch, {name}", title)
 
 
-def _of_class(records: Sequence[dict], dataset: str, cls: str) -> list[dict]:
-    """The main runs of a class that have an AUROC, by seed."""
+def _curves(records: Sequence[dict], dataset: str, cls: str) -> list[tuple[int, tuple, tuple]]:
+    """Seed, epochs and AUROC of each main run of a class that has an AUROC."""
     found = [r for r in main_runs(records) if (r["dataset"], r["class"], r["variant"]) == (dataset, cls, None)]
-    return sorted((r for r in found if r["detection"]["auroc_by_epoch"]), key=lambda r: r["seed"])
+    curves = sorted((r["seed"], r["detection"]["auroc_by_epoch"]) for r in found if r["detection"]["auroc_by_epoch"])
+    return [(seed, *zip(*curve, strict=True)) for seed, curve in curves]

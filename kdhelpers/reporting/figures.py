@@ -98,9 +98,7 @@ def _name(split) -> str:
     return split.cls if split.dataset == "folder" else f"{split.dataset} {split.cls}"
 
 
-def _grid(
-    lines: int, columns: int, side: float, *, above: int, beside: float = 0.4, heights=None
-) -> tuple[Figure, np.ndarray]:
+def _grid(lines: int, columns: int, side: float, *, above: int, beside: float = 0.4, heights=None):
     """A figure for pictures close to each other, and its axes, (lines, columns), without frames and ticks.
 
     side: of a picture, in inches; heights: of the pictures of each line, as shares of that, where they are not 1.
@@ -108,9 +106,8 @@ def _grid(
     """
     heights = [1.0] * lines if heights is None else heights
     size = max(4, side * columns + beside), side * sum(heights) + 0.27 * above + 0.3
-    figure, axes = plt.subplots(
-        lines, columns, figsize=size, squeeze=False, layout="constrained", height_ratios=heights
-    )
+    shared = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
+    figure, axes = plt.subplots(lines, columns, figsize=size, **shared)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -128,8 +125,8 @@ def show_losses(records: list[dict], *, title: str = "") -> Figure:
     }
     for axis, (key, name) in zip(axes, names.items(), strict=True):
         for record in records:
-            curve = record["training"][key]
-            axis.plot(range(1, len(curve) + 1), curve, marker="." if len(curve) < 15 else "", label=name_of(record))
+            curve, label = record["training"][key], f"{record['class']} {record['variant'] or ''}".strip()
+            axis.plot(range(1, len(curve) + 1), curve, marker="." if len(curve) < 15 else "", label=label)
         curves = [value for record in records for value in record["training"][key]]
         axis.set(xlabel="epoch", ylabel=name, yscale="log" if max(curves) > 10 * min(curves) > 0 else "linear")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -152,8 +149,6 @@ def show_scores(
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)
-    for axis in axes.flat[len(scores) :]:
-        axis.axis("off")
     for axis, (name, (score, found)) in zip(axes.flat, scores.items(), strict=False):
         bins = np.histogram_bin_edges(score, bins=40)
         for value, kind, colour in labels:
@@ -163,11 +158,13 @@ def show_scores(
             axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold")
         axis.set(title=name, yticks=[], xlabel="score")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
-    for line in axes:
-        line[0].set_ylabel("density")
-    handles = {
-        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    for axis in axes[:, 0]:
+        axis.set_ylabel("density")
+    handles = {}
+    for axis in axes.flat:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        if not axis.has_data():
+            axis.set_axis_off()
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return titled(figure, "scores of the test images", title)
 
@@ -180,10 +177,8 @@ def show_methods(
     pictures: `results.Pictures` of the same images, one for each name. masks: a row of them below the images.
     one_scale: of all maps of a method; otherwise each map has its own.
     """
-    count = len(pictures[0].pixels)
-    above = ["image", *(["mask"] if masks else [])]
-    lines = len(above) + len(names)
-    figure, axes = _grid(lines, count, 1.1, above=1)
+    above = ["image", "mask"] if masks else ["image"]
+    figure, axes = _grid(len(above) + len(names), len(pictures[0].pixels), 1.1, above=1)
     for axis, image, kind in zip(axes[0], pictures[0].pixels, pictures[0].kinds, strict=True):
         axis.imshow(image)
         axis.set_title(kind.replace("_", "\n"), fontsize=7, pad=3)
@@ -252,11 +247,6 @@ def short_name(name: str, most: int = 22) -> str:
     """A file's name as a figure can show it: its end cut off where it is long, what cannot be printed left out."""
     last = "".join(c if c.isprintable() else "?" for c in Path(name).name)
     return last if len(last) <= most else f"{last[: most - 1]}…"
-
-
-def name_of(record: dict) -> str:
-    """Class, and variant where there is one, for a legend."""
-    return record["class"] + (f" {record['variant']}" if record["variant"] else "")
 
 
 def titled(figure: Figure, title: str, remark: str) -> Figure:

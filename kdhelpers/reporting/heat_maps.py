@@ -1,6 +1,7 @@
 """Figures 1 and 6 of the article: test images with their maps, from the pictures kept beside the cloners."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,8 +35,8 @@ def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
     for dataset, (columns, rows, most) in blocks.items():
         kept = _kept(records, results_dir, dataset)
         spread = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
-        classes = [list(kept)[i] for i in spread]
-        drawn.append((dataset, kept, _choose(kept, classes, columns * rows, normal=dataset != "mvtec"), columns, rows))
+        chosen = _choose(kept, [list(kept)[i] for i in spread], columns * rows, normal=dataset != "mvtec")
+        drawn.append((dataset, kept, chosen, columns, rows))
     return _sheet("Figure 1: heat maps over test images", title, drawn, ("image", "map"))
 
 
@@ -74,12 +75,10 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
         for (cls, i), axes in zip(chosen, grid.reshape(-1, len(layers)), strict=False):
             pictures = kept[cls][1]
             axes[0].set_title(_caption(dataset, cls, pictures.kinds[i]), loc="left", fontsize=6, pad=2)
-            for layer, one in zip(layers, axes, strict=True):
-                if layer == "map":
-                    figures.show_heat(one, pictures.pixels[i], pictures.maps[i], float(pictures.maps.max()))
-                else:
-                    image = pictures.pixels[i] if layer == "image" else pictures.masks[i]
-                    one.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes[0].imshow(pictures.pixels[i])
+            if "mask" in layers:
+                axes[1].imshow(pictures.masks[i], cmap="gray", vmin=0, vmax=1)
+            figures.show_heat(axes[-1], pictures.pixels[i], pictures.maps[i], float(pictures.maps.max()))
     return figures.laid_out(figure)
 
 
@@ -110,9 +109,8 @@ def readme_picture(records: Sequence[dict], results_dir: Path, path: Path, categ
     if category in (kept := _kept(records, results_dir, "mvtec")):
         record, pictures = kept[category]
         figure = figures.show_methods([pictures], ["map"], masks=True, one_scale=True)
-        figure.suptitle(
-            f"MVTecAD's {category}, seed {record['seed']}: image, mask, and map over the image", fontsize=10
-        )
+        words = f"MVTecAD's {category}, seed {record['seed']}: image, mask, and map over the image"
+        figure.suptitle(words, fontsize=10)
         with atomic_write(path) as temporary:
             temporary.write_bytes(figures.picture_of(figure)[0])
 
@@ -124,9 +122,8 @@ def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
     lowest = {r["class"]: r for r in sorted(of_main, key=lambda r: r["seed"], reverse=True)}
     found = {}
     for cls in sorted(lowest, key=lambda cls: in_order(dataset, cls)):
-        path = next((path for path in pictures_of(lowest[cls], results_dir) if path.is_file()), None)
-        if path:
-            found[cls] = lowest[cls], results.load_pictures(path)
+        if paths := [path for path in pictures_of(lowest[cls], results_dir) if path.is_file()]:
+            found[cls] = lowest[cls], results.load_pictures(paths[0])
     return found
 
 
@@ -140,14 +137,14 @@ def _choose(kept: Kept, classes: list[str], count: int, *, normal: bool) -> list
         kinds = kept[cls][1].kinds
         by_kind = [[i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds) if kind != GOOD]
         turned = by_kind[number:] + by_kind[:number]  # or a 7 would stand beside every digit
-        first = [i for i, kind in enumerate(kinds) if normal and kind == GOOD][:1]
+        first = [kinds.index(GOOD)] if normal and GOOD in kinds else []
         of_classes.append([(cls, i) for i in first + _in_turn(turned)])
     return sorted(_in_turn(of_classes)[:count], key=lambda item: (classes.index(item[0]), item[1]))
 
 
 def _in_turn(lists: list[list]) -> list:
     """The first of each list, then the second of each, and so on."""
-    return [one[turn] for turn in range(max(map(len, lists), default=0)) for one in lists if turn < len(one)]
+    return [item for turn in zip_longest(*lists) for item in turn if item is not None]
 
 
 def _caption(dataset: str, cls: str, kind: str) -> str:

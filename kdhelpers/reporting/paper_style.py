@@ -12,14 +12,8 @@ from kdhelpers.experiments.records import only_one
 from kdhelpers.files import atomic_write
 
 NO_RECORD = "no record"
-
-
 WIDTH, _DPI = 7.0, 200  # inches on paper; dots an inch
-
-
 GREY = "0.4"
-
-
 _STYLE = {
     "font.family": "DejaVu Sans",  # which comes with matplotlib: the same letters on every machine
     "font.sans-serif": "DejaVu Sans",
@@ -32,8 +26,6 @@ _STYLE = {
     "image.composite_image": False,  # or a PDF has the heat's alpha twice
     "pdf.fonttype": 42,
 }
-
-
 in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
 
 
@@ -43,20 +35,19 @@ def say_no_record(axes: Axes) -> None:
     axes.text(0.5, 0.5, NO_RECORD, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=GREY)
 
 
+@in_style
 def save(figure: Figure, stem: str, folder: Path) -> None:
-    """Writes STEM.png, 200 dots an inch, and STEM.pdf; the same figure always gives the same bytes."""
+    """Write STEM.png, 200 dots an inch, and STEM.pdf; the same figure always gives the same bytes."""
     fixed = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": "kdhelpers"}}
     for suffix, metadata in fixed.items():
-        with plt.style.context(["default", _STYLE]), atomic_write(Path(folder, f"{stem}.{suffix}")) as file:
+        with atomic_write(Path(folder, f"{stem}.{suffix}")) as file:
             figure.savefig(file, format=suffix, dpi=_DPI, metadata=metadata)
 
 
 def origin(records: Sequence[dict], notebooks: Iterable[str], left_out: Sequence[str] = ()) -> list[str]:
     """Lines on what was left out, on the kind of the records, and on how those of `notebooks` deviate."""
-    lines, kind = [], only_one(records)
-    if left_out:
-        lines.append(f"left out, made otherwise than the main run: {len(left_out)}")
-    if kind:
+    lines = [f"left out, made otherwise than the main run: {len(left_out)}"] if left_out else []
+    if kind := only_one(records):
         deviations = {d for record in records if record["notebook"] in notebooks for d in record["deviations"]}
         deviations = sorted(d for d in deviations if not d.startswith(("smoke:", "source ")))  # stated anyway
         lines.append("; ".join([f"source {kind.source}, protocol {kind.protocol}", *deviations]))

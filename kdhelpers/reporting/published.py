@@ -50,6 +50,7 @@ def reruns(table: int) -> pd.DataFrame:
     cent, and do not compare with the article's where the settings differ.
     """
     found = pd.read_csv(paths.PAPER_DIR / "reruns.csv", dtype=str)
+    found["method"] = "rerun: " + found["who"]
     return found[found["table"] == str(table)]
 
 
@@ -63,23 +64,18 @@ def doubtful_means() -> pd.DataFrame:
     found = []
     for table in TABLES:
         for (dataset, method), row in as_printed(table).groupby(["dataset", "method"]):
-            is_mean = row["class"] == "mean"
-            if not is_mean.any():
+            numbers = row.set_index("class")["value"].map(Decimal)
+            if "mean" not in numbers:
                 continue
-            (printed,) = map(Decimal, row.loc[is_mean, "value"])
-            classes = [Decimal(text) for text in row.loc[~is_mean, "value"]]
+            half = numbers.map(lambda text: Decimal(5).scaleb(text.as_tuple().exponent - 1))  # 0.05 of 61.2
+            printed, classes = numbers["mean"], numbers.drop("mean")
             # Times the number of classes, so that the comparison is exact: a third has no last decimal.
             n = len(classes)
-            allowed = n * _half_unit(printed) + sum(map(_half_unit, classes))
-            if abs(sum(classes) - n * printed) > allowed:
-                found.append((table, dataset, method, float(printed), float(sum(classes) / n), float(allowed / n)))
+            allowed = n * half["mean"] + half.drop("mean").sum()
+            if abs(classes.sum() - n * printed) > allowed:
+                found.append((table, dataset, method, float(printed), float(classes.sum() / n), float(allowed / n)))
     return pd.DataFrame(sorted(found), columns=["table", "dataset", "method", "printed", "computed", "allowed"])
 
 
 def _path(table: int) -> Path:
     return paths.PAPER_DIR / f"table_{table}.csv"
-
-
-def _half_unit(number: Decimal) -> Decimal:
-    """Half a unit of the last printed decimal: 0.05 for 61.2 and for 99.0, 0.5 for 99."""
-    return Decimal(5).scaleb(number.as_tuple().exponent - 1)

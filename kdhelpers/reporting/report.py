@@ -5,25 +5,23 @@ It is made of records and nothing else, and needs no network: the style is insid
 
 import base64
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
-from kdhelpers.experiments import records as results
-from kdhelpers.experiments.records import Kind, only_one
+from kdhelpers.experiments.records import STALE, Kind, is_stale, only_one, remark
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import AUPRO_LIMIT
 from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS
-from kdhelpers.reporting import ablations as comparisons
-from kdhelpers.reporting import comparison as cells
-from kdhelpers.reporting import extras, tables
+from kdhelpers.reporting import comparison, extras, tables
+from kdhelpers.reporting.ablations import CONFIDENCE, METRICS, variants_frame
 from kdhelpers.reporting.commands import command_for
 from kdhelpers.reporting.figures import small_png
 from kdhelpers.reporting.published import NAMES, TABLES, doubtful_means
-from kdhelpers.reporting.text import NOTHING
+from kdhelpers.reporting.text import NOTHING, number
 
 TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
 FIGURES = {
@@ -52,6 +50,12 @@ _ABLATIONS = {
     "15_unstated_details": "What the article leaves open: each difference of the protocols alone, then all together; "
     "bias, another λ, an untrained source; for the medical sets another size and split.",
 }
+_PROVENANCE = {  # where the numbers come from: of each table its columns, and whether it lists notebooks or classes
+    "Source network": (["source", "notebook", "sha256"], "notebook"),
+    "Data: SHA-256 over the names and contents of all files used": (["dataset", "class", "data sha256"], "class"),
+    "Code": (["made by", "notebook", "method version", "commit", "working tree"], "notebook"),
+    "Environment": (["python", "platform", "device", "precision", "threads", "packages"], None),
+}
 _GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of these becomes rows of their own
 _TEXT = {  # columns that are not numbers; those of long texts may break
     **dict.fromkeys(("row", "class", "method", "variant", "Gaussian", "dataset", "data set"), "text"),
@@ -60,31 +64,39 @@ _TEXT = {  # columns that are not numbers; those of long texts may break
     **dict.fromkeys(("data sha256", "commit", "sha256"), "text code"),
     "command": "text code long",
 }
+_ROWS = {"  ": "sub", "article": "article", "this reproduction": "ours"}  # the style of rows that start so
 
 
 def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes]) -> str:
     """The page as HTML: `main` in full, then each other kind of its profile in a section with what it has.
 
-    found: as `kinds.find` gives it; of `main` it may hold nothing. figures: PNG files by the names of FIGURES, those
+    found: as `records.find` gives it; of `main` it may hold nothing. figures: PNG files by the names of FIGURES, those
     that there are. The same arguments give the same text. Raises InputError for a list with records of several kinds.
     """
-    others = [kind for kind in sorted(found) if kind.profile == main.profile and kind != main]
     records = found.get(main, [])
+    doubtful = doubtful_means().replace({"dataset": NAMES}).rename(columns={"dataset": "data set"})
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"table": _table, "words": _words}
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         title=TITLE,
-        remark=results.remark(main.profile),
+        remark=remark(main.profile),
         main=_section(main, records, everything=True) | {"begin": _begin(main)},
-        others=[_section(kind, found[kind], everything=False) for kind in others],
-        article=[(n, _ARTICLE[n], _table(tables.article_table(n, records))) for n in TABLES],
-        figures=[
-            (name, FIGURES[name], base64.b64encode(figures[name]).decode()) for name in FIGURES if name in figures
+        others=[
+            _section(kind, found[kind], everything=False)
+            for kind in sorted(found)
+            if kind.profile == main.profile and kind != main
         ],
-        not_drawn=[_words(name) for name in FIGURES if name not in figures],
-        doubtful=_table(doubtful_means().replace({"dataset": NAMES}).rename(columns={"dataset": "data set"})),
-        rule={"slack": cells.SLACK, "near": cells.NEAR, "seeds": SEEDS, "last": LAST_EPOCHS, "aupro": AUPRO_LIMIT},
-        confidence=comparisons.CONFIDENCE,
+        article=[(n, _ARTICLE[n], tables.article_table(n, records)) for n in TABLES],
+        captions=FIGURES,
+        figures={name: base64.b64encode(figures[name]).decode() for name in FIGURES if name in figures},
+        doubtful=doubtful,
+        verdicts=VERDICTS,
+        rule=comparison,
+        seeds=SEEDS,
+        last=LAST_EPOCHS,
+        aupro=AUPRO_LIMIT,
+        confidence=CONFIDENCE,
         method_version=METHOD_VERSION,
     )
 
@@ -96,7 +108,7 @@ def folder(results_dir: Path, kind: Kind) -> Path:
 
 
 def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
-    """Writes report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
+    """Write report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
     there = {name: out / "figures" / f"{name}.png" for name in FIGURES}
     page = render(found, main, {name: small_png(path) for name, path in there.items() if path.is_file()})
     with atomic_write(out / "report.html") as temporary:
@@ -107,18 +119,19 @@ def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
 def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
     """What the page says of one kind; everything: with the published numbers that have no records."""
     only_one(records)
-    of_article = cells.cells(records)
-    listed = of_article if everything else of_article[of_article["verdict"] != NOTHING]
-    more = (("metrics", extras.metrics), ("localization", extras.localization), ("time", extras.running_time))
+    of_article = comparison.cells(records)
+    by_table = pd.crosstab(of_article["table"], of_article["verdict"], margins=True, margins_name="all")
+    by_table = by_table.reindex(columns=["all", *VERDICTS], fill_value=0)
+    words = ["all" if table == "all" else f"Table {table}" for table in by_table.index]
     return {
         "kind": kind,
         "records": len(records),
-        "counts": {word: int((of_article["verdict"] == word).sum()) for word in VERDICTS} | {"all": len(of_article)},
-        "by_table": _table(_counts(of_article)),
-        "cells": _table(_commands(listed)),
+        "counts": by_table.loc["all"].to_dict(),
+        "by_table": by_table.rename(columns={"all": "published"} | VERDICTS).set_axis(words).reset_index(names="row"),
+        "cells": _as_text(of_article if everything else of_article[of_article["verdict"] != NOTHING]),
         "ablations": list(_ablations(records)),
-        "extras": {name: _table(make(records)) for name, make in more},
-        "another_version": _another_version(records),
+        "extras": {make.__name__: make(records) for make in (extras.metrics, extras.localization, extras.running_time)},
+        "another_version": pd.Series([r["notebook"] for r in records if is_stale(r)]).value_counts().sort_index(),
         "provenance": _provenance(records),
     }
 
@@ -131,28 +144,18 @@ def _begin(kind: Kind) -> str:
     return shlex.join(["./run_all.sh", kind.profile, *(["--config", *settings] if settings else [])])
 
 
-def _counts(of_article: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts of each table and of all: how many of its published numbers got which."""
-    parts = [(f"Table {table}", part) for table, part in of_article.groupby("table")] + [("all", of_article)]
-    return pd.DataFrame(
-        {"row": name, "published": len(part)}
-        | {words: (part["verdict"] == word).sum() for word, words in VERDICTS.items()}
-        for name, part in parts
-    )
-
-
-def _commands(of_article: pd.DataFrame) -> pd.DataFrame:
+def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
     """A row for each published number as text; its table, data set and method in the first column."""
     rows = []
-    for _, cell in of_article.iterrows():
-        method = "" if cell["method"] == "ours" else ", " + _words(cells.OURS.get(cell["method"], cell["method"]))
+    for cell in of_article.to_dict("records"):
+        method = "" if cell["method"] == "ours" else ", " + _words(comparison.OURS.get(cell["method"], cell["method"]))
         there = cell["seeds"] > 0
         rows.append(
             {
                 "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{method}",
                 "class": _words(cell["class"]),
-                "article": _number(cell["article"], cell["article ±"], "g"),
-                "ours": _number(cell["ours"], cell["±"]) if there else NOTHING,
+                "article": number(cell["article"], cell["article ±"], "g"),
+                "ours": number(cell["ours"], cell["±"]) if there else NOTHING,
                 "seeds": cell["seeds"] if there else NOTHING,
                 "difference": f"{cell['difference']:+z.2f}" if there else NOTHING,
                 "verdict": cell["verdict"],
@@ -167,71 +170,49 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
     """Each ablation with its tables by metric, for the classes that have a variant beside the main run."""
     like = next((record for record in records if record["variant"] is None), None)
     for notebook in ABLATIONS:
-        frame, left_out = comparisons.variants_frame(notebook, records)
+        frame, left_out = variants_frame(notebook, records)
         of_metrics = []
-        for metric, title in comparisons.METRICS.items():
-            there = frame.dropna(subset=metric)
-            variants = there[~there["main"].astype(bool)]
+        for metric, title in METRICS.items():
+            variants = frame[~frame["main"].astype(bool)].dropna(subset=metric)
             wanted = set(zip(variants["dataset"], variants["class"], strict=True))
             compared = [record for record in records if (record["dataset"], record["class"]) in wanted]
             if compared:
                 beside = extras.variants_beside(notebook, compared, metric)
-                by_class = extras.ablation(notebook, compared, metric)
-                of_metrics.append((title, _table(beside), _table(by_class)))
+                of_metrics.append((title, beside, extras.ablation(notebook, compared, metric)))
         command = command_for(notebook, None, None, [], like)
-        words = {"command": command, "title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS.get(notebook, "")}
+        words = {"command": command, "title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS[notebook]}
         yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words
 
 
-def _another_version(records: Sequence[dict]) -> dict:
-    """How many records were not made by the code that makes the page, and by notebook."""
-    other = [r["notebook"] for r in records if results.is_stale(r)]
-    return {"count": len(other), "notebooks": {name: other.count(name) for name in sorted(set(other))}}
-
-
-def _provenance(records: Sequence[dict]) -> list[tuple[str, dict]]:
-    """Where the numbers come from, four tables with their titles: source, data, code, environment."""
-
-    def source(record: dict) -> dict:
-        return {"source": record["source"]["name"], "sha256": record["source"]["sha256"]}
-
-    def data(record: dict) -> dict:
-        name = NAMES.get(record["dataset"], record["dataset"])
-        return {"dataset": name, "data sha256": record["data"]["sha256"]}
-
-    def code(record: dict) -> dict:
-        made = record["environment"]
-        by = "another version" if results.is_stale(record) else "this version"
-        tree = {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]]
-        found = {"made by": by, "method version": made["method_version"], "commit": made["commit"] or "unknown"}
-        return found | {"working tree": tree}
-
-    def environment(record: dict) -> dict:
-        made = record["environment"]
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
-        return {name: made[name] for name in ("python", "platform", "device", "precision", "threads")} | {
-            "packages": packages
-        }
-
-    return [
-        ("Source network", _grouped(records, source, "notebook")),
-        ("Data: SHA-256 over the names and contents of all files used", _grouped(records, data, "class")),
-        ("Code", _grouped(records, code, "notebook")),
-        ("Environment", _grouped(records, environment)),
-    ]
-
-
-def _grouped(records: Sequence[dict], of: Callable[[dict], dict], also: str = "") -> dict:
-    """The table of what `of` says of the records, each thing once, with how many say it and which values of `also`."""
-    groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        groups.setdefault(tuple(of(record).items()), []).append(record)
+def _provenance(records: Sequence[dict]) -> dict[str, pd.DataFrame]:
+    """Where the numbers come from, by the titles of _PROVENANCE: each thing once, with how many records it has."""
     rows = []
-    for key, group in sorted(groups.items(), key=lambda item: str(item[0])):
-        said = {also: ", ".join(sorted({record[also] for record in group}))} if also else {}
-        first, *rest = key
-        rows.append(dict([first]) | said | dict(rest) | {"records": len(group)})
-    return _table(pd.DataFrame(rows))
+    for record in records:
+        made = record["environment"]
+        rows.append(
+            record["source"]
+            | made
+            | {
+                "source": record["source"]["name"],
+                "dataset": NAMES[record["dataset"]],
+                "data sha256": record["data"]["sha256"],
+                "made by": "another version" if is_stale(record) else "this version",
+                "method version": made["method_version"],
+                "commit": made["commit"] or "unknown",
+                "working tree": {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]],
+                "packages": ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items())),
+                "notebook": record["notebook"],
+                "class": record["class"],
+            }
+        )
+    frame, found = pd.DataFrame(rows), {}
+    for title, (columns, listed) in _PROVENANCE.items() if rows else ():
+        groups = frame.groupby([name for name in columns if name != listed])
+        table = groups.size().rename("records").to_frame()
+        if listed:
+            table[listed] = groups[listed].agg(lambda values: ", ".join(sorted(set(values))))
+        found[title] = table.reset_index()[[*columns, "records"]]
+    return found or dict.fromkeys(_PROVENANCE, frame)
 
 
 def _table(frame: pd.DataFrame) -> dict:
@@ -245,16 +226,14 @@ def _table(frame: pd.DataFrame) -> dict:
     for line in frame.to_dict("records"):
         if group and line[group] not in ("", last):
             last = line[group]
-            rows.append({"style": "group", "cells": [{"text": last}]})
-        of_line = [{"text": _text(line[name]), "style": _style(name, line)} for name in names]
-        starts = {"  ": "sub", "article": "article", "this reproduction": "ours"}
-        style = next((style for start, style in starts.items() if str(line.get("row")).startswith(start)), "")
-        rows.append({"style": style, "cells": of_line})
+            rows.append(("group", [(last, "")]))
+        style = next((style for start, style in _ROWS.items() if str(line.get("row")).startswith(start)), "")
+        rows.append((style, [(_text(line[name]), _style(name, line)) for name in names]))
     titles = {"row": "", "dataset": "data set"}
     return {
-        "head": [{"text": titles.get(name, name), "style": _TEXT.get(name, "number")} for name in names],
+        "head": [(titles.get(name, name), _TEXT.get(name, "number")) for name in names],
         "rows": rows,
-        "stale": any(results.STALE in str(value) for value in frame.to_numpy().ravel()),
+        "stale": any(STALE in str(value) for value in frame.to_numpy().ravel()),
     }
 
 
@@ -268,13 +247,7 @@ def _style(column: str, line: dict) -> str:
 
 
 def _text(value) -> str:
-    if pd.isna(value):
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float, std: float, digits: str = ".2f") -> str:
-    return f"{value:{digits}}" + ("" if pd.isna(std) else f" ± {std:{digits}}")
+    return "" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _words(name: str) -> str:

@@ -9,9 +9,8 @@ from tabulate import tabulate
 
 from kdhelpers.reporting import tables
 
-_TEXT = (
-    'align="left" style="text-align: left; white-space: nowrap"'  # JupyterLab's own sheet has everything on the right
-)
+# In each cell, because JupyterLab's own sheet has everything on the right.
+_TEXT = 'align="left" style="text-align: left; white-space: nowrap"'
 _NUMBER = 'align="right" style="text-align: right"'
 _NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, perhaps with its deviation and a mark
 
@@ -32,38 +31,35 @@ class Table:
 def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str = ".2f") -> Table:
     """The table without its index, under a caption and above a note.
 
-    number: the format of what is a float; "–" stands for what is not there. A column with a number in it is on the
-    right, be it as text.
+    number: the format of floats; "–" stands for a missing value. A column with a number in it, even as text, is aligned
+    to the right.
     """
-    rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
-    numeric = [any(map(_NUMERIC.fullmatch, column)) for column in zip(*rows, strict=True)] or [False] * frame.shape[1]
-    kinds = [_NUMBER if right else _TEXT for right in numeric]
     names = [str(name) for name in frame.columns]
+    rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
+    right = [any(map(_NUMERIC.fullmatch, column)) for column in zip(*rows, strict=True)] or [False] * len(names)
     html = [f"<p><b>{escape(caption)}</b></p>"] if caption else []
-    html += ["<table>", "<thead>", _row("th", names, kinds), "</thead>", "<tbody>"]
-    html += [_row("td", row, kinds) for row in rows]
-    html += ["</tbody>", "</table>", *([f"<p>{escape(note)}</p>"] if note else [])]
-    sides = ["right" if right else "left" for right in numeric]
-    text = tabulate(rows, names, colalign=sides if rows else None, disable_numparse=True)
-    return Table("\n".join(html), "\n".join(line for line in (caption, text, note) if line))
+    html += ["<table>", "<thead>", _row("th", names, right), "</thead>", "<tbody>"]
+    html += [*(_row("td", row, right) for row in rows), "</tbody>", "</table>"]
+    html += [f"<p>{escape(note)}</p>"] if note else []
+    sides = ["right" if one else "left" for one in right] if rows else None
+    text = tabulate(rows, names, colalign=sides, disable_numparse=True)
+    return Table("\n".join(html), "\n".join(filter(None, (caption, text, note))))
 
 
 def beside_article(records: list[dict], number: int) -> Table:
     """`tables.beside_article` with Table `number`; how the runs deviate stands below, once for all that do it alike."""
     frame = tables.beside_article(records, number)
-    alike = frame.groupby("deviates", sort=False)
-    if len(alike) == 1:
-        note = f"Deviates from the article: {frame['deviates'].iloc[0]}."
-    else:
-        names = frame["class"] + (" " + frame["variant"] if "variant" in frame else "")
-        said = [f"{', '.join(names[rows].str.strip())}: {words}" for words, rows in alike.groups.items()]
-        note = f"Deviates from the article: {'. '.join(said)}."
-    return table(frame.drop(columns="deviates"), note=note)
+    names = frame["class"] + (" " + frame["variant"] if "variant" in frame else "")
+    groups = names.str.strip().groupby(frame["deviates"], sort=False)
+    said = [f"{', '.join(group)}: {words}" if len(groups) > 1 else words for words, group in groups]
+    return table(frame.drop(columns="deviates"), note=f"Deviates from the article: {'. '.join(said)}.")
 
 
-def _row(tag: str, values: Sequence[str], kinds: Sequence[str]) -> str:
-    cells = [f"<{tag} {kind}>{_unbroken(value)}</{tag}>" for value, kind in zip(values, kinds, strict=True)]
-    return f"<tr>{''.join(cells)}</tr>"
+def _row(tag: str, values: Sequence[str], right: Sequence[bool]) -> str:
+    pairs = zip(values, right, strict=True)
+    return (
+        f"<tr>{''.join(f'<{tag} {_NUMBER if one else _TEXT}>{_unbroken(value)}</{tag}>' for value, one in pairs)}</tr>"
+    )
 
 
 def _unbroken(value: str) -> str:

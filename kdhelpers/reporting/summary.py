@@ -12,9 +12,9 @@ from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import extras
-from kdhelpers.reporting.comparison import MEAN, OURS, cells, value_of
-from kdhelpers.reporting.published import published, reruns
-from kdhelpers.reporting.text import main_runs, number
+from kdhelpers.reporting.comparison import MEAN, cells, recorded
+from kdhelpers.reporting.published import reruns
+from kdhelpers.reporting.text import NOTHING, main_runs, number
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)
@@ -35,71 +35,58 @@ SOURCES = {"imagenet": "torchvision's weights", ORIGINAL: "original weights", "u
 def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
     """A row for each of LINES, AUROC in per cent; records: of one kind.
 
-    Columns: data set; article (over the classes that are recorded, and over all where these are fewer); ours; ± over
-    seeds of the mean over classes, NaN for one seed; seeds (the fewest of any class); classes (recorded, of how many);
-    deviates (in what, beside the source). NaN and "" without records.
+    Columns: data set; article (over all classes); article, these classes (those that are recorded); ours; ± over seeds
+    of the mean over classes, NaN for one seed; seeds (the fewest of any class); classes (recorded, of how many);
+    deviates (in what, beside the source). NaN without records.
     """
+    of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
-    for title, (table, dataset, method) in LINES.items():
-        paper = published(table)
-        paper = paper[(paper["dataset"] == dataset) & (paper["method"] == method)]
-        of_classes = paper[paper["class"] != MEAN].set_index("class")["value"]
-        mean = paper.loc[paper["class"] == MEAN, "value"]
-        variant = "augmented" if OURS[method] == "augmented" else None
-        used = [
-            r
-            for r in records
-            if (r["dataset"], r["variant"]) == (dataset, variant) and r["class"] in of_classes.index
-            if r["notebook"][:2] < "10" and value_of(r, table) is not None
-        ]
-        values = pd.DataFrame(
-            [(r["class"], r["seed"], value_of(r, table)) for r in used], columns=["class", "seed", "v"]
-        )
-        recorded = sorted(set(values["class"]))
-        row = {"data set": title, "article": float(mean.iloc[0] if len(mean) else of_classes.mean())}
-        if recorded:
-            by_seed = values.groupby("seed")["v"].agg(["mean", "count"])
-            complete = by_seed.loc[by_seed["count"] == len(recorded), "mean"]
-            deviations = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
+    for title, place in LINES.items():
+        line = of_article.get_group(place).set_index("class")
+        classes = line.drop(MEAN, errors="ignore")
+        row = {"data set": title, "article": (line.loc[[MEAN]] if MEAN in line.index else classes)["article"].mean()}
+        there = classes.dropna(subset="ours")
+        if len(there):
+            found, values = recorded(
+                records, place[0], {"class": there.index[0], "dataset": place[1], "method": place[2]}
+            )
+            values = values[there.index]
+            used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
             row |= {
-                "article, these classes": float(of_classes[recorded].mean()),
-                "ours": float(values.groupby("class")["v"].mean().mean()),
-                "±": float(complete.std(ddof=1)) if len(complete) > 1 else np.nan,
-                "seeds": int(values.groupby("class")["seed"].nunique().min()),
-                "classes": f"{len(recorded)} of {len(of_classes)}",
-                "deviates": "; ".join(sorted(deviations)),
+                "article, these classes": there["article"].mean(),
+                "ours": there["ours"].mean(),
+                "±": values.dropna().mean(axis=1).std(),
+                "seeds": there["seeds"].min(),
+                "classes": f"{len(there)} of {len(classes)}",
+                "deviates": "; ".join(
+                    sorted({d for r in used for d in r["deviations"] if not d.startswith("source ")})
+                ),
             }
         rows.append(row)
     names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates"]
-    return pd.DataFrame(rows).reindex(columns=names)
+    return pd.DataFrame(rows, columns=names)
 
 
 def markdown(found: dict[Kind, list[dict]]) -> str:
     """How many of the article's numbers torchvision's weights have, then a table for each other official source."""
     main = Kind("imagenet", "full", "official")
     verdicts = cells(found.get(main, []))["verdict"]
-    with_records = int((verdicts != "–").sum())
     lines = [
-        f"{with_records} of the article's {len(verdicts)} numbers are regenerated with torchvision's ImageNet weights "
-        "so far; only these get a verdict."
+        f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated with torchvision's "
+        "ImageNet weights so far; only these get a verdict."
     ]
     for kind in [kind for kind in found if kind[1:] == main[1:]]:
-        frame = article_beside_ours(found[kind])
         lines += ["", f"With {SOURCES.get(kind.source, kind.source)} (AUROC in per cent):", ""]
         lines += ["| data set | article | ours | seeds | deviates in |", "|---|---:|---:|---:|---|"]
-        for _, row in frame.iterrows():
-            if pd.isna(row["ours"]):
-                lines.append(f"| {row['data set']} | {row['article']:.2f} | – | – | |")
-                continue
-            whole = len(set(row["classes"].split(" of "))) == 1
-            article = f"{row['article']:.2f}"
-            if not whole:
-                article += f" ({row['article, these classes']:.2f} on {row['classes']} classes)"
-            spread = "" if pd.isna(row["±"]) else f" ± {row['±']:.2f}"
-            lines.append(
-                f"| {row['data set']} | {article} | **{row['ours']:.2f}**{spread} | {row['seeds']:.0f} | "
-                f"{row['deviates'] or '–'} |"
-            )
+        for row in article_beside_ours(found[kind]).to_dict("records"):
+            article, ours = f"| {row['data set']} | {row['article']:.2f}", f"{NOTHING} | {NOTHING} | |"
+            if pd.notna(row["ours"]):
+                count, every = row["classes"].split(" of ")
+                if count != every:
+                    article += f" ({row['article, these classes']:.2f} on {row['classes']} classes)"
+                mean, sign, std = number(row["ours"], row["±"]).partition(" ± ")
+                ours = f"**{mean}**{sign}{std} | {row['seeds']:.0f} | {row['deviates'] or NOTHING} |"
+            lines.append(f"{article} | {ours}")
     return "\n".join(lines)
 
 
@@ -108,8 +95,8 @@ def findings(found: dict[Kind, list[dict]]) -> str:
     lines = []
     for kind in [kind for kind in found if kind[1:] == ("full", "official")]:
         lines += ["", f"### With {SOURCES.get(kind.source, kind.source)}", ""]
-        frame = article_beside_ours(found[kind]).dropna(subset="ours")
-        lines += _markdown(pd.DataFrame(_beside_baselines(row, found[kind]) for _, row in frame.iterrows()))
+        rows = article_beside_ours(found[kind]).dropna(subset="ours").to_dict("records")
+        lines += _markdown(pd.DataFrame(_beside_baselines(row, found[kind]) for row in rows))
         for notebook in ABLATIONS:
             beside = extras.variants_beside(notebook, found[kind])
             if (beside["difference"] != "").any():
@@ -118,19 +105,19 @@ def findings(found: dict[Kind, list[dict]]) -> str:
     return "\n".join(lines).strip()
 
 
-def _beside_baselines(row: pd.Series, records: Sequence[dict]) -> dict[str, str]:
+def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     """A row of `article_beside_ours` as text, with the mean of each trivial baseline and what others got."""
     table, dataset, _ = LINES[row["data set"]]
     of_split = [r["baselines"] for r in main_runs(records) if r["dataset"] == dataset]
     trivial = {}
     for name, words in BASELINES.items():
         values = [either_way(name, one[name]) for one in of_split if one[name] is not None]
-        trivial[words] = f"{np.mean(values):.2f}" if values and table != 4 else "–"
+        trivial[words] = f"{np.mean(values):.2f}" if values and table != 4 else NOTHING
     others = reruns(table)
     others = others[(others["dataset"] == dataset) & others["class"].isin([MEAN, "normal", "oct2017"])]
-    recorded, count = row["classes"].split(" of ")
+    count, every = row["classes"].split(" of ")
     return {
-        "data set": row["data set"] + (f", {row['classes']} classes" if recorded != count else ""),
+        "data set": row["data set"] + (f", {row['classes']} classes" if count != every else ""),
         "article": f"{row['article, these classes']:.2f}",
         "ours": number(row["ours"], row["±"]),
         "seeds": f"{row['seeds']:.0f}",

@@ -13,35 +13,32 @@ from kdhelpers.reporting.comparison import cells, notebook_of, verdict
 from kdhelpers.tests.conftest import ASKED
 
 
+def mnist(records):
+    """The cells of MNIST by class."""
+    return cells(records).query("table == 2 and dataset == 'mnist'").set_index("class")
+
+
 def test_without_records_every_cell_has_its_place():
     found = cells([])
-    assert len(found) == 75
     assert found.groupby("table").size().to_dict() == {1: 6, 2: 33, 3: 16, 4: 16, 5: 1, 6: 3}
     assert set(found["verdict"]) == {"–"} and found["ours"].isna().all() and (found["seeds"] == 0).all()
 
 
-@pytest.fixture(scope="module")
-def all_data(sample_data, tmp_path_factory):
-    """The samples with all fifteen categories of MVTecAD, each a copy of one that is there."""
-    folder = shutil.copytree(sample_data, tmp_path_factory.mktemp("all") / "data")
-    for cls in MVTEC:
+def test_each_command_makes_the_records_that_fill_its_cell(record, sample_data, tmp_path):
+    folder = shutil.copytree(sample_data, tmp_path / "data")
+    for cls in MVTEC:  # the samples have a few of the fifteen
         if not (folder / "mvtec" / cls).is_dir():
             shutil.copytree(folder / "mvtec" / "bottle", folder / "mvtec" / cls)
-    return folder
-
-
-def test_each_command_makes_the_records_that_fill_its_cell(record, all_data, tmp_path):
     for _, cell in cells([]).iterrows():
         words = shlex.split(cell["command"])
         assert words[:2] == ["./run_all.sh", "full"]
-        given = dict(word.split("=", 1) for word in words[4:])
-        given = {name: yaml.safe_load(value) for name, value in given.items()}
-        folders = {"PROFILE": "full", "DATA_DIR": str(all_data), "RESULTS_DIR": str(tmp_path)}
+        given = {name: yaml.safe_load(value) for name, value in (word.split("=", 1) for word in words[4:])}
+        folders = {"PROFILE": "full", "DATA_DIR": str(folder), "RESULTS_DIR": str(tmp_path)}
         runs = config.resolve(words[2], **ASKED | folders | given)
-        of_notebook = [run for run in runs if run.notebook == notebook_of(cell["table"], cell)]
         filled = [
             record(run.notebook, run.dataset, cls, run.variant, seed, 50.0, method=run.method)
-            for run in of_notebook
+            for run in runs
+            if run.notebook == notebook_of(cell["table"], cell)
             for cls in run.classes
             for seed in range(10)
         ]
@@ -52,26 +49,22 @@ def test_each_command_makes_the_records_that_fill_its_cell(record, all_data, tmp
 def test_a_cell_is_the_mean_over_seeds_and_a_mean_needs_all_classes(record):
     aurocs = {(cls, seed): 90 + int(cls) + seed for cls in "0123456789" for seed in range(10)}
     records = [record(cls=cls, seed=seed, auroc=value) for (cls, seed), value in aurocs.items()]
-    found = cells(records).query("table == 2 and dataset == 'mnist'").set_index("class")
-    assert found.loc["3", "ours"] == np.mean([93 + seed for seed in range(10)])
-    assert found.loc["3", "±"] == pytest.approx(np.std(range(10), ddof=1))
-    assert found.loc["mean", "ours"] == pytest.approx(np.mean(list(aurocs.values())))
-    assert found.loc["mean", "±"] == pytest.approx(np.std(range(10), ddof=1))
+    found = mnist(records)
+    assert found["ours"]["3"] == np.mean([93 + seed for seed in range(10)])
+    assert found["ours"]["mean"] == pytest.approx(np.mean(list(aurocs.values())))
+    assert found["±"][["3", "mean"]].tolist() == pytest.approx([np.std(range(10), ddof=1)] * 2)
 
-    without_one = [r for r in records if (r["class"], r["seed"]) != ("7", 4)]
-    found = cells(without_one).query("table == 2 and dataset == 'mnist'").set_index("class")
-    assert found.loc["mean", "seeds"] == 9  # seed 4 has no mean
-    assert "9 seeds instead of 10" in found.loc["mean", "deviates"] and found.loc["3", "deviates"] == ""
-    found = cells([r for r in records if r["class"] != "7"]).query("table == 2 and dataset == 'mnist'")
-    found = found.set_index("class")
-    assert found.loc["mean", "verdict"] == "–" and found.loc["mean", "missing"] == "9 of 10 classes"
+    found = mnist([r for r in records if (r["class"], r["seed"]) != ("7", 4)])
+    assert found["seeds"]["mean"] == 9  # seed 4 has no mean
+    assert "9 seeds instead of 10" in found["deviates"]["mean"] and found["deviates"]["3"] == ""
+    found = mnist([r for r in records if r["class"] != "7"])
+    assert found.loc["mean", ["verdict", "missing"]].tolist() == ["–", "9 of 10 classes"]
 
 
 def test_table_1_reads_gradients_from_the_main_run_and_the_others_from_theirs(record):
     records = [record("04_mvtec", "mvtec", cls, auroc=80.0) for cls in MVTEC]
-    records += [
-        record("14_interpretability", "mvtec", cls, "smoothgrad", auroc=81.0, method="smoothgrad") for cls in MVTEC
-    ]
+    of = {"variant": "smoothgrad", "method": "smoothgrad"}
+    records += [record("14_interpretability", "mvtec", cls, auroc=81.0, **of) for cls in MVTEC]
     found = cells(records).query("table == 1").set_index(["method", "class"])["ours"]
     assert found["with_gaussian", "gradients"] == 80 and found["without_gaussian", "smoothgrad"] == 81
     assert found.xs("guided_backprop", level="class").isna().all()
@@ -95,47 +88,27 @@ def test_verdict(ours, spread, value, std, deviates, word):
     assert verdict(ours, spread, value, std, deviates) == word
 
 
-def test_only_the_article_s_own_runs_get_a_verdict(record):
+def test_only_the_article_s_own_runs_get_a_verdict_and_only_from_this_version(record):
     ten = [record(seed=seed, auroc=99.8) for seed in range(10)]
-    assert cells(ten).query("table == 2").iloc[0]["verdict"] == "inside"
+    assert mnist(ten)["verdict"]["0"] == "inside"
     odd = ten[:9] + [record(seed=9, auroc=99.8, deviations=["epochs 5 instead of 51"])]
-    cell = cells(odd).query("table == 2").iloc[0]
-    assert cell["verdict"] == "deviates" and cell["deviates"] == "epochs 5 instead of 51"
-
-
-def test_a_number_that_another_version_had_a_part_in_is_stale(record):
-    ten = [record(seed=seed, auroc=99.8) for seed in range(10)]
+    assert mnist(odd).loc["0", ["verdict", "deviates"]].tolist() == ["deviates", "epochs 5 instead of 51"]
     ten[4]["environment"]["method_version"] = 0
-    cell = cells(ten).query("table == 2").iloc[0]
-    assert cell["verdict"] == "stale" and cell["ours"] == pytest.approx(99.8)
+    assert mnist(ten).loc["0", ["verdict", "ours"]].tolist() == ["stale", pytest.approx(99.8)]
 
 
 def test_the_command_of_a_number_repeats_what_was_changed(record):
-    made = {"epochs": 5, "image_size": 32, "batch_size": 64, "source_name": "w-12345678"}
+    made = {"epochs": 5, "image_size": 32, "batch_size": 64}
     environment = record()["environment"] | {"source": "/a b/w.pt", "data_dir": "/data"}
-    records = [
-        record(seed=seed, source_name="w-12345678", parameters=made, environment=environment) for seed in range(3)
-    ]
-    command = cells(records).query("table == 2").iloc[0]["command"]
-    assert shlex.split(command) == [
-        "./run_all.sh",
-        "full",
-        "01_mnist",
-        "--config",
-        'CLASSES=["0"]',
-        "EPOCHS=5",
-        "SOURCE=/a b/w.pt",
-        "DATA_DIR=/data",
-        "seeds=3",
-    ]
+    of = {"source_name": "w-12345678", "parameters": made, "environment": environment}
+    records = [record(seed=seed, **of) for seed in range(3)]
+    words = shlex.split(mnist(records)["command"]["0"])
+    assert words[:4] == ["./run_all.sh", "full", "01_mnist", "--config"]
+    assert words[4:] == ['CLASSES=["0"]', "EPOCHS=5", "SOURCE=/a b/w.pt", "DATA_DIR=/data", "seeds=3"]
     # What is not recorded yet is of the same kind.
-    command = cells(records).query("table == 2").iloc[1]["command"]
-    assert shlex.split(command)[4:] == ['CLASSES=["1"]', "SOURCE=/a b/w.pt", "DATA_DIR=/data"]
+    words = shlex.split(mnist(records)["command"]["1"])
+    assert words[4:] == ['CLASSES=["1"]', "SOURCE=/a b/w.pt", "DATA_DIR=/data"]
     # Seeds that were made otherwise, or are not the first ones, have lines of their own.
     records[1]["parameters"]["epochs"] = 7
-    lines = cells(records).query("table == 2").iloc[0]["command"].split(" && ")
-    assert [(part[5], part[-1]) for part in map(shlex.split, lines)] == [
-        ("EPOCHS=5", "SEED=0"),
-        ("EPOCHS=5", "SEED=2"),
-        ("EPOCHS=7", "SEED=1"),
-    ]
+    lines = [shlex.split(line) for line in mnist(records)["command"]["0"].split(" && ")]
+    assert [line[5] + " " + line[-1] for line in lines] == ["EPOCHS=5 SEED=0", "EPOCHS=5 SEED=2", "EPOCHS=7 SEED=1"]

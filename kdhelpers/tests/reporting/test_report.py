@@ -23,6 +23,16 @@ def record(kind=FULL, **fields) -> dict:
     return make_record(**of_kind | {"auroc": 99.8} | fields)
 
 
+def screw(variant=None, **fields) -> dict:
+    """A record of screw: of the main run, or of a variant of notebook 11."""
+    notebook = "11_critical_layers" if variant else "04_mvtec"
+    return record(notebook=notebook, dataset="mvtec", cls="screw", variant=variant, **fields)
+
+
+def page_of(*records: dict) -> str:
+    return report.render({FULL: list(records)} if records else {}, FULL, {})
+
+
 def between(page: str, start: str, end: str) -> str:
     """What stands between two anchors of the page."""
     return page.split(f'id="{start}"')[1].split(f'id="{end}"')[0]
@@ -39,25 +49,23 @@ class Loads(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
         self.links += [value for name, value in attributes if name in ("href", "action")]
-        self.sources += [
-            value for name, value in attributes if name in ("src", "srcset", "data", "poster", "background")
-        ]
+        sources = ("src", "srcset", "data", "poster", "background")
+        self.sources += [value for name, value in attributes if name in sources]
 
 
 def test_smoke_is_said_in_the_title_the_heading_and_a_banner():
     page = report.render({SMOKE: [record(SMOKE)]}, SMOKE, {})
-    assert re.search(r"<title>[^<]+smoke run: the numbers mean", page)
-    assert re.search(r"<h1>[^<]+smoke run: the numbers mean", page)
+    for tag in ("title", "h1"):
+        assert re.search(rf"<{tag}>[^<]+smoke run: the numbers mean", page)
     assert "No number on this page means anything" in page
-    assert "smoke" not in report.render({FULL: [record()]}, FULL, {})
+    assert "smoke" not in page_of(record())
 
 
 @pytest.mark.parametrize("records", [[], [record()]])
 def test_each_of_the_75_numbers_has_its_command(records):
-    page = report.render({FULL: records} if records else {}, FULL, {})
-    commands = re.findall(r"<code>(\./run_all\.sh [^<]+)</code>", between(page, "numbers", "doubtful"))
-    assert len(commands) == 75
-    assert any(command.startswith("./run_all.sh full 04_mvtec") for command in commands)
+    numbers = between(page_of(*records), "numbers", "doubtful")
+    commands = re.findall(r"<code>(\./run_all\.sh [^<]+)</code>", numbers)
+    assert len(commands) == 75 and any(command.startswith("./run_all.sh full 04_mvtec") for command in commands)
 
 
 def test_without_records_it_says_how_to_begin_and_keeps_every_place():
@@ -65,45 +73,32 @@ def test_without_records_it_says_how_to_begin_and_keeps_every_place():
     assert "Nothing is recorded of source imagenet, profile full, protocol text" in page
     assert "<code>./run_all.sh full --config PROTOCOL=text</code>" in page
     assert "<strong>0 of the 75</strong>" in page
-    for table in range(1, 7):
-        assert f'id="table_{table}"' in page
+    assert all(f'id="table_{table}"' in page for table in range(1, 7))
 
 
 def test_a_number_made_as_the_articles_is_counted_and_one_that_deviates_is_not():
     as_article = [record(seed=seed, auroc=99.8 + seed / 1000) for seed in range(SEEDS)]
-    deviating = [record(cls="1", deviations=["epochs 5 instead of 51"])]
-    page = report.render({FULL: as_article + deviating}, FULL, {})
+    page = page_of(*as_article, record(cls="1", deviations=["epochs 5 instead of 51"]))
     assert "<strong>1 of the 75</strong>" in page
-    assert '<li class="inside"><b>1</b> inside</li>' in page
-    assert '<li class="deviates"><b>1</b> deviates</li>' in page
-    assert '<li class="none"><b>73</b> no records</li>' in page
+    for style, count, words in (("inside", 1, "inside"), ("deviates", 1, "deviates"), ("none", 73, "no records")):
+        assert f'<li class="{style}"><b>{count}</b> {words}</li>' in page
     numbers = between(page, "numbers", "doubtful")
-    assert "99.80<small>± 0.00</small>" in numbers
-    assert "epochs 5 instead of 51; 1 seed instead of 10" in numbers
+    assert "99.80<small>± 0.00</small>" in numbers and "epochs 5 instead of 51; 1 seed instead of 10" in numbers
 
 
-def test_nothing_is_loaded_from_anywhere():
-    page = report.render({FULL: [record()]}, FULL, {"figure_1": PNG})
+def test_nothing_is_loaded_and_every_anchor_of_the_contents_is_there_once():
+    page = report.render({FULL: [record()], STAND_IN: [record(STAND_IN)]}, FULL, {"figure_1": PNG})
     loads = Loads(page)
     assert loads.sources == ["data:image/png;base64,iVBORw0KGgo="]
-    assert {link for link in loads.links if not link.startswith("#")} == {"https://arxiv.org/abs/2011.11108"}
     assert not loads.tags & {"link", "script", "iframe", "object", "embed", "base"}
     assert "url(" not in page and "@import" not in page
-
-
-def test_every_anchor_of_the_contents_is_there_once():
-    page = report.render({FULL: [record()], STAND_IN: [record(STAND_IN)]}, FULL, {"figure_1": PNG})
     ids = re.findall(r'id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    assert {link[1:] for link in Loads(page).links if link.startswith("#")} <= set(ids)
+    assert set(loads.links) <= {f"#{one}" for one in ids} | {"https://arxiv.org/abs/2011.11108"}
 
 
 def test_kinds_have_sections_of_their_own():
-    found = {
-        FULL: [record(auroc=98.76)],
-        STAND_IN: [record(STAND_IN, auroc=12.34)],
-        SMOKE: [record(SMOKE, auroc=55.55)],
-    }
+    found = {kind: [record(kind, auroc=auroc)] for kind, auroc in ((FULL, 98.76), (STAND_IN, 12.34), (SMOKE, 55.55))}
     main, other = report.render(found, FULL, {}).split('<h2 id="kind_1"')
     assert "98.76" in main and "12.34" not in main
     assert "12.34" in other and "98.76" not in other
@@ -111,57 +106,54 @@ def test_kinds_have_sections_of_their_own():
     assert "55.55" not in main + other  # of another profile
     assert len(re.findall(r"<code>\./run_all\.sh", other)) == 1  # only what has records
     with pytest.raises(InputError, match="different kinds"):
-        report.render({FULL: [record(), record(STAND_IN)]}, FULL, {})
+        page_of(record(), record(STAND_IN))
 
 
 def test_the_same_records_give_the_same_bytes():
     found = {FULL: [record(), record(cls="1")], STAND_IN: [record(STAND_IN)]}
     figures = {"figure_2": PNG, "figure_1": PNG}
     again = dict(reversed(found.items())), FULL, dict(reversed(figures.items()))
-    assert report.render(found, FULL, figures).encode() == report.render(*again).encode()
+    assert report.render(found, FULL, figures) == report.render(*again)
 
 
 def test_records_by_another_version_are_counted_and_marked():
     old = record(cls="1")
     old["environment"] |= {"method_version": 0}
-    page = report.render({FULL: [record(), old]}, FULL, {})
+    page = page_of(record(), old)
     assert "1 of 2 records were made by another version of the method" in page
-    assert "<code>01_mnist</code> (1)" in page
+    assert "<code>01_mnist</code> (1)" in page and '<li class="stale"><b>1</b> stale</li>' in page
     provenance = page.split('id="provenance"')[1]
     assert "<b>another version</b>" in provenance and "<b>this version</b>" in provenance
     assert "d" * 64 in provenance and "5" * 64 in provenance and "c" * 40 in provenance
-    assert '<li class="stale"><b>1</b> stale</li>' in page
     assert '<td class="number verdict stale"><b>stale</b></td>' in between(page, "table_2", "table_3")
     metrics = between(page, "metrics", "localization")
     assert '<td class="text">1 †</td>' in metrics and '<td class="text">0</td>' in metrics
     assert "† Records made by another version of the method" in metrics
-    assert "made by another version of the method" not in report.render({FULL: [record()]}, FULL, {})
+    assert "made by another version of the method" not in page_of(record())
 
 
-def test_an_variant_is_marked_where_the_main_run_behind_it_is_by_another_version():
-    main = [record(notebook="04_mvtec", dataset="mvtec", cls="screw", auroc=80.0)]
-    variants = [record(notebook="11_critical_layers", dataset="mvtec", cls="screw", variant="last", auroc=71.0)]
-    main[0]["environment"] |= {"method_version": 0}
-    page = between(report.render({FULL: main + variants}, FULL, {}), "11_critical_layers", "12_cloner_size")
+def test_a_variant_is_marked_where_the_main_run_behind_it_is_by_another_version():
+    main = screw(auroc=80.0)
+    main["environment"] |= {"method_version": 0}
+    page = between(page_of(main, screw("last", auroc=71.0)), "11_critical_layers", "12_cloner_size")
     assert ">last †</td>" in page and ">last four †</td>" in page  # beside each other
     assert ">80.00 †</td>" in page and ">71.00</td>" in page  # class by class
 
 
 def test_an_ablation_has_its_variants_and_what_was_left_out():
-    def ablation(variant, **changes):
-        return record(notebook="11_critical_layers", dataset="mvtec", cls="screw", variant=variant, **changes)
-
-    main = [record(notebook="04_mvtec", dataset="mvtec", cls="screw", seed=seed, auroc=80.0) for seed in (0, 1)]
-    variants = [ablation("last", seed=0, auroc=71.0), ablation("last", seed=1, auroc=73.0), ablation("last_two")]
-    variants[2]["parameters"] |= {"epochs": 5}
-    page = between(report.render({FULL: main + variants}, FULL, {}), "11_critical_layers", "12_cloner_size")
+    records = [screw(seed=seed, auroc=80.0) for seed in (0, 1)]
+    records += [
+        screw("last", auroc=71.0),
+        screw("last", seed=1, auroc=73.0),
+        screw("last_two", parameters={"epochs": 5}),
+    ]
+    page = between(page_of(*records), "11_critical_layers", "12_cloner_size")
     assert "-8.00" in page and "p (Wilcoxon)" in page and "AUPRO" in page
     assert "MVTecAD screw, last two, seed 0: epochs 5, the main run&#39;s 601" in page
 
 
 def test_names_are_escaped():
     own = record(notebook="00_quickstart", dataset="folder", cls="<script>alert(1)</script>")
-    odd = record(deviations=["<b>bold</b> instead of plain"])
-    page = report.render({FULL: [own, odd]}, FULL, {})
+    page = page_of(own, record(deviations=["<b>bold</b> instead of plain"]))
     assert "<script" not in page and "<b>bold" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -13,33 +13,26 @@ FRAME = pd.DataFrame({"class": ["a<b", "c"], "seed": [0, 1], "ours": [99.5, np.n
 
 def test_every_number_and_word_stands_in_both_forms():
     table = show.table(FRAME, "Table 9", note="one & two")
-    rows = BeautifulSoup(table._repr_html_(), "html.parser").find_all("tr")
+    html = table._repr_html_()
+    rows = BeautifulSoup(html, "html.parser").find_all("tr")
     read = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in rows]
     assert read == [["class", "seed", "ours", "shape"], ["a<b", "0", "99.50", "3 × 4"], ["c", "1", "–", "5 × 6"]]
-    assert "Table 9" in table._repr_html_() and "one &amp; two" in table._repr_html_()
+    assert "Table 9" in html and "one &amp; two" in html
     lines = repr(table).splitlines()
     assert (lines[0], lines[-1]) == ("Table 9", "one & two")
     assert lines[3].split() == ["a<b", "0", "99.50", "3", "×", "4"]
-
-
-def test_without_a_style_sheet_numbers_are_still_on_the_right():
-    html = show.table(FRAME)._repr_html_()
+    # Numbers are on the right without a style sheet, and nothing changes from run to run.
     assert html.count('<td align="right"') == 4 and html.count('<td align="left"') == 4
-    assert "<style" not in html and " id=" not in html
-
-
-def test_nothing_in_it_changes_from_run_to_run():
-    assert show.table(FRAME)._repr_html_() == show.table(FRAME)._repr_html_()
-    assert " object at 0x" not in repr(show.table(FRAME))
+    assert "<style" not in html and " id=" not in html and " object at 0x" not in repr(table)
 
 
 def test_an_empty_table_has_its_columns():
     assert "class" in repr(show.table(FRAME[:0])) and "class" in show.table(FRAME[:0])._repr_html_()
 
 
-@pytest.mark.parametrize(("number", "text"), [(".4g", "0.01234"), (".2f", "0.01")])
-def test_floats_have_the_digits_that_are_asked_for(number, text):
-    assert f">{text}<" in show.table(pd.DataFrame({"score": [0.0123412]}), number=number)._repr_html_()
+@pytest.mark.parametrize(("value", "number", "text"), [(0.0123412, ".4g", "0.01234"), (0.0123412, ".2f", "0.01")])
+def test_floats_have_the_digits_that_are_asked_for(value, number, text):
+    assert f">{text}<" in show.table(pd.DataFrame({"score": [value]}), number=number)._repr_html_()
 
 
 def test_how_a_run_deviates_is_said_once_where_it_is_the_same():
@@ -53,10 +46,8 @@ def test_how_a_run_deviates_is_said_once_where_it_is_the_same():
 
 
 def test_a_column_with_numbers_as_text_is_on_the_right_and_names_with_digits_are_not():
-    frame = pd.DataFrame(
-        {"row": ["article", "  verdict"], "0": ["91.00 ± 1.00", "inside"], "notebook": ["04_mvtec"] * 2}
-    )
-    html = show.table(frame)._repr_html_()
+    texts = {"row": ["article", "  verdict"], "0": ["91.00 ± 1.00", "inside"], "notebook": ["04_mvtec"] * 2}
+    html = show.table(pd.DataFrame(texts))._repr_html_()
     first = html.split("</tr>")[1].split("</td>")[:3]
     assert ["right" in cell for cell in first] == [False, True, False]
     assert ">91.00<br><small>±&nbsp;1.00</small><" in html and ">&nbsp;&nbsp;verdict<" in html
