@@ -1,4 +1,4 @@
-"""How fast the project is on this machine, beside the released code's procedure and the arithmetic that must be done.
+"""How fast the project is on this machine, beside the released code's procedure and the least arithmetic needed.
 
 Ours and the released procedure run in a process each and take turns, so that a noisy machine disturbs both and neither
 has the other's memory. Images are random: no time depends on what is in them.
@@ -64,7 +64,7 @@ def machine(device: torch.device, *, small: bool = False) -> dict:
     """{"name", "threads", "free": bytes of memory, "peak": FLOP/s in float32}.
 
     The peak is the faster of a large matrix product and of a convolution as wide as S's widest, channels last, the best
-    of five each: PyTorch computes them with different libraries. small: of little ones, which show nothing.
+    of six each: PyTorch computes them with different libraries. small: tiny ones, which show nothing.
     """
     gpu = device.type == "cuda"
     size, images = (512, 1) if small else (8192, 64) if gpu else (2048, 8)
@@ -72,10 +72,10 @@ def machine(device: torch.device, *, small: bool = False) -> dict:
     layer = nn.Conv2d(512, 512, 3, padding=1, bias=False, device=device).to(memory_format=torch.channels_last)
     x = torch.randn(images, 512, 14, 14, device=device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        product = 2 * size**3 / min(_seconds(lambda: a @ b, device) for _ in range(6))
-        convolution = flops(lambda: layer(x)) / min(_seconds(lambda: layer(x), device) for _ in range(6))
+        peak = max(
+            flops(work) / min(_seconds(work, device) for _ in range(6)) for work in (lambda: a @ b, lambda: layer(x))
+        )
     free = torch.cuda.mem_get_info(device)[0] if gpu else psutil.virtual_memory().available
-    peak = max(product, convolution)
     return {"name": device_name(device), "threads": torch.get_num_threads(), "free": free, "peak": peak}
 
 
@@ -123,7 +123,7 @@ def _images(case: Case, count: int) -> Images:
 
 
 def _floats(case: Case, count: int) -> Tensor:
-    """The same as the released code has them: float32, channel by channel."""
+    """The same images as the released code has them: float32, channel by channel."""
     return _images(case, count)[slice(None)].contiguous(memory_format=torch.contiguous_format)
 
 
@@ -138,88 +138,83 @@ def masks_of(case: Case) -> np.ndarray:
     return masks
 
 
-class Ours:
-    """This project; each method is timed once and returns seconds an image, `category` those for all masked images."""
+def ours(case: Case) -> dict[str, Callable]:
+    """This project's work by name; each function does it once and returns seconds an image, "category" all seconds."""
+    cache.keep_freed_memory()  # as the notebooks do
+    source = weights.load_source(case.source, case.device)[0]
+    cloner = networks.make_cloner(case.protocol, case.seed).to(case.device)
+    images, found = _images(case, case.images), []
+    source_seconds = _seconds(lambda: found.append(SourceActivations(source, images)), case.device)
+    (activations,) = found
 
-    def __init__(self, case: Case):
-        cache.keep_freed_memory()  # as the notebooks do
-        self.case, self.source = case, weights.load_source(case.source, case.device)[0]
-        self.cloner = networks.make_cloner(case.protocol, case.seed).to(case.device)
-        images, found = _images(case, case.images), []
-        seconds = _seconds(lambda: found.append(SourceActivations(self.source, images)), case.device)
-        self.activations, self.source_seconds = found[0], seconds / case.images
-
-    def source_once(self) -> dict[str, float]:
+    def source_once() -> dict[str, float]:
         """Seconds and bytes of S's activations on an image, which training begins with and does not count."""
-        return {"seconds": self.source_seconds, "bytes": sum(a.nbytes for a in self.activations[slice(0, 1)])}
+        return {"seconds": source_seconds / case.images, "bytes": sum(a.nbytes for a in activations[slice(0, 1)])}
 
-    def training(self, epochs: int = 2) -> float:
-        fit = _fit(self.case, self.activations, self.cloner, epochs)
-        return fit.seconds["train"] / (epochs * len(self.activations))
+    def train(epochs: int = 2) -> float:
+        return _fit(case, activations, cloner, epochs).seconds["train"] / (epochs * case.images)
 
-    def detection(self, batch_size: int) -> float:
-        self.cloner.eval()
-        images = _images(self.case, batch_size)
+    def detect(batch_size: int) -> float:
+        cloner.eval()
+        images = _images(case, batch_size)
 
         @torch.no_grad()
-        def detect():
+        def work():
             x = images[slice(None)]
-            a_s, a_c = networks.critical_points(self.source, x), networks.critical_points(self.cloner, x)
-            losses.score(a_s, a_c, self.case.protocol).tolist()
+            a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
+            losses.score(a_s, a_c, case.protocol).tolist()
 
-        return _seconds(detect, self.case.device) / batch_size
+        return _seconds(work, case.device) / batch_size
 
-    def localization(self, method: str) -> float:
-        count = self.case.few if method == "smoothgrad" else min(self.case.masked, 8 * self.case.few)
-        return _seconds(lambda: self._maps(method, count), self.case.device) / count
-
-    def category(self) -> float:
-        masks = masks_of(self.case)
-        return _seconds(lambda: metrics.pixel_auroc(self._maps(METHODS[0], len(masks)), masks), self.case.device)
-
-    def _maps(self, method: str, count: int) -> np.ndarray:
-        images, case = _images(self.case, count), self.case
-        with redirect_stderr(io.StringIO()):
-            found = localization.attribution(method, self.source, self.cloner, images, case.protocol, seed=case.seed)
+    def maps(method: str, images: Images) -> np.ndarray:
+        with redirect_stderr(io.StringIO()):  # its progress bar
+            found = localization.attribution(method, source, cloner, images, case.protocol, seed=case.seed)
         return localization.localization_map(found)
 
+    def localize(method: str) -> float:
+        count = case.few if method == "smoothgrad" else min(case.masked, 8 * case.few)
+        return _seconds(lambda: maps(method, _images(case, count)), case.device) / count
 
-class Released:
-    """The released code's procedure, with the same methods; its maps come without the openings, which belong to the
-    AUROC there."""
+    def category() -> float:
+        masks = masks_of(case)
+        work = lambda: metrics.pixel_auroc(maps(METHODS[0], _images(case, case.masked)), masks)  # noqa: E731
+        return _seconds(work, case.device)
 
-    def __init__(self, case: Case):
-        self.case, official = case, replace(PROTOCOLS["official"], lam=case.protocol.lam)
-        self.source = released_code.source_of(weights.load_source(case.source, case.device)[0])
-        self.cloner = released_code.cloner_of(networks.make_cloner(official, case.seed).to(case.device))
-        self.optimiser = released_code.optimiser_of(self.cloner)
-        self.both, self.lam = (self.source, self.cloner), case.protocol.lam
+    work = {"training": train, "detection": detect, "localization": localize, "category": category}
+    return work | {"source": source_once}
 
-    def training(self) -> float:
-        self.cloner.train()
-        x = _floats(self.case, self.case.batch_size)
-        step = lambda: released_code.train_step(*self.both, self.optimiser, x, self.lam)  # noqa: E731
-        return _seconds(step, self.case.device) / len(x)
 
-    def detection(self, batch_size: int) -> float:
-        self.cloner.eval()
-        x = _floats(self.case, batch_size)
-        return _seconds(lambda: released_code.scores(*self.both, x, self.lam, batch_size), self.case.device) / len(x)
+def released(case: Case) -> dict[str, Callable]:
+    """The same of the released code's procedure; its maps come without the openings, which are part of the AUROC."""
+    official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
+    source = released_code.as_there(weights.load_source(case.source, case.device)[0])
+    cloner = released_code.as_there(networks.make_cloner(official, case.seed).to(case.device))
+    optimiser = released_code.optimiser_of(cloner)
 
-    def localization(self, method: str) -> float:
-        self.cloner.eval()
-        x = _floats(self.case, self.case.few)
-        return _seconds(lambda: released_code.maps(*self.both, x, self.lam), self.case.device) / len(x)
+    def per_image(function: Callable, images: Tensor, *rest, training: bool = False) -> float:
+        cloner.train(training)
+        return _seconds(lambda: function(images, *rest), case.device) / len(images)
 
-    def category(self) -> float:
+    def category() -> float:
         """Measured on a few of the images and multiplied."""
-        self.cloner.eval()
-        x, masks = _floats(self.case, self.case.few), masks_of(self.case)[: self.case.few]
+        few, masks = _floats(case, case.few), masks_of(case)[: case.few]
+        return case.masked * per_image(lambda x: released_code.pixel_auroc(maps(x), masks), few)
 
-        def localize():
-            released_code.pixel_auroc(released_code.maps(*self.both, x, self.lam), masks)
+    def maps(x: Tensor) -> np.ndarray:
+        return released_code.maps(source, cloner, x, lam)
 
-        return _seconds(localize, self.case.device) * self.case.masked / len(x)
+    def train_step(x: Tensor) -> float:
+        return released_code.train_step(source, cloner, optimiser, x, lam)
+
+    def scores(x: Tensor) -> np.ndarray:
+        return released_code.scores(source, cloner, x, lam, len(x))
+
+    return {
+        "training": lambda: per_image(train_step, _floats(case, case.batch_size), training=True),
+        "detection": lambda batch_size: per_image(scores, _floats(case, batch_size)),
+        "localization": lambda method: per_image(maps, _floats(case, case.few)),
+        "category": category,
+    }
 
 
 def measure(case: Case, rounds: int) -> dict:
@@ -228,40 +223,36 @@ def measure(case: Case, rounds: int) -> dict:
     SmoothGrad and guided backprop are ours alone: the released code's localization has gradients only.
     """
     found = {"case": case.parameters(), "operations": operations(case)}
-    with _worker(Ours, case) as ours, _worker(Released, case) as released:
-        found["source"] = ours("source_once")
+    with _worker(ours, case) as call_ours, _worker(released, case) as call_released:
+        found["source"] = call_ours("source")
         paired = [("training",), ("detection", 1), ("detection", case.batch_size), ("localization", METHODS[0])]
         for what in [*paired, ("category",)]:
-            taken = {"ours": [], "released": []}
-            for _ in range(rounds + 1):
-                for side, call in (("ours", ours), ("released", released)):
-                    taken[side].append(call(*what))
-            taken = {side: seconds[1:] for side, seconds in taken.items()}  # the first round warms up
-            best = {side: min(seconds) for side, seconds in taken.items()}
-            found[" ".join(map(str, what))] = best | {"all": taken}
+            pairs = [(call_ours(*what), call_released(*what)) for _ in range(rounds + 1)][1:]  # the first warms up
+            taken = dict(zip(("ours", "released"), map(list, zip(*pairs, strict=True)), strict=True))
+            found[" ".join(map(str, what))] = {side: min(seconds) for side, seconds in taken.items()} | {"all": taken}
         for method in METHODS[1:]:
-            found[f"localization {method}"] = {"ours": ours("localization", method)}  # once: SmoothGrad takes long
+            found[f"localization {method}"] = {"ours": call_ours("localization", method)}  # once: SmoothGrad is slow
     return found
 
 
 @contextmanager
-def _worker(side: type, case: Case) -> Iterator[Callable]:
-    """A process that holds a `side`; calls its methods by name."""
+def _worker(side: Callable[[Case], dict[str, Callable]], case: Case) -> Iterator[Callable]:
+    """A process that does the work of a `side`, by name."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(side, case)) as pool:
         yield lambda *call: pool.submit(_call, *call).result()
 
 
-def _begin(side: type, case: Case) -> None:
+def _begin(side: Callable[[Case], dict[str, Callable]], case: Case) -> None:
     def end_with_parent() -> None:  # or a worker would compute on when a notebook's kernel is killed
         parent_process().join()
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    _call.side = side(case)
+    _call.work = side(case)
 
 
 def _call(name: str, *arguments):
-    return getattr(_call.side, name)(*arguments)
+    return _call.work[name](*arguments)
 
 
 def _fit(case: Case, activations: SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
@@ -285,16 +276,15 @@ def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float
     step of Adam turns rounding into steps of its own.
     """
     # A batch is an epoch: the curve shows every step.
-    official = replace(PROTOCOLS["official"], lam=case.protocol.lam)
+    official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
     case = replace(case, protocol=official, images=case.batch_size, image_size=image_size)
     source = weights.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
-    other, other_cloner = released_code.source_of(source), released_code.cloner_of(cloner).train()
-    other, other_cloner, x = other.to(dtype), other_cloner.to(dtype), _floats(case, case.images).to(dtype)
-    optimiser, lam = released_code.optimiser_of(other_cloner), case.protocol.lam
-    theirs = [released_code.train_step(other, other_cloner, optimiser, x, lam) for _ in range(steps)]
+    theirs, their_cloner = released_code.as_there(source), released_code.as_there(cloner)
+    optimiser, x = released_code.optimiser_of(their_cloner.train()), _floats(case, case.images).to(dtype)
+    expected = [released_code.train_step(theirs, their_cloner, optimiser, x, lam) for _ in range(steps)]
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
-    ours = _fit(case, SourceActivations(source, images), cloner, steps).loss
-    apart = np.max(np.abs(np.array(ours) / theirs - 1))
-    return {"ours": ours, "released": theirs, "largest relative difference": float(apart)}
+    found = _fit(case, SourceActivations(source, images), cloner, steps).loss
+    apart = np.max(np.abs(np.array(found) / expected - 1))
+    return {"ours": found, "released": expected, "largest relative difference": float(apart)}

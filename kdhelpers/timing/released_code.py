@@ -1,10 +1,12 @@
 """The released code's procedure as it is written there: what notebook 21 measures our speed against, and nothing else.
 
 After rohban-lab/Knowledge_Distillation_AD, protocol "official": S inside every training step and differentiated to its
-first layer, C's layers in the article's order, images one by one in the maps, a thousand openings in the AUROC. Kinder
-than that code in two places, where its time grows with the square of the number of images: the gradient is taken of one
-image and not of the whole set for each, and opened maps are stacked at once. Decoding images is not part of it.
+first layer, images one by one in the maps, a thousand openings in the AUROC. Kinder than that code in two places, where
+its time grows with the square of the number of images: the gradient is taken of one image and not of the whole set for
+each, and opened maps are stacked at once. Decoding images is not part of it.
 """
+
+from copy import deepcopy
 
 import cv2
 import numpy as np
@@ -13,46 +15,13 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 from torch import Tensor, nn
 
-from kdhelpers.networks import WIDTHS
-
-_ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-
-
-def source_of(source: nn.Module) -> nn.Sequential:
-    """S in the plain layout with the weights of `weights.load_source`'s, which take gradients, as in that code."""
-    return _network(WIDTHS["equal"], source, bias=True, batch_norm=False).eval()
+from kdhelpers.localization import ELEMENT
+from kdhelpers.networks import critical_points
 
 
-def cloner_of(cloner: nn.Module) -> nn.Sequential:
-    """C in the article's order of layers with the weights of `networks.make_cloner`'s."""
-    return _network(WIDTHS["compact"], cloner, bias=False, batch_norm=True)
-
-
-def _network(widths: list, trained: nn.Module, *, bias: bool, batch_norm: bool) -> nn.Sequential:
-    layers, channels = [], 3
-    for width, following in zip(widths, [*widths[1:], None], strict=True):
-        if width == "M":
-            layers.append(nn.MaxPool2d(2))
-            continue
-        layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=bias))
-        if batch_norm and following != "M":
-            layers.append(nn.BatchNorm2d(width))
-        layers.append(nn.ReLU(inplace=True))
-        channels = width
-    network = nn.Sequential(*layers)
-    # By their order: the names count layers without weights too, which may lie elsewhere.
-    network.load_state_dict(dict(zip(network.state_dict(), trained.state_dict().values(), strict=True)))
-    return network.to(next(trained.parameters()).device)
-
-
-def _pools(network: nn.Sequential, x: Tensor) -> list[Tensor]:
-    """The outputs of max-pools 2 to 5."""
-    found = []
-    for layer in network:
-        x = layer(x)
-        if isinstance(layer, nn.MaxPool2d):
-            found.append(x)
-    return found[1:]
+def as_there(network: nn.Sequential) -> nn.Sequential:
+    """A copy of S or C as that code has it: channel by channel in memory, and every weight takes gradients."""
+    return deepcopy(network).to(memory_format=torch.contiguous_format).requires_grad_()
 
 
 def _loss(c: list[Tensor], s: list[Tensor], lam: float) -> Tensor:
@@ -68,7 +37,7 @@ def optimiser_of(cloner: nn.Sequential) -> torch.optim.Adam:
 
 def train_step(source: nn.Sequential, cloner: nn.Sequential, optimiser, x: Tensor, lam: float) -> float:
     """One step on a float batch (n, 3, h, w); the loss before it. Cloner in training mode."""
-    predicted, real = _pools(cloner, x), _pools(source, x)
+    predicted, real = critical_points(cloner, x), critical_points(source, x)
     loss = _loss(predicted, real, lam)
     optimiser.zero_grad()
     loss.backward()
@@ -81,7 +50,7 @@ def scores(source: nn.Sequential, cloner: nn.Sequential, images: Tensor, lam: fl
     cosine, found = nn.CosineSimilarity(), []
     for x in images.split(batch_size):
         total = 0.0
-        for c, s in zip(_pools(cloner, x)[1:], _pools(source, x)[1:], strict=True):
+        for c, s in zip(critical_points(cloner, x, 3), critical_points(source, x, 3), strict=True):
             total = total + 1 - cosine(c.flatten(1), s.flatten(1)) + lam * torch.mean((c - s) ** 2, dim=(1, 2, 3))
         found += total.cpu().data.numpy().tolist()
     return np.array(found)
@@ -92,7 +61,7 @@ def maps(source: nn.Sequential, cloner: nn.Sequential, images: Tensor, lam: floa
     found = np.zeros((len(images), *images.shape[2:]))
     for i in range(len(images)):
         x = images[i : i + 1].clone().requires_grad_()
-        loss = _loss(_pools(cloner, x)[1:], _pools(source, x)[1:], lam)
+        loss = _loss(critical_points(cloner, x, 3), critical_points(source, x, 3), lam)
         cloner.zero_grad()
         loss.backward()
         grey = np.sum(np.abs(x.grad[0].cpu().numpy()), axis=0)
@@ -106,7 +75,7 @@ def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
     tpr, fpr = [], []
     for threshold in [0.001 * i for i in range(1000)]:
         above = (1.0 * (maps >= threshold)).astype(np.uint8)
-        opened = np.stack([cv2.morphologyEx(one, cv2.MORPH_OPEN, _ELEMENT) for one in above])
+        opened = np.stack([cv2.morphologyEx(one, cv2.MORPH_OPEN, ELEMENT) for one in above])
         tpr.append(np.sum(np.multiply(opened, masks)) / np.sum(masks))
         false = np.multiply(opened, 1 - masks)
         true_negative = np.multiply(1 - opened, 1 - masks)

@@ -1,6 +1,6 @@
-"""What `benchmark` has measured: one table, one picture, and from them the time that the whole article takes.
+"""The results of `benchmark` as a table and a picture, and from them the time that the whole article takes.
 
-`measured` is {image size: what `benchmark.measure` found}, `machine` what `benchmark.machine` did.
+`measured` is {image size: what `benchmark.measure` returns}, `machine` what `benchmark.machine` does.
 """
 
 import json
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from kdhelpers.experiments import artifacts, config, parameters
 from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
-from kdhelpers.files import atomic_write
+from kdhelpers.files import write_json
 from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
@@ -47,25 +47,16 @@ def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
     """
     rows = []
     for size, found in measured.items():
-        for what, one in found.items():
-            if what in ("case", "operations", "source"):
-                continue
-            ours, released = one["ours"], one.get("released")
+        for what in [name for name in found if name not in ("case", "operations", "source")]:
+            ours, released = found[what]["ours"], found[what].get("released")
             kind = next((kind for name, kind in _OPERATIONS.items() if what.startswith(name)), None)
             floor = found["operations"][kind] / machine["peak"] if kind else None
             title = what.replace("localization", "map,").replace("detection", "detection, batches of").replace("_", " ")
-            rows.append(
-                {
-                    "px": size,
-                    "what": "maps and pixel AUROC of a category" if what == "category" else f"{title}, an image",
-                    "ours (ms)": 1000 * ours,
-                    "released code (ms)": released and 1000 * released,
-                    "times faster": released and released / ours,
-                    "floor (ms)": floor and 1000 * floor,
-                    "% of the floor's speed": floor and 100 * floor / ours,
-                }
-            )
-    return pd.DataFrame(rows).astype(dict.fromkeys(["released code (ms)", "times faster"], float))
+            title = "maps and pixel AUROC of a category" if what == "category" else f"{title}, an image"
+            times = 1000 * ours, released and 1000 * released, released and released / ours
+            rows.append((size, title, *times, floor and 1000 * floor, floor and 100 * floor / ours))
+    columns = ["px", "what", "ours (ms)", "released code (ms)", "times faster", "floor (ms)", "% of the floor's speed"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:5], float))
 
 
 @in_style
@@ -104,24 +95,15 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
         for dataset in datasets if datasets != ("folder",) else ():
             variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
             count = _SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
-            costs = [_cost(measured, machine, dataset, variant) for variant in variants]
-            ours, released = (count * sum(cost[side] for cost in costs) / 3600 for side in (0, 1))
-            rows.append(
-                {
-                    "notebook": notebook,
-                    "data set": NAMES[dataset],
-                    "records": len(variants) * count,
-                    "ours (h)": ours,
-                    "released code (h)": released,
-                    "times faster": released / ours,
-                    "from": "; ".join(dict.fromkeys(note for *_, notes in costs for note in notes)),
-                }
-            )
-    frame = pd.DataFrame(rows)
-    total = frame[["records", "ours (h)", "released code (h)"]].sum().to_dict()
-    total |= {"notebook": "all", "data set": "", "from": "extrapolated, where a row above is"}
-    total["times faster"] = total["released code (h)"] / total["ours (h)"]
-    return pd.concat([frame, pd.DataFrame([total])]).astype({"records": int}).reset_index(drop=True)
+            *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
+            ours, released = (count * sum(side) / 3600 for side in seconds)
+            extrapolated = "; ".join(dict.fromkeys(note for some in notes for note in some))
+            rows.append((notebook, NAMES[dataset], len(variants) * count, ours, released, extrapolated))
+    columns = ["notebook", "data set", "records", "ours (h)", "released code (h)", "from"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame.loc[len(frame)] = ["all", "", *frame[columns[2:5]].sum(), "extrapolated, where a row above is"]
+    frame.insert(5, "times faster", frame["released code (h)"] / frame["ours (h)"])
+    return frame.astype({"records": int})
 
 
 def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> tuple[float, float, list[str]]:
@@ -208,9 +190,7 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
         "loss_agreement": agreement,
         "environment": artifacts.environment(cases[0].device),
     }
-    text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(path, record)
 
 
 def is_current(path: Path, cases: list[Case]) -> bool:
@@ -219,5 +199,5 @@ def is_current(path: Path, cases: list[Case]) -> bool:
         record = json.loads(path.read_text(encoding="utf-8"))
         same = record["cases"] == json.loads(json.dumps([case.parameters() for case in cases]))
         return same and record["environment"]["method_version"] == METHOD_VERSION
-    except (OSError, ValueError, KeyError, TypeError):  # none there, or not one of these: it is measured again
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or another kind of file: it is measured again
         return False

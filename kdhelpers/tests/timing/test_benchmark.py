@@ -63,7 +63,7 @@ def trained(source, images):
     protocol = replace(PROTOCOLS["official"], lam=0.5)
     cloner = networks.make_cloner(protocol, seed=0)
     cloner.train()(images[:])
-    return protocol, cloner.eval(), released_code.source_of(source), released_code.cloner_of(cloner).eval()
+    return protocol, cloner.eval(), released_code.as_there(source), released_code.as_there(cloner).eval()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
