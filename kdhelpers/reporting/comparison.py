@@ -17,19 +17,19 @@ SLACK = 0.3  # points, beside two standard deviations, within which a cell is `i
 NEAR = 2.0  # points
 
 
-def cells(records: Sequence[dict]) -> pd.DataFrame:
+def cells(records: Sequence[dict], of: Sequence[int] = TABLES) -> pd.DataFrame:
     """A row for each published number, in the article's order, whether or not it has records.
 
-    records: of one source, profile and protocol (`records.only_one`). Columns: table, dataset, method, class; article
-    and article ± as published; ours and ± (mean and standard deviation over seeds, the latter NaN for one seed); seeds
-    (how many); difference; `verdict`; deviates (in what, "" for nothing); missing (what a mean lacks); command (what
-    fills the cell). Numbers are per cent.
+    records: of one kind. of: the tables. Columns: table, dataset, method, class; article and article ± as published;
+    ours and ± (mean and standard deviation over seeds, the latter NaN for one seed); seeds (how many); difference;
+    `verdict`; deviates (in what, "" for nothing); missing (what a mean lacks); command (what fills the cell). Numbers
+    are per cent.
     """
     only_one(records)
     # Any main run of the kind: a variant may have another source.
     like = next((record for record in records if record["variant"] is None), None)
     rows = []
-    for table in TABLES:
+    for table in of:
         paper = published(table)
         classes = published(3) if table == 1 else paper  # Table 1 is a mean over the categories that Table 3 names
         for cell in paper[paper["method"].isin(OURS) | (table == 1)].to_dict("records"):

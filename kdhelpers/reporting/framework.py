@@ -51,6 +51,7 @@ def _layers(image_size: int, protocol: Protocol) -> tuple[list[list[_Layer]], li
     return found, [sum(p.numel() for p in network.parameters()) for network in networks]
 
 
+@plt.style.context("default")  # nothing depends on what the session has set
 def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     """Fig. 2 for images of `image_size` pixels, at least 32, with the protocol's cloner, loss, score and gradient."""
     (s, c), counts = _layers(image_size, protocol)

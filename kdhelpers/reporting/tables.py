@@ -61,8 +61,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     what others got (`published.reruns`). Tables of detection end with the trivial rows, AUROC on the same split:
     whichever of brighter and darker separates better.
     """
-    ours, others, trivial = cells(records), reruns(table), _trivial(table, records)
-    ours = ours[ours["table"] == table]
+    ours, others, trivial = cells(records, [table]), reruns(table), _trivial(table, records)
     by = {1: "method", 2: "dataset"}.get(table)  # what stands in the first column; the other tables have one block
     column = "dataset" if table == 6 else "class"
     blocks = []
@@ -121,8 +120,7 @@ def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str
 def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """The same table as numbers, a row for each: columns dataset, class, method, value, std, and for our rows seeds,
     difference, verdict, deviates, missing and command."""
-    paper, ours = published(table), cells(records)
-    ours = ours[ours["table"] == table].rename(columns={"ours": "value", "±": "std"})
+    paper, ours = published(table), cells(records, [table]).rename(columns={"ours": "value", "±": "std"})
     for frame, which in ((paper, 0), (ours, 1)):
         block = ", " + frame["method"].str.replace("_", " ") if table == 1 else ""
         frame["method"] = frame["method"].map(lambda method, which=which: _row_names(method)[which]) + block

@@ -1,6 +1,6 @@
 """How tables write names and numbers, and how they group records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import pandas as pd
@@ -17,25 +17,17 @@ def main_runs(records: Sequence[dict]) -> list[dict]:
     return [r for r in records if r["notebook"] == main_notebook(r["dataset"])]
 
 
-def groups_of(records: Sequence[dict]) -> list[tuple[dict[str, str], list[dict]]]:
+def groups_of(records: Sequence[dict]) -> Iterator[tuple[dict[str, str], list[dict]]]:
     """Records by data set, class and variant, in the order of the article's tables, each group with its names."""
     only_one(records)
 
     def key(record: dict) -> tuple:
         return *in_order(record["dataset"], record["class"]), record["variant"] or ""
 
-    groups = [(variant, list(group)) for (*_, variant), group in groupby(sorted(records, key=key), key)]
-    return [
-        (
-            {
-                "data set": title_of(group[0]["dataset"]),
-                "class": title_of(group[0]["class"]) + mark(group),
-                "variant": variant,
-            },
-            group,
-        )
-        for variant, group in groups
-    ]
+    for (*_, variant), members in groupby(sorted(records, key=key), key):
+        group = list(members)
+        first = {"data set": title_of(group[0]["dataset"]), "class": title_of(group[0]["class"]) + mark(group)}
+        yield first | {"variant": variant}, group
 
 
 def in_order(dataset: str, cls: str) -> tuple[int, int, str]:

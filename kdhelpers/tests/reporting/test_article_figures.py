@@ -26,6 +26,10 @@ def heading_of(figure):
     return next(text for text in texts_of(figure) if text.startswith("Figure "))
 
 
+def ticks_of(axes):
+    return [label.get_text() for label in axes.get_xticklabels()]
+
+
 def bars_of(axes):
     """From left to right; seaborn adds empty ones for the legend."""
     return sorted((bar for bar in axes.patches if bar.get_height() > 0), key=lambda bar: bar.get_x())
@@ -69,36 +73,32 @@ def three_seeds(record):
     return digits(record, values), values
 
 
-def test_bars_are_means_over_seeds_of_means_over_classes(three_seeds):
+def test_bars_are_means_over_seeds_of_means_over_classes_in_the_article_s_order(three_seeds):
     records, values = three_seeds
-    axes = article_figures.figure_3(records).axes[0]
+    figure = article_figures.figure_3(list(reversed(records)))
+    axes = figure.axes[0]
     by_hand = [[np.mean([values[variant, cls, seed] for cls in "03"]) for seed in range(3)] for variant in LAYERS]
     assert [bar.get_height() for bar in bars_of(axes)] == pytest.approx([np.mean(seeds) for seeds in by_hand])
     assert errors_of(axes) == pytest.approx([np.std(seeds, ddof=1) for seeds in by_hand])
     dots = np.concatenate([dots.get_offsets() for dots in axes.collections])
     assert sorted(dots[:, 1]) == pytest.approx(sorted(np.ravel(by_hand)))
-
-
-def test_variants_stand_in_the_article_s_order(three_seeds, record):
-    records, _ = three_seeds
-    figure = article_figures.figure_3(list(reversed(records)))
-    axes = figure.axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(LAYERS.values())
-    colours = [handle.get_facecolor() for handle in axes.get_legend().legend_handles]
-    assert [bar.get_facecolor() for bar in bars_of(axes)] == colours
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["MNIST\nmean of 2 of 10 classes", "MVTecAD"]
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(LAYERS.values())
+    assert [bar.get_facecolor() for bar in bars_of(axes)] == [one.get_facecolor() for one in legend.legend_handles]
+    assert ticks_of(axes) == ["MNIST\nmean of 2 of 10 classes", "MVTecAD"]
     assert "over 3 seeds" in heading_of(figure) and texts_of(figure).count("no record") == 1
+
+
+def test_terms_of_the_loss_are_formulas(record):
     legend = article_figures.figure_5([record()]).axes[0].get_legend()
     formulas = [rf"$\mathcal{{L}}_{{{name}}}$" for name in ("dir", "val", "total")]
     assert [text.get_text() for text in legend.get_texts()] == formulas
 
 
-def test_one_seed_has_no_error_bar_and_an_variant_without_record_says_so(record):
-    values = {(None, "3", 0): 99.0, ("last", "3", 0): 90.0}
-    figure = article_figures.figure_3(digits(record, values))
+def test_one_seed_has_no_error_bar_and_a_variant_without_record_says_so(record):
+    figure = article_figures.figure_3(digits(record, {(None, "3", 0): 99.0, ("last", "3", 0): 90.0}))
     axes = figure.axes[0]
-    assert errors_of(axes) == []
-    assert [bar.get_height() for bar in bars_of(axes)] == [90, 99]
+    assert errors_of(axes) == [] and [bar.get_height() for bar in bars_of(axes)] == [90, 99]
     assert "one seed" in heading_of(figure) and texts_of(figure).count("no record") == 2  # last two; MVTecAD
 
 
@@ -108,45 +108,39 @@ def test_a_variant_alone_leaves_the_place_of_the_others_free(record):
 
 
 def test_figure_4_has_the_categories_in_order_and_their_mean(record):
-    values = {
-        (variant, cls, seed): 60.0 + i for i, (variant, cls, seed) in enumerate(product((None, "equal"), MVTEC, (0, 1)))
-    }
+    keys = list(product(MVTEC, (None, "equal"), (0, 1)))
     records = [
-        record("12_cloner_size" if variant else "04_mvtec", "mvtec", cls, variant, seed, value)
-        for (variant, cls, seed), value in reversed(values.items())
+        record("12_cloner_size" if variant else "04_mvtec", "mvtec", cls, variant, seed, 30.0 + i)
+        for i, (cls, variant, seed) in reversed(list(enumerate(keys)))
     ]
     axes = article_figures.figure_4(records).axes[0]
-    names = [label.get_text() for label in axes.get_xticklabels()]
-    assert names == [cls.replace("_", " ") for cls in MVTEC] + ["mean of 15"]
-    heights = [bar.get_height() for bar in bars_of(axes)]
-    by_hand = [np.mean([values[variant, cls, seed] for seed in (0, 1)]) for cls in MVTEC for variant in (None, "equal")]
-    assert heights[:-2] == pytest.approx(by_hand)
-    assert heights[-2:] == pytest.approx([np.mean(by_hand[::2]), np.mean(by_hand[1::2])])
-    alone = article_figures.figure_4([record("04_mvtec", "mvtec", "screw")]).axes[0]
-    assert [label.get_text() for label in alone.get_xticklabels()] == ["screw"]
+    assert ticks_of(axes) == [cls.replace("_", " ") for cls in MVTEC] + ["mean of 15"]
+    by_hand = np.arange(30.0, 30 + len(keys)).reshape(-1, 2, 2).mean(2)  # over two seeds: categories, variants
+    expected = [*by_hand.ravel(), *by_hand.mean(0)]
+    assert [bar.get_height() for bar in bars_of(axes)] == pytest.approx(expected)
+    assert ticks_of(article_figures.figure_4([record("04_mvtec", "mvtec", "screw")]).axes[0]) == ["screw"]
 
 
-def test_an_axis_that_does_not_begin_at_zero_says_so_and_chance_is_drawn_where_it_is_in_view(record):
-    for value, low, chance in ((99.0, 90, False), (52.0, 45, True), (20.0, 15, True), (1.0, 0, True)):
-        axes = article_figures.figure_3(digits(record, {(None, "3", 0): value})).axes[0]
-        assert axes.get_ylim()[0] == low and axes.get_ylim()[1] > value
-        assert axes.get_ylabel() == "AUROC (%)" + (f", axis from {low}" if low else "")
-        assert ("chance" in [text.get_text() for text in axes.texts]) == chance
+@pytest.mark.parametrize("value, low, chance", [(99.0, 90, False), (52.0, 45, True), (20.0, 15, True), (1.0, 0, True)])
+def test_an_axis_says_where_it_begins_and_chance_is_drawn_where_it_is_in_view(record, value, low, chance):
+    axes = article_figures.figure_3(digits(record, {(None, "3", 0): value})).axes[0]
+    assert axes.get_ylim()[0] == low and axes.get_ylim()[1] > value
+    assert axes.get_ylabel() == "AUROC (%)" + (f", axis from {low}" if low else "")
+    assert ("chance" in [text.get_text() for text in axes.texts]) == chance
 
 
 def test_variants_made_otherwise_are_said_to_be_left_out(three_seeds, record):
-    records, _ = three_seeds
+    records = [r for r in three_seeds[0] if (r["class"], r["variant"]) != ("0", "last")]
     odd = record("11_critical_layers", cls="0", variant="last", seed=0, auroc=1.0, parameters={"epochs": 5})
-    figure = article_figures.figure_3([*(r for r in records if (r["class"], r["variant"]) != ("0", "last")), odd])
-    assert "left out, made otherwise than the main run: 1" in heading_of(figure)
+    assert "left out, made otherwise than the main run: 1" in heading_of(article_figures.figure_3([*records, odd]))
 
 
 def test_without_records_every_figure_says_so_and_what_it_is(tmp_path):
     made = article_figures.write_all([], tmp_path, tmp_path / "figures", title=SMOKE)
-    for name, count in {"figure_1": 3, "figure_3": 1, "figure_4": 1, "figure_5": 1, "figure_6": 1}.items():
-        texts = texts_of(made[name])
-        assert texts.count("no record") == count
-        assert SMOKE in heading_of(made[name]) and heading_of(made[name]).startswith(f"Figure {name[-1]}")
+    for number, count in {1: 3, 3: 1, 4: 1, 5: 1, 6: 1}.items():
+        figure = made[f"figure_{number}"]
+        assert texts_of(figure).count("no record") == count
+        assert SMOKE in heading_of(figure) and heading_of(figure).startswith(f"Figure {number}")
     assert len(list((tmp_path / "figures").iterdir())) == 14
 
 
@@ -160,21 +154,25 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     assert texts.count("no record") == 2  # MVTecAD and CIFAR-10
     assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3"]
     assert "lowest recorded seed: 2" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
-    path = results.path_of(tmp_path, "cloners", lowest | {"source_name": "imagenet"}, ".safetensors")
-    pictures = results.load_pictures(path)
+    pictures = results.load_pictures(heat_maps.pictures_of(lowest, tmp_path)[0])
     image, heat = figure.axes[1:3]  # after MVTecAD's empty frame
     assert np.array_equal(image.images[0].get_array(), pictures.pixels[0])
     hidden = heat.images[1].get_array().mask
     assert np.array_equal(hidden, pictures.maps[0] < figures.LOW * pictures.maps.max())
 
 
-def test_figure_6_has_image_mask_and_map_by_category(record, tmp_path):
+def test_figure_6_has_image_mask_and_map_by_category_also_from_committed_pictures(record, tmp_path):
     records = [keep(tmp_path, record("04_mvtec", "mvtec", cls)) for cls in ("zipper", "metal_nut")]
     figure = heat_maps.figure_6(records, tmp_path, title=SMOKE)
     captions = [text for text in texts_of(figure) if text.split("\n")[0] in ("zipper", "metal nut")]
     kinds = ["one kind", "another kind", "one kind"]
     assert captions == [f"{cls}\n{kind}" for cls in ("metal nut", "zipper") for kind in kinds]
     assert sum(bool(axes.images) for axes in figure.axes) == 3 * len(captions) and SMOKE in heading_of(figure)
+    medical = keep(tmp_path, record("06_head_ct", "head_ct", "normal"))
+    heat_maps.commit_pictures([*records, medical], tmp_path)
+    shutil.rmtree(tmp_path / "cloners")
+    assert len(list((tmp_path / "pictures").rglob("*.safetensors"))) == 2  # none of a medical set
+    assert texts_of(heat_maps.figure_6(records, tmp_path, title=SMOKE)) == texts_of(figure)
 
 
 def test_fifteen_categories_and_all_digits_fit_and_no_text_is_small(record, tmp_path):
@@ -188,26 +186,11 @@ def test_fifteen_categories_and_all_digits_fit_and_no_text_is_small(record, tmp_
 
 
 def test_the_same_figure_twice_is_the_same_file(three_seeds, record, tmp_path):
-    records, _ = three_seeds
-    records += [keep(tmp_path, record("04_mvtec", "mvtec", "screw"))]
-    made = {"a": article_figures.write_all(records, tmp_path, tmp_path / "a")}
+    records = [*three_seeds[0], keep(tmp_path, record("04_mvtec", "mvtec", "screw"))]
+    made = article_figures.write_all(records, tmp_path, tmp_path / "a")
     figures.use_style()  # what a session has set changes nothing
     article_figures.write_all(list(reversed(records)), tmp_path, tmp_path / "b")
-    for stem in ("figure_1", "figure_3"):  # saved again, after a notebook has shown it
-        made["a"][stem].savefig(BytesIO(), dpi=50, bbox_inches="tight")
-        paper_style.save(made["a"][stem], stem, tmp_path / "c")
+    made["figure_1"].savefig(BytesIO(), dpi=50, bbox_inches="tight")  # shown by a notebook, then saved again
+    paper_style.save(made["figure_1"], "figure_1", tmp_path / "c")
     for path in [*(tmp_path / "b").iterdir(), *(tmp_path / "c").iterdir()]:
-        if "figure_2" not in path.name:
-            assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes(), path
-
-
-def test_committed_pictures_give_the_same_figure_and_none_is_of_a_medical_set(record, tmp_path):
-    records = [
-        keep(tmp_path, one) for one in (record("04_mvtec", "mvtec", "screw"), record("06_head_ct", "head_ct", "normal"))
-    ]
-    before = heat_maps.figure_6(records, tmp_path)
-    heat_maps.commit_pictures(records, tmp_path)
-    shutil.rmtree(tmp_path / "cloners")
-    (path,) = (tmp_path / "pictures").rglob("*.safetensors")
-    assert path.name == "mvtec-screw-seed0.safetensors"
-    assert texts_of(heat_maps.figure_6(records, tmp_path)) == texts_of(before)
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes(), path

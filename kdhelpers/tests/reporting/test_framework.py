@@ -1,7 +1,5 @@
 """Figure 2 against the networks it draws."""
 
-from io import BytesIO
-
 import pytest
 from torch import nn
 
@@ -25,10 +23,3 @@ def test_the_drawing_says_what_the_networks_are(source, protocol, image_size):
     for network in (source, cloner):
         count = f"\n{sum(p.numel() for p in network.parameters()):,} parameters"
         assert any(count in text for text in texts)
-
-
-def test_the_same_figure_twice_is_the_same_file(protocol):
-    files = [BytesIO(), BytesIO()]
-    for file in files:
-        show_framework(32, protocol).savefig(file, format="png", dpi=200)
-    assert files[0].getvalue() == files[1].getvalue()

@@ -10,9 +10,8 @@ ORIGINAL = summary.ORIGINAL
 
 
 def test_a_line_a_data_set_over_the_classes_that_are_recorded(record):
-    records = [
-        record(cls=cls, seed=seed, auroc=value + seed) for cls, value in (("0", 99.0), ("3", 97.0)) for seed in (0, 2)
-    ]
+    values = {"0": 99.0, "3": 97.0}
+    records = [record(cls=cls, seed=seed, auroc=value + seed) for cls, value in values.items() for seed in (0, 2)]
     records.append(record("06_head_ct", "head_ct", "normal", variant="augmented", auroc=81.0))
     records.append(record("13_loss_terms", cls="4", variant="dir", auroc=10.0))  # an ablation's is not the article's
     frame = summary.article_beside_ours(records).set_index("data set")
@@ -41,15 +40,12 @@ def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path):
 
 def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
     kind = Kind(ORIGINAL, "full", "official")
-    records = [
-        record("06_head_ct", "head_ct", "normal", seed=seed, auroc=80.0 + seed, source_name=ORIGINAL)
-        for seed in range(3)
-    ]
+    records = []
     for seed in range(3):
-        records.append(record(cls="3", seed=seed, auroc=90.0, source_name=ORIGINAL))
-        records.append(
-            record("11_critical_layers", cls="3", variant="last", seed=seed, auroc=80.0 + seed, source_name=ORIGINAL)
-        )
+        of = {"seed": seed, "source_name": ORIGINAL}
+        records.append(record("06_head_ct", "head_ct", "normal", auroc=80.0 + seed, **of))
+        records.append(record(cls="3", auroc=90.0, **of))
+        records.append(record("11_critical_layers", cls="3", variant="last", auroc=80.0 + seed, **of))
     text = summary.findings({kind: records})
     assert "### With original weights" in text
     assert "| HeadCT | 78.04 | 81.00 ± 1.00 | 3 | 60.00 | 70.00 | a user of the released code 60.80, AHL 79.3 |" in text
