@@ -141,7 +141,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a parent has ignored Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(main())
     except InputError as error:

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.functional import conv_transpose2d, max_pool2d, pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import conv_transpose2d, interpolate, max_pool2d, pad, pixel_shuffle, pixel_unshuffle
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdhelpers import localization, losses, networks
@@ -70,11 +70,11 @@ def load(path: Path, source: str | None = None) -> tuple[Detector, np.ndarray]:
 def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     """Write source and cloner as one ONNX file that replaces `path` once it has been checked against PyTorch.
 
-    Its input `images` is uint8 (n, h, w, 3), RGB, h = w = `trained.image_size`, any n: np.asarray of a picture in
-    Pillow. Scaling and the order of axes are in the graph, so that nobody can get them wrong; resizing is not, since
-    only Pillow resizes as Pillow: as `images.fit` does, bilinear, and for CIFAR-10 Lanczos with a crop. Its outputs are
-    `score`, float32 (n,), as `losses.score`, and `map`, float32 (n, h, w), as `localization.maps` has them of gradients
-    with the Gaussian. Its metadata hold the record and the threshold as JSON.
+    Its input `images` is uint8 (n, h, w, 3), RGB, of any n, h and w: np.asarray of a picture in Pillow. Resizing,
+    scaling and the order of axes are in the graph, so that nobody can get them wrong. (CIFAR-10's pictures come as
+    `images.fit` makes them, with h = w = `trained.image_size`.) Its outputs are `score`, float32 (n,), as
+    `losses.score`, and `map`, float32 (n, h, w), as `localization.maps` has them of gradients with the Gaussian,
+    stretched to the picture. Its metadata hold the record and the threshold as JSON.
 
     shown: uint8 (n, h, w, 3), images to check beside random ones; how far they differ is printed. Raises InputError
     when that is more than rounding, when `path` cannot be written, and without onnx, onnxscript and onnxruntime.
@@ -87,13 +87,14 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
         install = "install it in the repository with: pip install -e '.[export]'"
         raise InputError(f"an export needs the package {error.name}: {install}") from None
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    varying = {i: torch.export.Dim(name) for i, name in enumerate("n" if _is_fixed(trained) else "nhw")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # all about the exporter's own insides
         program = torch.onnx.export(
             trace(trained),
-            (_example(trained.image_size),),
+            (_example(trained),),
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("n")},),
+            dynamic_shapes=(varying,),
             input_names=["images"],
             output_names=["score", "map"],
             verbose=False,
@@ -103,8 +104,8 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     metadata = {"record": trained.record} | ({"threshold": trained.threshold.value} if trained.threshold else {})
     for name, value in metadata.items():
         program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    size = trained.image_size
-    noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    sides = (trained.image_size,) * 2 if _is_fixed(trained) else (trained.image_size + 9, 2 * trained.image_size)
+    noise = np.random.default_rng(0).integers(0, 256, (4, *sides, 3), dtype=np.uint8)
     with atomic_write(path) as temporary:
         program.save(temporary, external_data=False)
         for name, pixels in (("random images", noise), ("test images", shown)):
@@ -120,30 +121,60 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
                 raise InputError(f"{path} is not written: it differs from PyTorch; try another torch or onnx")
 
 
+def _is_fixed(trained: Detector) -> bool:
+    """True where the graph does not resize: CIFAR-10's Lanczos with its crop is not for pictures of other sizes."""
+    return trained.record["dataset"] == "cifar10"
+
+
 def _images(trained: Detector, pixels: Tensor) -> Images:
-    return Images(pixels.permute(0, 3, 1, 2), normalise=trained.record["dataset"] == "cifar10")
+    """The images of this size, uint8 or whole float (n, h, w, 3), as the networks see them."""
+    return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))
 
 
-def _example(image_size: int) -> Tensor:
-    """The size of the batch must be no other size in the graph, or it would be taken for the same."""
-    return torch.zeros(5, image_size, image_size, 3, dtype=torch.uint8)
+def _example(trained: Detector) -> Tensor:
+    """No size that may vary must be another size in the graph, or the two would be taken for the same."""
+    sides = (trained.image_size,) * 2 if _is_fixed(trained) else (trained.image_size + 13, trained.image_size + 22)
+    return torch.zeros(5, *sides, 3, dtype=torch.uint8)
+
+
+def resized(pixels: Tensor, size: int) -> Tensor:
+    """Pictures (n, h, w, 3) resized as by Pillow's antialiased bilinear filter: whole float (n, size, size, 3).
+
+    Pillow rounds after each of its two passes, whose order it chooses by the sizes; here there is one rounding, so that
+    some values differ by one of 255.
+    """
+    x = pixels.permute(0, 3, 1, 2).float()
+    x = _triangles(x.shape[2], size) @ x @ _triangles(x.shape[3], size).T
+    return (x + 0.5).floor().permute(0, 2, 3, 1)
+
+
+def _triangles(length: int, size: int) -> Tensor:
+    """The weights (size, length) of a triangular filter as wide as two pixels of the coarser of the two grids."""
+    at = torch.arange(length) + 0.5
+    scale = (at.amax(0) + 0.5) / size  # a tensor: the graph's lengths are not known
+    centre = (torch.arange(size) + 0.5) * scale
+    weights = (1 - (at - centre.unsqueeze(1)).abs() / scale.clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def trace(trained: Detector) -> torch.fx.GraphModule:
     """The function from images to (score, map) as a graph of torch's operators without autograd; as in `to_onnx`."""
     source, cloner, protocol = _plain(trained.source), _plain(trained.cloner), trained.protocol
-    identity = np.eye(trained.image_size)
+    size, identity = trained.image_size, np.eye(trained.image_size)
     blur = torch.from_numpy(gaussian_filter1d(identity, localization.SIGMA, axis=0).astype(np.float32))
 
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = _images(trained, pixels)[:]
+        x = _images(trained, pixels if _is_fixed(trained) else resized(pixels, size))[:]
         grey = localization.one_channel(localization.gradients(source, cloner, x, protocol))
         # The same forward pass as in `gradients`; the exporter finds that out and keeps one.
         a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
-        return losses.score(a_s, a_c, protocol), _opened(blur @ grey @ blur.T)
+        heat = _opened(blur @ grey @ blur.T)
+        if not _is_fixed(trained):
+            heat = interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
+        return losses.score(a_s, a_c, protocol), heat
 
     traced = make_fx(score_and_map, _BACKWARD, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    return traced(_example(trained.image_size)).eval()
+    return traced(_example(trained)).eval()
 
 
 def _plain(network: nn.Sequential) -> nn.Sequential:
@@ -192,19 +223,20 @@ _BACKWARD = {
 def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """How far ONNX Runtime's results with the file at `path` are from PyTorch's, image by image, in float (n,).
 
-    pixels: uint8 (n, h, w, 3). Returns "score", relative to the score, or to 0.01 for less, since one minus a cosine is
-    rounded as one is; "map", the largest absolute difference from the nearer of PyTorch's maps in single and in double
-    precision; and "PyTorch", that between these two, for measure.
+    pixels: uint8 (n, h, w, 3), which PyTorch gets as `resized`. Returns "score", relative to the score, or to 0.01 for
+    less, since one minus a cosine is rounded as one is; "map", the largest absolute difference from the nearer of
+    PyTorch's maps in single and in double precision; and "PyTorch", that between these two, for measure.
     """
     import onnxruntime
 
     found_score, found_map = onnxruntime.InferenceSession(path).run(None, {"images": pixels})
-    maps = []
+    maps, whole = [], torch.from_numpy(pixels)
     for dtype in (torch.float32, torch.float64):
-        x = _images(trained, torch.from_numpy(pixels))[:].to(dtype)
+        x = _images(trained, whole if _is_fixed(trained) else resized(whole, trained.image_size))[:].to(dtype)
         source, cloner = (deepcopy(network).to(dtype) for network in (trained.source, trained.cloner))
         grey = localization.one_channel(localization.gradients(source, cloner, x, trained.protocol))
-        maps.append(localization.localization_map(grey.numpy()))
+        heat = torch.from_numpy(localization.localization_map(grey.numpy())).unsqueeze(1)
+        maps.append(interpolate(heat, pixels.shape[1:3], mode="bilinear").squeeze(1).numpy())
     with torch.no_grad():
         a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
         score = losses.score(a_s, a_c, trained.protocol).numpy()  # in double precision
@@ -235,13 +267,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--source", metavar="imagenet|PATH", help="where the source's weights are now, if they moved")
     given = parser.parse_args(arguments)
     trained, shown = load(given.cloner, given.source)
-    method, size = trained.record["parameters"]["method"], trained.image_size
+    method = trained.record["parameters"]["method"]
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph those by gradients: give the main run's cloner")
     if (trained.score_by, trained.map) != ("loss", "gradients"):
         raise InputError(f"{given.cloner} has another SCORE or MAP than the loss and its gradients, which a graph has")
     to_onnx(trained, given.out, shown)
-    print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, {size}, {size}, 3), RGB")
+    print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
     if trained.threshold:
         print(f"bad is a score above {trained.threshold.value:.6g}, which is in its metadata too")
 

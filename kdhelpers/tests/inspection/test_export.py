@@ -20,7 +20,7 @@ from torch.nn.functional import conv2d, max_pool2d
 from kdhelpers import localization, losses, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
-from kdhelpers.data.images import Images
+from kdhelpers.data.images import Images, fit
 from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import export
 from kdhelpers.inspection.detector import Detector
@@ -158,6 +158,15 @@ def trained(small, sample_data, tmp_path_factory):
     return run.cloner_path("bottle"), record
 
 
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The ONNX file of that cloner, and the detector that it was made of."""
+    loaded, shown = export.load(trained[0])
+    out = tmp_path_factory.mktemp("onnx") / "it.onnx"
+    export.to_onnx(loaded, out, shown)
+    return out, loaded
+
+
 def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it(
     small, trained, tmp_path, capsys, monkeypatch
 ):
@@ -168,7 +177,7 @@ def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it
     assert [line.split(":")[0] for line in lines] == ["4 random images", "8 test images", str(out)]
     session = onnxruntime.InferenceSession(out)
     assert json.loads(session.get_modelmeta().custom_metadata_map["record"]) == record
-    assert session.get_inputs()[0].shape == ["n", 64, 64, 3]
+    assert session.get_inputs()[0].shape == ["n", "h", "w", 3]
 
     loaded, shown = export.load(path)
     assert loaded.protocol.lam == record["training"]["lambda"]
@@ -187,6 +196,22 @@ def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it
         with refused(f"{place} is not written: it differs from PyTorch"):
             export.main([str(path), str(place)])
     assert out.read_bytes() == b"before" and not list(new.parent.iterdir())
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (200, 64), (50, 131), (301, 400)])
+def test_pictures_of_any_size_come_out_as_if_pillow_had_resized_them(exported, tmp_path, sides):
+    """Of smooth pictures, as cameras take them; the map has the picture's size."""
+    out, loaded = exported
+    rng, height, width = np.random.default_rng(2), *sides
+    coarse = [Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(4)]
+    pictures = np.stack([np.asarray(one.resize((width, height), Image.Resampling.BICUBIC)) for one in coarse])
+    small = np.stack([fit(Image.fromarray(one), 64) for one in pictures])
+    differs = np.abs(export.resized(torch.from_numpy(pictures), 64).numpy() - small)
+    assert differs.max() <= 1 and differs.mean() < 0.3
+    scores, _ = of_the_package(loaded, small)
+    found = run_alone(out, tmp_path, pictures)
+    np.testing.assert_allclose(found["scores"], scores, rtol=2e-3)
+    assert found["maps"].shape == (4, height, width)
 
 
 def test_what_cannot_be_exported_is_reported_in_one_line(small, trained, tmp_path, monkeypatch):

@@ -28,7 +28,13 @@ def start(results, log):
     command = ["./run_all.sh", "smoke", *NOTEBOOKS, "--config", f"RESULTS_DIR={results}"]
     with open(log, "a") as out:
         return subprocess.Popen(
-            command, cwd=ROOT, env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which pytest's workers ignore
         )
 
 
