@@ -91,11 +91,8 @@ def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
             if kinds:
                 axis.set_title(kinds[i].replace("_", "\n"), fontsize=7, pad=2)
         line[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
-    return titled(figure, f"images of {_name(split)}", title)
-
-
-def _name(split) -> str:
-    return split.cls if split.dataset == "folder" else f"{split.dataset} {split.cls}"
+    name = split.cls if split.dataset == "folder" else f"{split.dataset} {split.cls}"
+    return titled(figure, f"images of {name}", title)
 
 
 def _grid(lines: int, columns: int, side: float, *, above: int, beside: float = 0.4, heights=None):

@@ -1,5 +1,6 @@
 """Figure 2: source, cloner, their critical points, and what is computed from them; all sizes read from the networks."""
 
+from collections.abc import Iterator
 from math import log2
 from typing import NamedTuple
 
@@ -31,30 +32,27 @@ class _Layer(NamedTuple):
     size: int
 
 
-def _layers(image_size: int, protocol: Protocol) -> tuple[list[list[_Layer]], list[int]]:
-    """The convolutions and max-pools of S and of C, from a forward pass of one image; and their parameters."""
+def _layers(image_size: int, protocol: Protocol) -> Iterator[tuple[list[_Layer], int]]:
+    """The convolutions and max-pools of S and of C, from a forward pass of one image; and the count of parameters."""
     import torch  # here, because tables and the report are made without it
     from torch import nn
 
     from kdhelpers.networks import make_cloner, make_source
 
     with torch.device("meta"), torch.no_grad():  # shapes without values: nothing is computed
-        networks = make_source(), make_cloner(protocol, seed=0)
-        found = []
-        for network in networks:
+        for network in (make_source(), make_cloner(protocol, seed=0)):
             x, layers = torch.zeros(1, 3, image_size, image_size), []
             for module in network.eval():
                 x = module(x)
                 if isinstance(module, nn.Conv2d | nn.MaxPool2d):
                     layers.append(_Layer(isinstance(module, nn.MaxPool2d), x.shape[1], x.shape[-1]))
-            found.append(layers)
-    return found, [sum(p.numel() for p in network.parameters()) for network in networks]
+            yield layers, sum(p.numel() for p in network.parameters())
 
 
 @plt.style.context("default")  # nothing depends on what the session has set
 def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     """Fig. 2 for images of `image_size` pixels, at least 32, with the protocol's cloner, loss, score and gradient."""
-    (s, c), counts = _layers(image_size, protocol)
+    (s, s_count), (c, c_count) = _layers(image_size, protocol)
     figure = plt.figure(figsize=(_WIDTH, _HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
     middles, right = [], _LEFT  # both networks have the same layers in the same order, so one column for each pair
@@ -68,11 +66,11 @@ def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["offici
     _draw_losses(axes, middles[-1], protocol)
     _draw_images(axes, image_size)
     kind = f"{'' if protocol.bias else 'no '}bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
-    of_s = f"source S: VGG-16 features, frozen\n{counts[0]:,} parameters"
-    of_c = f"cloner C: trained on normal images\n{counts[1]:,} parameters ({kind})"
+    of_s = f"source S: VGG-16 features, frozen\n{s_count:,} parameters"
+    of_c = f"cloner C: trained on normal images\n{c_count:,} parameters ({kind})"
+    name = f"framework (Fig. 2) — {image_size} px, protocol {protocol.name}"
     _text(axes, middles[-1] + 0.04, _S_ROW + 0.5, of_s, "right", 7)
     _text(axes, middles[-1] + 0.04, _C_ROW - 0.41, of_c, "right", 7)
-    name = f"framework (Fig. 2) — {image_size} px, protocol {protocol.name}"
     _text(axes, 0.08, _HEIGHT - 0.13, name, "left", 8)
     figure.set_label(name)
     axes.set(xlim=(0, _WIDTH), ylim=(0, _HEIGHT), aspect="equal")
@@ -142,10 +140,9 @@ def _draw_losses(axes: Axes, x: float, protocol: Protocol) -> None:
     _text(axes, end, _MIDDLE + 0.3, f"Eq. 4{lam}")
     _text(axes, end, _C_ROW, f"score: ${_TOTAL}$\nat {used}", size=_FORMULA, frame=_INK)
     gradient = rf"$\Lambda = \partial{_TOTAL}/\partial x$ (Eq. 5), back through {way}"
-    _text(axes, 4.6, _BACKWARD, gradient, size=_FORMULA, frame=_BACK)
-    _text(
-        axes, 1.9, _BACKWARD, r"$L_{map} = (g_\sigma(\Lambda) \ominus B) \oplus B$ (Eq. 6)", size=_FORMULA, frame=_BACK
-    )
+    opened = r"$L_{map} = (g_\sigma(\Lambda) \ominus B) \oplus B$ (Eq. 6)"
+    for at, formula in ((4.6, gradient), (1.9, opened)):
+        _text(axes, at, _BACKWARD, formula, size=_FORMULA, frame=_BACK)
 
 
 def _draw_images(axes: Axes, image_size: int) -> None:
@@ -174,6 +171,5 @@ def _text(axes: Axes, x: float, y: float, text: str, ha: str = "center", size: f
 
 
 def _arrow(axes: Axes, corners: list[tuple[float, float]], colour) -> None:
-    axes.add_patch(
-        FancyArrowPatch(path=Path(corners), arrowstyle="-|>", mutation_scale=7, color=colour, lw=1, zorder=1)
-    )
+    style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 1, "zorder": 1}
+    axes.add_patch(FancyArrowPatch(path=Path(corners), color=colour, **style))
