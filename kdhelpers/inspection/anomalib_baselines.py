@@ -87,14 +87,13 @@ def run_methods(
     from anomalib.data import Folder
     from anomalib.engine import Engine
     from anomalib.models import Patchcore, Stfpm
-    from huggingface_hub.errors import HfHubHTTPError
     from lightning import seed_everything
     from lightning.pytorch.callbacks import TQDMProgressBar
 
-    pretrained = backbones == "imagenet"
+    backbone = {"pre_trained": backbones == "imagenet"}
     models = {  # the class, its own arguments, and those of the training
         "stfpm": (Stfpm, {}, {"max_epochs": epochs}),
-        "patchcore": (Patchcore, {"pre_trained": pretrained, "coreset_sampling_ratio": coreset}, {}),
+        "patchcore": (Patchcore, backbone | {"coreset_sampling_ratio": coreset}, {}),
     }
     size = (run.image_size, run.image_size)
     kinds = sorted(set(split.kinds) - {"good"})
@@ -116,7 +115,7 @@ def run_methods(
         arguments |= dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
         try:
             model = make(pre_processor=make.configure_pre_processor(size), **arguments)
-        except (OSError, RuntimeError, HfHubHTTPError) as error:
+        except (OSError, RuntimeError) as error:  # OSError: huggingface_hub's too
             raise InputError(
                 f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__}): run this once "
                 "with a network, or set HF_HOME to a cache that has them"

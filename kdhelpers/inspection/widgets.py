@@ -31,7 +31,7 @@ def threshold_slider(
     save: is called with the slider's threshold when a person presses the button.
     """
     draw = maps if callable(maps) else lambda index: maps[index]
-    display(static(split, draw, scores, threshold, title, top))
+    display(picture(split, draw, scores, threshold, title, top=top))
     if is_attended():
         try:
             import ipywidgets
@@ -48,47 +48,49 @@ def is_attended() -> bool:
     return bool(request.get("content", {}).get("allow_stdin"))
 
 
-def static(
-    split, draw: Callable, scores: np.ndarray, threshold: float, title: str = "", top: float | None = None
+def picture(
+    split, draw: Callable, scores: np.ndarray, threshold: float, title: str = "", chosen: int | None = None, top=None
 ) -> Figure:
-    """All scores with the threshold, and the images nearest to it: below it on the left, above it on the right."""
+    """All scores with the threshold, and the images nearest to it: below it on the left, above it on the right.
+
+    chosen: the index of an image that is shown instead, without and with its map.
+    """
     order = np.argsort(scores, kind="stable")
     first_above = int(np.searchsorted(scores[order], threshold, side="right"))
-    nearest = order[max(0, first_above - _NEAREST) : first_above + _NEAREST]
-    heat, images = draw(nearest), figures.pixels(split.test, nearest)
-    count = len(nearest)
-    figure = plt.figure(figsize=(max(6, 1.25 * count), 4.0))
-    grid = figure.add_gridspec(2, count, height_ratios=(1.2, 1))
-    _strip(figure.add_subplot(grid[0, :]), split, scores, threshold)
+    index = order[max(0, first_above - _NEAREST) : first_above + _NEAREST] if chosen is None else np.array([chosen])
+    images, heat = figures.pixels(split.test, index), draw(index)
     top = top or float(heat.max())
-    for column, (i, image, hot) in enumerate(zip(nearest, images, heat, strict=True)):
+    shown = [(i, figures.overlay(image, hot, top)) for i, image, hot in zip(index, images, heat, strict=True)]
+    if chosen is not None:
+        shown.insert(0, (chosen, images[0]))
+    figure = plt.figure(figsize=(max(6, 1.25 * len(shown)), 4.0))
+    grid = figure.add_gridspec(2, len(shown), height_ratios=(1.2, 1))
+    _strip(figure.add_subplot(grid[0, :]), split, scores, threshold, chosen)
+    for column, (i, image) in enumerate(shown):
         axis = figure.add_subplot(grid[1, column])
-        _one(axis, split, i, figures.overlay(image, hot, top), scores, threshold)
-    return figures.titled(figure, "the threshold, and the images nearest to it", title)
+        axis.imshow(image)
+        axis.axis("off")
+        names = [split.names[i], split.kinds[i]] if split.paths else [split.kinds[i]]
+        words = [*(figures.short_name(name, 18) for name in names), f"{scores[i]:.4g}"]
+        colour = figures.ANOMALOUS if scores[i] > threshold else "black"
+        axis.set_title("\n".join(words), fontsize=7, pad=3, color=colour, parse_math=False)
+    what = "the images nearest to it" if chosen is None else "one image"
+    return figures.titled(figure, f"the threshold, and {what}", title)
 
 
 def _sliders(ipywidgets, split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
-    """One image, by the rank of its score, and what the chosen threshold makes of it."""
+    """Sliders for the threshold and for the image, by the rank of its score."""
     order = np.argsort(-scores, kind="stable")
     low, high = float(scores.min()), float(scores.max())
     step = (high - low) / _STEPS or 1.0
-
-    def show(limit: float, rank: int) -> None:
-        i = order[rank - 1]
-        (hot,), (image,) = draw(np.array([i])), figures.pixels(split.test, np.array([i]))
-        figure, (strip, plain, both) = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=(2, 1, 1))
-        _strip(strip, split, scores, limit, chosen=scores[i])
-        _one(plain, split, i, image, scores, limit)
-        _one(both, split, i, figures.overlay(image, hot, top or float(hot.max())), scores, limit)
-        both.set_title("where", fontsize=7, pad=3)
-        figure.tight_layout()
-        plt.close(figure)
-        display(figure)
-
     span = {"min": low - step, "max": high + step, "step": step}
     limit = ipywidgets.FloatSlider(threshold, **span, description="threshold", readout_format=".4g")
     rank = ipywidgets.IntSlider(1, min=1, max=len(scores), description="image")
     limit.layout.width = rank.layout.width = "36em"
+
+    def show(limit: float, rank: int) -> None:
+        display(picture(split, draw, scores, limit, chosen=order[rank - 1], top=top))
+
     ipywidgets.interact(show, limit=limit, rank=rank)
     if save:
         button = ipywidgets.Button(description="save this threshold")
@@ -101,7 +103,7 @@ def _sliders(ipywidgets, split, draw, scores: np.ndarray, threshold: float, top:
         display(button)
 
 
-def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: float | None = None) -> None:
+def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: int | None) -> None:
     """A dot for each image, a line for each label, and how many of them are above the threshold."""
     names = []
     for value, name, colour in figures.labels_of(split.dataset):
@@ -112,16 +114,7 @@ def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: float | No
             names.append(f"{name}: {np.sum(mine > threshold)} of {len(mine)} above")
     axis.axvline(threshold, color="black", linewidth=1, linestyle="--")
     if chosen is not None:
-        axis.axvline(chosen, color="gray", linewidth=3, alpha=0.3)
+        axis.axvline(scores[chosen], color="gray", linewidth=3, alpha=0.3)
     axis.set(yticks=range(len(names)), yticklabels=names, xlabel="score", ylim=(-0.6, len(names) - 0.4))
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_locator(plt.MaxNLocator(nbins=5))
-
-
-def _one(axis, split, i: int, image: np.ndarray, scores: np.ndarray, threshold: float) -> None:
-    axis.imshow(image)
-    axis.axis("off")
-    bad = scores[i] > threshold
-    names = [split.names[i], split.kinds[i]] if split.paths else [split.kinds[i]]
-    words = [*(figures.short_name(name, 18) for name in names), f"{scores[i]:.4g}"]
-    axis.set_title("\n".join(words), fontsize=7, pad=3, color=figures.ANOMALOUS if bad else "black", parse_math=False)

@@ -4,13 +4,14 @@ import json
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from kdhelpers.errors import InputError
 from kdhelpers.inspection import anomalib_baselines
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ASKED, refused
 
 pytestmark = pytest.mark.slow
 
@@ -20,33 +21,18 @@ NOTEBOOK = "30_beside_anomalib"
 
 @pytest.fixture
 def given(sample_data, tmp_path):
-    common = dict.fromkeys(("EPOCHS", "IMAGE_SIZE", "BATCH_SIZE"))
-    return common | {
-        "PROFILE": "full",
-        "PROTOCOL": "official",
-        "SEED": 0,
-        "SOURCE": "untrained",
-        "CLASSES": ["bottle"],
-        "DEVICE": "cpu",
-        "CACHE": "auto",
-        "DATA_DIR": str(sample_data),
-        "RESULTS_DIR": str(tmp_path),
-        "METHODS": None,
-        "STFPM_EPOCHS": 100,
-        "CORESET": 0.1,
-        "BACKBONES": "imagenet",
-    }
+    chosen = {"METHODS": None, "STFPM_EPOCHS": 100, "CORESET": 0.1, "BACKBONES": "imagenet"}
+    folders = {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path)}
+    return ASKED | {"CLASSES": ["bottle"]} | chosen | folders
 
 
 @pytest.mark.parametrize("version", [None, "1.2.0", "3.0.0"])
 def test_without_the_right_anomalib_one_line_says_how_to_get_it(monkeypatch, version):
-    def found(name):
-        if version is None:
-            raise PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr(anomalib_baselines.metadata, "version", found)
-    with pytest.raises(InputError, match=rf"installed is {version or 'none'}: pip install 'anomalib>=2\.7,<3'$"):
+    if version:
+        monkeypatch.setattr(anomalib_baselines.metadata, "version", lambda _: version)
+    else:
+        monkeypatch.setattr(anomalib_baselines.metadata, "version", Mock(side_effect=PackageNotFoundError))
+    with refused(f"installed is {version or 'none'}: pip install 'anomalib>=2.7,<3'"):
         anomalib_baselines.versions()
 
 
@@ -69,19 +55,18 @@ def test_none_stands_for_both_methods_and_in_smoke_for_patchcore(given):
     ("changed", "message"),
     [
         ({"CLASSES": None}, "CLASSES is None; it is a list of the one category"),
-        ({"CLASSES": ["bottle", "screw"]}, "CLASSES is .*; it is a list of the one category"),
-        ({"METHODS": ["patchcor"]}, "METHODS is ..patchcor..: input should be 'stfpm' or 'patchcore'"),
-        ({"METHODS": ["stfpm"], "BACKBONES": "untrained"}, "METHODS has 'stfpm', .* give BACKBONES='imagenet'"),
+        ({"CLASSES": ["bottle", "screw"]}, "'screw']; it is a list of the one category"),
+        ({"METHODS": ["patchcor"]}, "METHODS is ['patchcor']: input should be 'stfpm' or 'patchcore'"),
+        ({"METHODS": ["stfpm"], "BACKBONES": "untrained"}, "always loads: give BACKBONES='imagenet'"),
         ({"STFPM_EPOCHS": 0}, "STFPM_EPOCHS is 0: input should be greater than or equal to 1"),
         ({"CORESET": 10}, "CORESET is 10: input should be less than or equal to 1"),
         ({"BACKBONES": "vgg"}, "BACKBONES is 'vgg': input should be 'imagenet' or 'untrained'"),
-        ({"STFPM_EPOCH": 3}, "unknown parameter STFPM_EPOCH .did you mean STFPM_EPOCHS"),
+        ({"STFPM_EPOCH": 3}, "unknown parameter STFPM_EPOCH (did you mean STFPM_EPOCHS"),
     ],
 )
 def test_a_wrong_value_is_refused(given, changed, message):
-    with pytest.raises(InputError, match=message) as error:
+    with refused(message):
         anomalib_baselines.from_notebook(NOTEBOOK, given | changed)
-    assert "\n" not in str(error.value)
 
 
 def test_a_record_made_otherwise_is_not_undone(given, record):
@@ -90,7 +75,7 @@ def test_a_record_made_otherwise_is_not_undone(given, record):
     path.parent.mkdir(parents=True)
     content = record("04_mvtec", "mvtec", "bottle", source_name="untrained", parameters=run.parameters("bottle"))
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="has epochs 601, this run 5.*another RESULTS_DIR"):
+    with refused("has epochs 601, this run 5", "another RESULTS_DIR"):
         anomalib_baselines.from_notebook(NOTEBOOK, given | {"EPOCHS": 5})
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,6 @@ from safetensors.numpy import save_file
 
 from kdhelpers import data, metrics, networks
 from kdhelpers.data import weights
-from kdhelpers.errors import InputError
 from kdhelpers.experiments import config
 from kdhelpers.inspection import detector, own_images, regions, thresholds
 from kdhelpers.paths import ROOT
@@ -55,7 +55,7 @@ def load(root, **changed):
 # --- what is read -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2)])
+@pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2), (2, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:03d}.png")
@@ -67,15 +67,12 @@ def test_good_ones_are_held_out(tmp_path, count, held_out):
         assert not found.labels.any() and found.kinds == ["good"] * held_out and len(red[1]) == held_out
         return red[1]
 
-    assert split(0) == split(0)
-    assert count == 4 or split(0) != split(1)
-
-
-def test_too_few_to_hold_any_out(tmp_path):
-    for name in ("a", "b"):
-        Image.new("RGB", (8, 8), {"a": "red", "b": "blue"}[name]).save(tmp_path / f"{name}.png")
-    with pytest.raises(InputError, match="1 training image; at least 2 are needed"):
-        data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=0, progress=False)
+    if count == 2:
+        with refused("1 training image; at least 2 are needed"):
+            split(0)
+    else:
+        assert split(0) == split(0)
+        assert count == 4 or split(0) != split(1)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +178,6 @@ def test_refused_in_one_line(folders, spoil, changed, words):
         config.from_notebook("00_quickstart", given(folders, **changed | places))
 
 
-def test_only_your_own_images_have_these_parameters(sample_data):
-    namespace = OWN | {"CLASSES": None, "DATA_DIR": str(sample_data), "FALSE_ALARMS": 0.1}
-    with refused("unknown parameter FALSE_ALARMS; 01_mnist has PROFILE"):
-        config.from_notebook("01_mnist", namespace)
-
-
 def test_copies_are_warned_of_by_name(folders):
     split = load(folders)
     held_out = split.paths[0]
@@ -288,30 +279,17 @@ def test_the_whole_way_and_again(folders, tmp_path):
 
 def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
     (run,) = config.from_notebook("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
-    table = pd.DataFrame({"image": [str(path) for path in sorted((folders / "new").iterdir())], "kind": "new"})
-    table = table.assign(score=np.arange(len(table), dtype=np.float32), bad="yes", threshold=np.float32(-1))
+    images = [str(path) for path in sorted((folders / "new").iterdir())]
+    scores = np.arange(len(images), dtype=np.float32)
+    table = pd.DataFrame({"image": images, "kind": "new", "score": scores, "bad": "yes", "threshold": np.float32(-1)})
+    made = Mock(threshold=thresholds.choose(np.float32([-1]), 0.05), pixel_threshold=0.5)
+    made.maps = lambda paths: np.random.default_rng(0).random((len(paths), 32, 32), np.float32)
     monkeypatch.setattr(own_images, "MOST", 3)
     monkeypatch.setattr(own_images, "ON_SHEET", 2)
-    monkeypatch.setattr(own_images.detector, "save", lambda *_: None)
-
-    class Made:
-        threshold, pixel_threshold = thresholds.choose(np.float32([-1]), 0.05), 0.5
-
-        def maps(self, paths):
-            return np.random.default_rng(0).random((len(paths), 32, 32), np.float32)
-
-    own_images.write(run, Made(), table)
+    monkeypatch.setattr(own_images.detector, "save", Mock())
+    own_images.write(run, made, table)
     assert len(list(own_images.folder_of(run).glob("heat_maps/*.png"))) == 3
     assert "the 3 worst of the 7 above the threshold, no more are drawn" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_nothing_is_written_of_a_run_that_is_refused(folders, tmp_path):
-    wrong = given(folders, RESULTS_DIR=str(tmp_path / "results"), FALSE_ALARMS=5)
-    done = execute("00_quickstart", tmp_path / "out.ipynb", **wrong)
-    assert done.returncode == 1
-    one_line(done.stderr.strip(), ("error: FALSE_ALARMS is 5", "less than or equal to 0.5"))
-    assert not (tmp_path / "results").exists() and not (tmp_path / "out.ipynb").exists()
 
 
 # --- files that are not a detector ----------------------------------------------------------------------------------
@@ -409,20 +387,24 @@ def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
     """Most people's folder of good images is called good."""
     asked = given(folders, RESULTS_DIR=str(tmp_path / "results"), SEED=1)
     (run,) = config.from_notebook("00_quickstart", asked)
-    record = run.record_path("fine").with_name("folder-fine-seed0.json")
-    record.parent.mkdir(parents=True)
-    there = make_record(notebook="00_quickstart", dataset="folder", cls="fine")
-    record.write_text(json.dumps(there | {"environment": {"data_dir": "/elsewhere/fine"}}))
-    with pytest.raises(InputError, match="has the results of /elsewhere/fine, another folder called fine: rename one"):
-        config.from_notebook("00_quickstart", asked)
-    record.write_text(json.dumps(there | {"environment": {"data_dir": str(folders / "fine")}}))
-    assert config.from_notebook("00_quickstart", asked) == [run]
+    path = run.record_path("fine").with_name("folder-fine-seed0.json")
+    path.parent.mkdir(parents=True)
+
+    def recorded(data_dir):
+        record = make_record(notebook="00_quickstart", dataset="folder", cls="fine")
+        path.write_text(json.dumps(record | {"environment": {"data_dir": data_dir}}))
+        return config.from_notebook("00_quickstart", asked)
+
+    with refused("has the results of /elsewhere/fine, another folder called fine: rename one"):
+        recorded("/elsewhere/fine")
+    assert recorded(str(folders / "fine")) == [run]
 
 
-def test_auroc_is_said_beside_what_needs_no_network():
+def test_auroc_is_reported_beside_what_needs_no_network():
     record = make_record(auroc=49.5) | {"baselines": {"mean_brightness": 25.4, "pca": 73.3}}
-    said = own_images.auroc_of(record)
-    assert said == "AUROC: 49.5 %; without any network: mean brightness alone 74.6 %, PCA of the pixels 73.3 %"
+    assert own_images.auroc_of(record) == (
+        "AUROC: 49.5 %; without any network: mean brightness alone 74.6 %, PCA of the pixels 73.3 %"
+    )
     record["detection"] = {"auroc": None, "reason": "the images to score are unlabeled"}
     assert own_images.auroc_of(record) == "no AUROC: the images to score are unlabeled"
 
@@ -470,7 +452,7 @@ def test_folders_without_a_good_one_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
-    with pytest.raises(InputError, match="no folder in it holds good pictures by its name"):
+    with refused("no folder in it holds good pictures by its name"):
         data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=0)
 
 
@@ -483,7 +465,7 @@ def test_another_threshold_needs_no_training(made, tmp_path):
     assert (by_hand.threshold.above, by_hand.threshold.false_alarms, by_hand.pixel_threshold) == (3, None, 18)
     assert "set by hand" in str(by_hand.threshold)
     for wrong in ((), (1.0, 0.5), (None, 0.6)):
-        with pytest.raises(InputError):
+        with refused("rate of false alarms"):
             whole.with_threshold(*wrong[:1], false_alarms=wrong[1] if len(wrong) > 1 else None)
     out = tmp_path / "by_hand.safetensors"
     done = command_line(path, "--source", "untrained", "--device", "cpu", "--threshold", "16.5", "--save", out)
