@@ -127,11 +127,11 @@ def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
 def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int, title: str | None) -> Split:
     if not downloads.present(dataset, data_dir):
         downloads.fetch(dataset, data_dir)
-    stamps, is_cifar = _stamps(downloads.files(dataset, data_dir)), dataset == "cifar10"
-    arrays, test, sha256 = _read_arrays(dataset, data_dir, stamps, size, title and f"{dataset}: test images")
+    files, is_cifar = downloads.files(dataset, data_dir), dataset == "cifar10"
+    arrays, test, sha256 = _read_arrays(dataset, data_dir, _stamps(files), size, title and f"{dataset}: test images")
     normal = arrays.train[arrays.train_classes == int(cls)]
     train = resize_arrays(normal, size, lanczos=is_cifar, progress=title and f"{title}: training images")
-    test_file = downloads.test_images(dataset, data_dir).relative_to(data_dir).as_posix()
+    (test_file,) = (_name(path, data_dir) for path in files if path.name in ("test_batch", "t10k-images-idx3-ubyte"))
     return Split(
         dataset,
         cls,
@@ -152,7 +152,7 @@ def _read_arrays(
     """The data set's images, its test images resized, and its fingerprint; once for all classes."""
     arrays = downloads.read(dataset, data_dir)
     test = resize_arrays(arrays.test, size, lanczos=dataset == "cifar10", progress=title)
-    return arrays, test, _digest({path: file_sha256(path) for path in arrays.files}, data_dir)
+    return arrays, test, _digest({Path(path): file_sha256(Path(path)) for path, *_ in stamps}, data_dir)
 
 
 def _load_files(
@@ -237,7 +237,7 @@ def _stamps(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
-def _name(path: Path, data_dir: Path, test_dir: Path | None) -> str:
+def _name(path: Path, data_dir: Path, test_dir: Path | None = None) -> str:
     """Relative to DATA_DIR; of a picture in TEST_DIR, relative to the folder that TEST_DIR lies in."""
     inside = test_dir is not None and path.is_relative_to(test_dir)
     return path.relative_to(test_dir.parent if inside else data_dir).as_posix()
