@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kdhelpers.data import downloads
 from kdhelpers.data.images import Images, read_images, read_masks, resize_arrays
-from kdhelpers.data.layouts import FOLDERS, list_files
-from kdhelpers.data.listing import Files, subfolders
+from kdhelpers.data.layouts import FOLDERS, Files, list_files
+from kdhelpers.data.listing import subfolders
 from kdhelpers.data.split import Split
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256, reading
@@ -100,8 +100,8 @@ def fingerprint(
 ) -> str:
     """`Split.sha256` of your own images, without decoding any: whether they are still those that were recorded."""
     files = list_files("folder", "", data_dir, seed, test_dir=test_dir, test_label=test_label)
-    paths = files.train + files.test + [mask for mask in files.masks or [] if mask is not None]
-    return _digest(data_dir, test_dir, paths, [_sha256_of(stamp) for stamp in _stamps(paths)])
+    paths = [*files.train, *(path for image in files.test for path in (image.path, image.mask) if path)]
+    return _digest({Path(stamp[0]): _sha256_of(stamp) for stamp in _stamps(paths)}, data_dir, test_dir)
 
 
 @lru_cache(maxsize=2**17)
@@ -111,7 +111,7 @@ def _sha256_of(stamp: tuple[str, int, int]) -> str:
 
 @reading()
 def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
-    """For each class "" when it is there, "download" when `load` will fetch it, else a line: what to get, to where."""
+    """Of each class "" when present, "download" when `load` will fetch it, else what to get and where to put it."""
     data_dir = Path(data_dir).expanduser()
     found = {}
     for cls in classes(dataset, data_dir):
@@ -129,13 +129,11 @@ def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
 def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int, title: str | None) -> Split:
     if not downloads.present(dataset, data_dir):
         downloads.fetch(dataset, data_dir)
-    stamps = _stamps(downloads.files(dataset, data_dir))
-    arrays, sha256 = _read_arrays(dataset, data_dir, stamps)
-    is_cifar = dataset == "cifar10"
+    files, is_cifar = downloads.files(dataset, data_dir), dataset == "cifar10"
+    arrays, test, sha256 = _read_arrays(dataset, data_dir, _stamps(files), size, title and f"{dataset}: test images")
     normal = arrays.train[arrays.train_classes == int(cls)]
     train = resize_arrays(normal, size, lanczos=is_cifar, progress=title and f"{title}: training images")
-    test = _resized_test(dataset, data_dir, stamps, size, title and f"{dataset}: test images")
-    test_file = downloads.test_images(dataset, data_dir).relative_to(data_dir).as_posix()
+    (test_file,) = (_name(path, data_dir) for path in files if path.name in ("test_batch", "t10k-images-idx3-ubyte"))
     return Split(
         dataset,
         cls,
@@ -150,77 +148,60 @@ def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int, title: str |
 
 
 @lru_cache(maxsize=1)
-def _read_arrays(dataset: str, data_dir: Path, stamps: tuple) -> tuple[downloads.Arrays, str]:
+def _read_arrays(
+    dataset: str, data_dir: Path, stamps: tuple, size: int, title: str | None
+) -> tuple[downloads.Arrays, Tensor, str]:
+    """The data set's images, its test images resized, and its fingerprint; once for all classes."""
     arrays = downloads.read(dataset, data_dir)
-    return arrays, _digest(data_dir, None, arrays.files, [file_sha256(path) for path in arrays.files])
-
-
-@lru_cache(maxsize=1)
-def _resized_test(dataset: str, data_dir: Path, stamps: tuple, size: int, title: str | None) -> Tensor:
-    arrays, _ = _read_arrays(dataset, data_dir, stamps)
-    return resize_arrays(arrays.test, size, lanczos=dataset == "cifar10", progress=title)
+    test = resize_arrays(arrays.test, size, lanczos=dataset == "cifar10", progress=title)
+    return arrays, test, _digest({Path(path): file_sha256(Path(path)) for path, *_ in stamps}, data_dir)
 
 
 def _load_files(
     dataset: str, cls: str, data_dir: Path, files: Files, size: int, test_dir: Path | None, title: str | None
 ) -> Split:
-    is_cifar = dataset == "cifar10"
-    train, train_sha = read_images(files.train, size, lanczos=is_cifar, progress=title and f"{title}: training images")
-    test, test_sha = _read_test(_stamps(files.test), size, is_cifar, title and f"{dataset}: test images")
-    masks, mask_files, mask_sha = _load_masks(files, size, dataset == "folder", title and f"{title}: masks")
-    _warn_of_copies(files, train_sha, test_sha, test_dir)
+    is_cifar, paths = dataset == "cifar10", [image.path for image in files.test]
+    train, sha256 = read_images(files.train, size, lanczos=is_cifar, progress=title and f"{title}: training images")
+    test, test_sha = _read_test(_stamps(paths), size, is_cifar, title and f"{dataset}: test images")
+    sha256 |= test_sha
+    _warn_of_copies(files.train, paths, sha256, test_dir)
+    masks = None
+    if masked := [i for i, image in enumerate(files.test) if image.mask]:
+        masks = np.zeros((len(test), size, size), np.float32)
+        pairs = [(files.test[i].mask, paths[i]) for i in masked]
+        masks[masked], mask_sha = read_masks(pairs, size, own=dataset == "folder", progress=title and f"{title}: masks")
+        sha256 |= mask_sha
     class_of = {folder: name for name, folder in _cifar_folders(data_dir).items()} if is_cifar else {}
-    kinds = [class_of.get(kind, kind) for kind in files.kinds]
     return Split(
         dataset,
         cls,
         Images(train, normalise=is_cifar),
         Images(test, normalise=is_cifar),
-        labels=np.array([kind != GOOD for kind in kinds] if files.labels is None else files.labels, np.uint8),
+        labels=np.array([image.label for image in files.test], np.uint8),
         masks=masks,
-        kinds=kinds,
-        names=[_name(path, data_dir, test_dir) for path in files.test],
-        sha256=_digest(
-            data_dir,
-            test_dir,
-            files.train + files.test + mask_files + files.others,
-            [*train_sha, *test_sha, *mask_sha, *(file_sha256(path) for path in files.others)],
-        ),
+        kinds=[class_of.get(image.kind, image.kind) for image in files.test],
+        names=[_name(path, data_dir, test_dir) for path in paths],
+        sha256=_digest(sha256 | {path: file_sha256(path) for path in files.others}, data_dir, test_dir),
         deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
-        paths=files.test,
+        paths=paths,
     )
 
 
 @lru_cache(maxsize=1)
-def _read_test(stamps: tuple, size: int, lanczos: bool, title: str | None) -> tuple[Tensor, list[str]]:
+def _read_test(stamps: tuple, size: int, lanczos: bool, title: str | None) -> tuple[Tensor, dict[Path, str]]:
+    """The test images, once for all classes and seeds that share them."""
     return read_images([Path(path) for path, *_ in stamps], size, lanczos=lanczos, progress=title)
 
 
-def _load_masks(
-    files: Files, size: int, own: bool, title: str | None
-) -> tuple[np.ndarray | None, list[Path], list[str]]:
-    if files.masks is None:
-        return None, [], []
-    anomalous = [i for i, mask in enumerate(files.masks) if mask is not None]
-    paths = [files.masks[i] for i in anomalous]
-    masks = np.zeros((len(files.test), size, size), np.float32)
-    masks[anomalous], sha256 = read_masks(paths, [files.test[i] for i in anomalous], size, own=own, progress=title)
-    return masks, paths, sha256
-
-
-def _warn_of_copies(files: Files, train_sha: list[str], test_sha: list[str], test_dir: Path | None) -> None:
-    test = list(zip(files.test, test_sha, strict=True))
-    given = [(path, sha) for path, sha in test if test_dir and path.is_relative_to(test_dir)]
-    held_out = {sha: path for path, sha in test if (path, sha) not in given}
-    for what, there, among in (
-        (
-            "test images that are training images too, which makes them score low",
-            dict(zip(train_sha, files.train, strict=True)),
-            test,
-        ),
+def _warn_of_copies(train: list[Path], test: list[Path], sha256: dict[Path, str], test_dir: Path | None) -> None:
+    given = dict.fromkeys(path for path in test if test_dir and path.is_relative_to(test_dir))
+    held_out = [path for path in test if path not in given]
+    for what, originals, among in (
+        ("test images that are training images too, which makes them score low", train, test),
         ("images of TEST_DIR that are in DATA_DIR too", held_out, given),
     ):
-        copies = [f"{path} = {there[sha]}" for path, sha in among if sha in there]
+        original = {sha256[path]: path for path in originals}
+        copies = [f"{path} = {original[sha256[path]]}" for path in among if sha256[path] in original]
         if copies:
             more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
             warnings.warn(f"{what}: {', '.join(copies[:3])}{more}", stacklevel=4)
@@ -228,9 +209,7 @@ def _warn_of_copies(files: Files, train_sha: list[str], test_sha: list[str], tes
 
 def _is_binary(dataset: str, data_dir: Path) -> bool:
     """True for files as their authors publish them, in place or to be downloaded; False for folders of image files."""
-    if dataset == "cifar10":
-        return downloads.folder(dataset, data_dir).is_dir() or not _cifar_folders(data_dir)
-    return dataset in downloads.IDX
+    return dataset in downloads.IDX or dataset == "cifar10" and not _cifar_folders(data_dir)
 
 
 def _cifar_folders(data_dir: Path) -> dict[str, str]:
@@ -260,14 +239,14 @@ def _stamps(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
-def _name(path: Path, data_dir: Path, test_dir: Path | None) -> str:
+def _name(path: Path, data_dir: Path, test_dir: Path | None = None) -> str:
     """Relative to DATA_DIR; of a picture in TEST_DIR, relative to the folder that TEST_DIR lies in."""
     inside = test_dir is not None and path.is_relative_to(test_dir)
     return path.relative_to(test_dir.parent if inside else data_dir).as_posix()
 
 
-def _digest(data_dir: Path, test_dir: Path | None, paths: list[Path], sha256: list[str]) -> str:
-    pairs = sorted((_name(path, data_dir, test_dir), sha) for path, sha in zip(paths, sha256, strict=True))
+def _digest(sha256: dict[Path, str], data_dir: Path, test_dir: Path | None = None) -> str:
+    pairs = sorted((_name(path, data_dir, test_dir), sha) for path, sha in sha256.items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 

@@ -50,6 +50,11 @@ def mix(picture: np.ndarray, colour, shape: np.ndarray) -> np.ndarray:
     return picture * (1 - shape) + np.asarray(colour, float) * shape
 
 
+def oval(picture: np.ndarray, colour, *where: float) -> np.ndarray:
+    """`colour` laid over `picture` in an `ellipse`; where: its centre, radii and turn."""
+    return mix(picture, colour, ellipse(*picture.shape[:2], *where))
+
+
 def to_image(picture: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
 
@@ -58,7 +63,7 @@ def bottle(rng: np.random.Generator) -> np.ndarray:
     cy, cx = rng.uniform(-0.03, 0.03, 2)
     picture = np.full((128, 128, 3), 236.0)
     for radius, colour in ((0.86, (70, 48, 30)), (0.74, (104, 70, 40)), (0.6, (44, 32, 24)), (0.3, (26, 20, 16))):
-        picture = mix(picture, np.array(colour) + rng.uniform(-4, 4), ellipse(128, 128, cy, cx, radius, radius))
+        picture = oval(picture, np.array(colour) + rng.uniform(-4, 4), cy, cx, radius, radius)
     return mix(picture, (190, 160, 130), 0.7 * ellipse(128, 128, cy - 0.4, cx - 0.5, 0.1, 0.14, 0.8))
 
 
@@ -74,10 +79,10 @@ def cookie(rng: np.random.Generator) -> np.ndarray:
     picture = np.array((150.0, 165, 175)) + 8 * clouds(rng, height, width, 4)[..., None]
     ry, rx = 0.66 * min(height, width) / np.array((height, width))
     dough = np.array((200.0, 150, 90)) + 14 * clouds(rng, height, width, 12)[..., None]
-    picture = mix(picture, dough, ellipse(height, width, *rng.uniform(-0.05, 0.05, 2), ry, rx))
+    picture = oval(picture, dough, *rng.uniform(-0.05, 0.05, 2), ry, rx)
     for angle in np.arange(5) * 2 * math.pi / 5 + rng.uniform(0, 1):
-        chip = ellipse(height, width, 0.55 * ry * math.sin(angle), 0.55 * rx * math.cos(angle), 0.12 * ry, 0.12 * rx)
-        picture = mix(picture, (160, 110, 60), chip)
+        chip = 0.55 * ry * math.sin(angle), 0.55 * rx * math.cos(angle), 0.12 * ry, 0.12 * rx
+        picture = oval(picture, (160, 110, 60), *chip)
     return picture
 
 
@@ -92,20 +97,18 @@ def retina(rng: np.random.Generator, height: int, width: int, kind: str) -> np.n
     picture = 22 + 10 * clouds(rng, height, width, 24)
     for offset, thick, bright in ((-0.42, 0.07, 120), (-0.25, 0.12, 60), (-0.05, 0.09, 90), (0.12, 0.08, 170)):
         picture = picture + bright * np.exp(-(((y - line - offset) / thick) ** 2))
-    if kind in ("DME", "Ungood"):
-        for dx in (-0.14, 0, 0.13):
-            cyst = ellipse(height, width, -0.2 + rng.uniform(-0.06, 0.06), at + dx, rng.uniform(0.1, 0.16), 0.07)
-            picture = mix(picture, 12, cyst)
+    for dx in (-0.14, 0, 0.13) if kind in ("DME", "Ungood") else ():  # cysts
+        picture = oval(picture, 12, -0.2 + rng.uniform(-0.06, 0.06), at + dx, rng.uniform(0.1, 0.16), 0.07)
     return picture
 
 
 def head(rng: np.random.Generator, anomalous: bool, mri: bool) -> np.ndarray:
     height, width = rng.integers(112, 151, 2)
     folds = 20 * np.abs(clouds(rng, height, width, 14)) if mri else 8 * clouds(rng, height, width, 8)
-    picture = mix(np.zeros((height, width)), 150 if mri else 245, ellipse(height, width, 0, 0, 0.9, 0.76))
-    picture = mix(picture, (60 if mri else 105) + folds, ellipse(height, width, 0, 0, 0.8, 0.66))
+    picture = oval(np.zeros((height, width)), 150 if mri else 245, 0, 0, 0.9, 0.76)
+    picture = oval(picture, (60 if mri else 105) + folds, 0, 0, 0.8, 0.66)
     for side in (-0.12, 0.12):  # the ventricles
-        picture = mix(picture, 35, ellipse(height, width, -0.05, side, 0.22, 0.07, -side))
+        picture = oval(picture, 35, -0.05, side, 0.22, 0.07, -side)
     if anomalous:
         at = rng.uniform(-0.4, 0.4), rng.choice((-1, 1)) * rng.uniform(0.28, 0.4)
         picture = mix(picture, 210 if mri else 190, blob(rng, height, width, *at, rng.uniform(0.16, 0.26)))

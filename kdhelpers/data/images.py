@@ -4,8 +4,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from kdhelpers.errors import InputError
 from kdhelpers.files import reading
@@ -65,7 +65,7 @@ def read_picture(path: Path | str) -> Image.Image:
 
 def read_images(
     paths: Sequence[Path], size: int, *, lanczos: bool = False, progress: str | None = None
-) -> tuple[Tensor, list[str]]:
+) -> tuple[Tensor, dict[Path, str]]:
     """Pictures, decoded and resized as by `fit`: uint8 (n, 3, size, size), and the SHA-256 (hex) of each file's bytes.
 
     EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit. Files are read once, in a
@@ -80,34 +80,35 @@ def read_images(
         out[i] = fit(_decode(paths[i], data, "RGB"), size, lanczos=lanczos).transpose(2, 0, 1)
         return hashlib.sha256(data).hexdigest()
 
-    return pixels, _in_threads(read, range(len(paths)), progress)
+    return pixels, dict(zip(paths, _in_threads(read, len(paths), progress), strict=True))
 
 
 def read_masks(
-    paths: Sequence[Path], images: Sequence[Path], size: int, *, own: bool = False, progress: str | None = None
-) -> tuple[np.ndarray, list[str]]:
+    pairs: Sequence[tuple[Path, Path]], size: int, *, own: bool = False, progress: str | None = None
+) -> tuple[np.ndarray, dict[Path, str]]:
     """Ground-truth masks: float32 (n, size, size) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
 
-    images: the picture each mask belongs to. In a mask of two values, 0 and another one, the other one is 1 whatever
-    it is (1, 255, a palette's colour); otherwise 255 is 1. own: of your own images; in a mask of up to _FEW values all
-    but 0 are 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError
-    naming the mask as `read_images` does, when its size is not the picture's, or when it marks nothing.
+    pairs: each mask and its picture. In a mask of two values, 0 and another one, the other one is 1 whatever it is
+    (1, 255, a palette's colour); otherwise 255 is 1. own: of your own images; in a mask of up to _FEW values all but 0
+    are 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError naming the mask as
+    `read_images` does, when its size is not the picture's, or when it marks nothing.
     """
-    masks = np.empty((len(paths), size, size), np.float32)
+    masks = np.empty((len(pairs), size, size), np.float32)
 
     def read(i: int) -> str:
-        data = _bytes(paths[i])
-        mask = _decode(paths[i], data, None)
-        with Image.open(images[i]) as image:
+        path, picture = pairs[i]
+        data = _bytes(path)
+        mask = _decode(path, data, None)
+        with Image.open(picture) as image:
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by a quarter: width and height change places
             expected = image.size[::-1] if turned else image.size
         if mask.size != expected:
             has, needs = (f"{w}x{h}" for w, h in (mask.size, expected))
-            raise InputError(f"{paths[i]}: the mask is {has} pixels, its picture {images[i].name} {needs}; resize it")
-        masks[i] = fit(_two_valued(paths[i], mask, _FEW if own else 2), size).astype(np.float32) / 255
+            raise InputError(f"{path}: the mask is {has} pixels, its picture {picture.name} {needs}; resize it")
+        masks[i] = fit(_two_valued(path, mask, _FEW if own else 2), size).astype(np.float32) / 255
         return hashlib.sha256(data).hexdigest()
 
-    return masks, _in_threads(read, range(len(paths)), progress)
+    return masks, dict(zip((mask for mask, _ in pairs), _in_threads(read, len(pairs), progress), strict=True))
 
 
 def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, progress: str | None = None) -> Tensor:
@@ -120,7 +121,7 @@ def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, progr
         image = fit(Image.fromarray(arrays[i]), size, lanczos=lanczos)
         out[i] = image.transpose(2, 0, 1) if image.ndim == 3 else image
 
-    _in_threads(resize, range(len(arrays)), progress)
+    _in_threads(resize, len(arrays), progress)
     return pixels
 
 
@@ -203,12 +204,7 @@ def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _in_threads(function: Callable, items: Iterable[int], progress: str | None) -> list:
+def _in_threads(function: Callable, count: int, progress: str | None) -> list:
     # Pillow lets go of the interpreter's lock while it decodes and resizes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(function, items)
-        return list(
-            tqdm(
-                results, total=len(items), desc=progress, unit="image", disable=progress is None, delay=1, mininterval=1
-            )
-        )
+    bar = {"desc": progress, "unit": "image", "disable": progress is None, "delay": 1, "mininterval": 1}
+    return thread_map(function, range(count), max_workers=os.cpu_count(), tqdm_class=tqdm, **bar)

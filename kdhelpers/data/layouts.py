@@ -2,25 +2,44 @@
 
 import csv
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from kdhelpers.data.listing import SUFFIXES, Files, by_kind, find, folder, pictures, subfolders, test_files
+from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, refuse_dead_links, subfolders
 from kdhelpers.errors import InputError
 from kdhelpers.files import reading
 from kdhelpers.protocols import GOOD, NORMAL_TEST
 
 UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
-"""What a test image is known to be, and how `Files.labels` says it."""
+"""The label of a test image; every other kind is bad."""
 FOLDERS = {  # of your own images, in capital or small letters; any other name is that of a defect
     GOOD: frozenset((GOOD, "ok", "okay", "normal", "pass", "passed", "negative", "healthy", "non-defective")),
     UNKNOWN: frozenset((UNKNOWN, "unlabeled", "unlabelled")),
 }
 EITHER = frozenset(("no", "yes", "0", "1", "true", "false"))  # no defect, or no good?
 HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of your own good images, for the threshold; but never more than half
+
+
+class TestImage(NamedTuple):
+    """kind: `GOOD`, or the name of the anomaly; label: a value of `LABELS`; mask: the ground truth, if any."""
+
+    path: Path
+    kind: str = GOOD
+    label: int = 0
+    mask: Path | None = None
+
+
+class Files(NamedTuple):
+    """The files of one split; others: those read beside the images."""
+
+    train: list[Path]
+    test: list[TestImage]
+    others: Sequence[Path] = ()
 
 
 _ADVICE = {
@@ -53,20 +72,36 @@ def list_files(
 
     seed: draws `normal_test` images for test from the normal ones of a medical data set, and from your own good ones
     those that are held out. test_dir, test_label: more pictures to score, for your own images (`_own`).
-
-    Raises InputError saying what is missing, from where to get it and where to put it.
+    Raises InputError saying what is missing, where to get it and where to put it.
     """
-    if dataset == "folder":
+    name = cls if dataset == "retinal_oct" else dataset
+    inside = partial(folder, data_dir, advice=_ADVICE[name])
+    if name == "folder":
         return _own(data_dir, seed, test_dir, test_label)
-    if dataset == "mvtec":
-        return _inspection(folder(data_dir, "mvtec", cls, advice=_ADVICE["mvtec"]), _ADVICE["mvtec"], True)
-    if dataset == "cifar10":
-        root, advice = data_dir / "cifar10", _ADVICE["cifar10"]
-        train, _ = (pictures(folder(root, part, cls, advice=advice)) for part in ("train", "test"))
-        return Files(train, *by_kind(folder(root, "test", advice=advice), cls))
-    if dataset == "retinal_oct":
-        return _oct2017(data_dir) if cls == "oct2017" else _resc(data_dir)
-    return (_head_ct if dataset == "head_ct" else _brain_mri)(data_dir, seed, normal_test)
+    if name == "mvtec":
+        return _inspection(inside("mvtec", cls), name)
+    if name == "cifar10":
+        train = pictures(inside("cifar10", "train", cls))
+        inside("cifar10", "test", cls)
+        test = by_kind(inside("cifar10", "test"), normal=cls)
+        return Files(train, [image._replace(label=int(image.kind != GOOD)) for image in test])
+    if name in ("oct2017", "resc"):
+        normal, *anomalies = ("NORMAL", "CNV", "DME", "DRUSEN") if name == "oct2017" else (GOOD, "Ungood")
+        train = pictures(inside(name, "train", normal))
+        folders = {inside(name, "test", normal): GOOD} | {inside(name, "test", kind): kind for kind in anomalies}
+        return Files(train, _of_kinds(folders))
+    root = inside(name)
+    if name == "head_ct":
+        normal, anomalous = _head_ct(root, pictures(inside(name, name)))
+        kind, others = "hemorrhage", [root / "labels.csv"]
+    else:
+        normal, anomalous = (pictures(inside(name, part)) for part in ("no", "yes"))
+        kind, others = "tumour", []
+    if len(normal) <= normal_test:
+        raise InputError(f"{root}: has {len(normal)} normal images, of which {normal_test} go to test; add more")
+    drawn, train = _draw(normal, normal_test, seed)
+    test = [TestImage(path) for path in drawn] + [TestImage(path, kind, LABELS["bad"]) for path in anomalous]
+    return Files(train, test, others)
 
 
 def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
@@ -84,177 +119,153 @@ def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
     return next((kind for kind, names in FOLDERS.items() if name in names), folder.name)
 
 
-def _inspection(root: Path, advice: str, masks_required: bool, labels: str | dict[str, str] | None = None) -> Files:
+def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
+    """The test images in each folder, which are of the kind given."""
+    return [
+        TestImage(path, kind, LABELS.get(kind, LABELS["bad"]))
+        for place, kind in folders.items()
+        for path in pictures(place)
+    ]
+
+
+def _folders_in(root: Path) -> list[Path]:
+    """The folders of test images in `root`; InputError for pictures beside them, and without any."""
+    found = entries(root)
+    refuse_dead_links(found)
+    for path in found:
+        if path.suffix.lower() in SUFFIXES:
+            raise InputError(f"{path}: lies beside the folders of {root.name}; move it to {root / GOOD} or another one")
+    folders = subfolders(root)
+    if not folders:
+        raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
+    return folders
+
+
+def by_kind(root: Path, normal: str = GOOD) -> list[TestImage]:
+    """The test images of `root`, whose folders are named after the kinds; `normal` is that of the normal ones."""
+    return _of_kinds({f: GOOD if f.name.lower() == normal.lower() else f.name for f in _folders_in(root)})
+
+
+def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = None) -> Files:
     """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of your own images.
 
-    Masks: for every anomalous test image, or, unless required, for none. ground_truth/good is not looked at. Your own
-    images, whose masks are not required, need no test folder either, and their folders have more names (`kind_of`).
+    Your own images need no test folder, and masks for every anomalous test image or for none; their folders have more
+    names (`kind_of`).
     """
-    own = not masks_required
-    train_root = folder(root, "train", advice=advice)
-    good = [f for f in subfolders(train_root) if kind_of(f, labels) == GOOD] if own else []
-    train = [path for f in good for path in pictures(f)] or pictures(folder(train_root, GOOD, advice=advice))
-    tested = masks_required or find(root, "test")
-    test, kinds = by_kind(folder(root, "test", advice=advice), GOOD) if tested else ([], [])
-    kinds = [kind_of(path.parent, labels) for path in test] if own else kinds
-    truth = find(root, "ground_truth")
-    folders = [f for f in subfolders(truth) if f.name.lower() not in FOLDERS[GOOD]] if truth else []
-    found = {(f.name.lower(), path.name): path for f in folders for path in pictures(f, empty=True)}
-    if not found and own:
-        return Files(train, test, kinds)
-    names = [(path.parent.name.lower(), f"{path.stem}_mask.png") for path in test]
-    masks = [None if kind == GOOD else found.pop(name, None) for name, kind in zip(names, kinds, strict=True)]
-    for path, kind, mask in zip(test, kinds, masks, strict=True):
-        if kind not in (GOOD, UNKNOWN) and mask is None:
-            expected = root / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
-            fix = "draw it, or remove the folder ground_truth" if own else "unpack the category again"
+    inside, is_mvtec = partial(folder, root, advice=_ADVICE[dataset]), dataset == "mvtec"
+    good = [] if is_mvtec else [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD]
+    train = [path for place in good or [inside("train", GOOD)] for path in pictures(place)]
+    test = []
+    if is_mvtec or find(root, "test").is_dir():
+        folders = _folders_in(inside("test"))
+        test = by_kind(inside("test")) if is_mvtec else _of_kinds({f: kind_of(f, labels) for f in folders})
+    truths = [f for f in subfolders(find(root, "ground_truth")) if f.name.lower() not in FOLDERS[GOOD]]
+    masks = {(f.name.lower(), path.name): path for f in truths for path in pictures(f, empty=True)}
+    if not masks and not is_mvtec:
+        return Files(train, test)
+    for i, (path, kind, label, _) in enumerate(test):
+        name = f"{path.stem}_mask.png"
+        mask = None if kind == GOOD else masks.pop((path.parent.name.lower(), name), None)
+        if mask is None and label == LABELS["bad"]:
+            fix = "unpack the category again" if is_mvtec else "draw it, or remove the folder ground_truth"
+            expected = root / "ground_truth" / path.parent.name / name
             raise InputError(f"{path}: its mask {expected} is missing; {fix}")
-    if found:
-        stray = next(iter(found.values()))
+        test[i] = test[i]._replace(mask=mask)
+    for stray in masks.values():
         raise InputError(
             f"{stray}: there is no test image for this mask (<name>_mask.png belongs to <name>); remove it"
         )
-    return Files(train, test, kinds, masks)
+    return Files(train, test)
 
 
 def _own(root: Path, seed: int, test_dir: Path | None, labels: str | dict[str, str] | None) -> Files:
-    """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; TEST_DIR's too.
+    """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
 
-    Good ones to test are test/good, or where there is no such folder a random part of the good ones.
+    Good ones to test are test/good, or where there is no such folder a random fifth of the good ones, at least
+    `LEAST_HELD_OUT`, but no more than half.
     """
     if test_dir is not None and test_dir.resolve() == root.resolve():
         raise InputError(f"TEST_DIR {test_dir} is DATA_DIR too: name a folder of other pictures, or leave it out")
-    folders = subfolders(root)
-    if find(root, "train") or find(root, "test"):
-        files = _inspection(root, _ADVICE["folder"], masks_required=False, labels=labels)
-    elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not folders:
-        files = Files(pictures(root), [], [])
+    if find(root, "train").is_dir() or find(root, "test").is_dir():
+        train, test, _ = _inspection(root, "folder", labels)
+    elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not subfolders(root):
+        train, test = pictures(root), []
     else:
         every = root.name.lower() in FOLDERS[GOOD]  # good/lot_1, good/lot_2 ...
-        kinds = {path: GOOD if every else kind_of(path, labels) for path in folders}
-        good, others = ([(p, k) for p, k in kinds.items() if (k == GOOD) is which] for which in (True, False))
-        if not good:
+        kinds = {path: GOOD if every else kind_of(path, labels) for path in subfolders(root)}
+        train = [path for place, kind in kinds.items() if kind == GOOD for path in pictures(place)]
+        test = _of_kinds({place: kind for place, kind in kinds.items() if kind != GOOD})
+        if not train:
             raise InputError(f"{root}: no folder in it holds good pictures by its name; {_ADVICE['folder']}")
-        test = [(path, kind) for place, kind in others for path in pictures(place)]
-        train = [path for place, _ in good for path in pictures(place)]
-        files = Files(train, [path for path, _ in test], [kind for _, kind in test])
-    if GOOD not in files.kinds:
-        files = _hold_out(files, seed)
-    found = [LABELS.get(kind, LABELS["bad"]) for kind in files.kinds]
-    if test_dir is None:
-        return replace(files, labels=found)
-    test, kinds, more = to_score(test_dir, labels)
-    known = {path.resolve() for path in files.train + files.test}
-    for path in test:
-        if path.resolve() in known:
-            raise InputError(f"{path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
-    masks = files.masks and files.masks + [None] * len(test)
-    return replace(files, test=files.test + test, kinds=files.kinds + kinds, masks=masks, labels=found + more)
+    if all(image.kind != GOOD for image in test):
+        count = min(max(math.ceil(HELD_OUT * len(train)), LEAST_HELD_OUT), len(train) // 2)
+        held_out, train = _draw(train, count, seed)
+        test = [TestImage(path) for path in held_out] + test
+    known = {path.resolve() for path in [*train, *(image.path for image in test)]}
+    more = [] if test_dir is None else to_score(test_dir, labels)
+    for image in more:
+        if image.path.resolve() in known:
+            raise InputError(f"{image.path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
+    return Files(train, test + more)
 
 
-def _hold_out(files: Files, seed: int) -> Files:
-    """A random fifth of the training images, or `LEAST_HELD_OUT`, but no more than half, as normal test images."""
-    count = len(files.train)
-    held_out = min(max(math.ceil(HELD_OUT * count), LEAST_HELD_OUT), count // 2)
-    order = np.random.default_rng(seed).permutation(count)
-    test, train = ([files.train[i] for i in sorted(part)] for part in np.split(order, [held_out]))
-    masks = files.masks and [None] * len(test) + files.masks
-    return replace(files, train=train, test=test + files.test, kinds=[GOOD] * len(test) + files.kinds, masks=masks)
-
-
-def to_score(root: Path, labels: str | dict[str, str] | None) -> tuple[list[Path], list[str], list[int]]:
-    """The pictures of TEST_DIR, the kind of each, and its label: what TEST_LABEL says, or the folders' names.
+def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
+    """The pictures of TEST_DIR; their label is what TEST_LABEL says, or else the folders' names.
 
     Without folders in it, all of its pictures are of the kind that it is called. InputError as `pictures` raises it.
     """
-    if not subfolders(root):
-        test, name = pictures(root), root.name.lower()
-        known = name in FOLDERS[GOOD] | FOLDERS[UNKNOWN] or isinstance(labels, dict)
-        kind = kind_of(root, labels) if known else root.name
-        label = labels if isinstance(labels, str) else kind if kind == GOOD or isinstance(labels, dict) else UNKNOWN
-        return test, [kind] * len(test), [LABELS.get(label, LABELS["bad"])] * len(test)
-    if isinstance(labels, str):
-        raise InputError(
-            f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or "
-            "name one of the folders as TEST_DIR"
-        )
-    test, _ = by_kind(root, GOOD)
-    kinds = [kind_of(path.parent, labels) for path in test]
-    return test, kinds, [LABELS.get(kind, LABELS["bad"]) for kind in kinds]
+    if subfolders(root):
+        if isinstance(labels, str):
+            raise InputError(
+                f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or "
+                "name one of the folders as TEST_DIR"
+            )
+        return _of_kinds({f: kind_of(f, labels) for f in _folders_in(root)})
+    name = root.name.lower()
+    explained = isinstance(labels, dict) or name in FOLDERS[GOOD] | FOLDERS[UNKNOWN]
+    kind = kind_of(root, labels) if explained else root.name
+    label = labels if isinstance(labels, str) else kind if isinstance(labels, dict) or kind == GOOD else UNKNOWN
+    return [TestImage(path, kind, LABELS.get(label, LABELS["bad"])) for path in pictures(root)]
 
 
-def _oct2017(data_dir: Path) -> Files:
-    advice = _ADVICE["oct2017"]
-    root = folder(data_dir, "oct2017", advice=advice)
-    train = pictures(folder(root, "train", "NORMAL", advice=advice))
-    kinds = {"NORMAL": GOOD, "CNV": "CNV", "DME": "DME", "DRUSEN": "DRUSEN"}
-    return test_files(train, {kind: folder(root, "test", name, advice=advice) for name, kind in kinds.items()})
-
-
-def _resc(data_dir: Path) -> Files:
-    advice = _ADVICE["resc"]
-    root = folder(data_dir, "resc", advice=advice)
-    train = pictures(folder(root, "train", GOOD, advice=advice))
-    return test_files(train, {kind: folder(root, "test", kind, advice=advice) for kind in (GOOD, "Ungood")})
-
-
-def _head_ct(data_dir: Path, seed: int, normal_test: int) -> Files:
-    advice = _ADVICE["head_ct"]
-    root = folder(data_dir, "head_ct", advice=advice)
+def _head_ct(root: Path, paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The normal and the anomalous ones of 000.png, 001.png … as labels.csv has them."""
     images: dict[int, Path] = {}
-    for path in pictures(folder(root, "head_ct", advice=advice)):
+    for path in paths:
         if not path.stem.isdecimal() or int(path.stem) in images:
             raise InputError(f"{path}: its name is not an id of its own as in 000.png; remove it")
         images[int(path.stem)] = path
     table = root / "labels.csv"
-    labels = _read_labels(table, advice)
+    labels = _read_labels(table)
     for number in sorted(images.keys() ^ labels.keys()):
         if number in images:
             raise InputError(f"{images[number]}: {table.name} has no label for id {number}; add it or remove the image")
         raise InputError(f"{table}: there is no image {number:03d}.png for id {number}; add it or remove the label")
     normal, anomalous = ([images[n] for n in sorted(images) if labels[n] == label] for label in (0, 1))
-    return _draw(root, normal, anomalous, "hemorrhage", seed, normal_test, [table])
+    return normal, anomalous
 
 
-def _read_labels(table: Path, advice: str) -> dict[int, int]:
+def _read_labels(table: Path) -> dict[int, int]:
     if not table.is_file():
-        raise InputError(f"{table} is missing; {advice}")
+        raise InputError(f"{table} is missing; {_ADVICE['head_ct']}")
     labels: dict[int, int] = {}
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, skipinitialspace=True)
-            header = [name.strip() for name in next(rows, [])]
-            if header != ["id", "hemorrhage"]:
-                raise ValueError(f"the header is {', '.join(header) or 'empty'} instead of id, hemorrhage")
-            for row in filter(None, rows):
-                number, label = (int(value) for value in row)
-                if label not in (0, 1) or number in labels:
-                    raise ValueError(f"id {number} is there twice, or its label {label} is neither 0 nor 1")
-                labels[number] = label
+            header, *rows = [*filter(None, csv.reader(file, skipinitialspace=True))] or [["empty"]]
+        if [name.strip() for name in header] != ["id", "hemorrhage"]:
+            raise ValueError(f"the header is {', '.join(header)} instead of id, hemorrhage")
+        for row in rows:
+            number, label = map(int, row)
+            if label not in (0, 1) or number in labels:
+                raise ValueError(f"id {number} is there twice, or its label {label} is neither 0 nor 1")
+            labels[number] = label
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{table}: {error}; {advice}") from None
+        raise InputError(f"{table}: {error}; {_ADVICE['head_ct']}") from None
     return labels
 
 
-def _brain_mri(data_dir: Path, seed: int, normal_test: int) -> Files:
-    root = folder(data_dir, "brain_mri", advice=_ADVICE["brain_mri"])
-    normal, anomalous = (pictures(folder(root, name, advice=_ADVICE["brain_mri"])) for name in ("no", "yes"))
-    return _draw(root, normal, anomalous, "tumour", seed, normal_test, [])
-
-
-def _draw(
-    root: Path,
-    normal: list[Path],
-    anomalous: list[Path],
-    kind: str,
-    seed: int,
-    normal_test: int,
-    others: list[Path],
-) -> Files:
-    """Sec. 4.1: ten random normal images and all anomalous ones for test, the rest of the normal for training."""
-    if len(normal) <= normal_test:
-        raise InputError(f"{root}: has {len(normal)} normal images, of which {normal_test} go to test; add more")
-    order = np.random.default_rng(seed).permutation(len(normal))
-    test, train = ([normal[i] for i in sorted(part)] for part in np.split(order, [normal_test]))
-    kinds = [GOOD] * len(test) + [kind] * len(anomalous)
-    return Files(train, test + anomalous, kinds, others=others)
+def _draw(paths: list[Path], count: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """`count` random paths, and the others, each in the order given."""
+    parts = np.split(np.random.default_rng(seed).permutation(len(paths)), [count])
+    drawn, others = ([paths[i] for i in sorted(part)] for part in parts)
+    return drawn, others

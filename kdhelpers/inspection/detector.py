@@ -206,7 +206,7 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
         place = Path(images).expanduser()
         if not place.exists():
             raise InputError(f"{place} is neither a folder nor a picture: name what is to be scored")
-        return layouts.to_score(place, None)[0] if place.is_dir() else [place]
+        return [image.path for image in layouts.to_score(place, None)] if place.is_dir() else [place]
     if not len(images):
         raise InputError("there are no pictures to score: give at least one")
     return [Path(path).expanduser() for path in images]

@@ -110,11 +110,6 @@ def archive(cifar10, server, monkeypatch) -> str:
     return name
 
 
-def same(a: downloads.Arrays, b: downloads.Arrays) -> bool:
-    names = ("train", "train_classes", "test", "test_classes")
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
-
-
 def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
@@ -151,7 +146,7 @@ def test_the_first_mirror_is_down_and_the_second_used(sample_data, mnist, server
 
 def test_cifar10_from_the_server_equals_what_was_packed(cifar10, archive, server, tmp_path):
     downloads.fetch("cifar10", tmp_path)
-    assert same(downloads.read("cifar10", tmp_path), downloads.read("cifar10", cifar10))
+    assert all(map(np.array_equal, downloads.read("cifar10", tmp_path), downloads.read("cifar10", cifar10)))
     assert archive not in visible(tmp_path) and set(server.asked) == {archive}
 
 
