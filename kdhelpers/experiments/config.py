@@ -7,9 +7,9 @@ import torch
 
 from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
-from kdhelpers.errors import InputError
+from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import records
-from kdhelpers.experiments.parameters import OwnImages, Training, WithSource, did_you_mean, from_cell, parse
+from kdhelpers.experiments.parameters import OwnImages, Training, WithSource, from_cell, parse
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of

@@ -1,35 +1,21 @@
 """What a notebook asks for: its parameters as pydantic models, and the one line that refuses a wrong one."""
 
 import ast
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers import paths
-from kdhelpers.errors import InputError
+from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.protocols import FALSE_ALARMS
 
 Profile = Literal["smoke", "full"]
-
-
 PROFILES = get_args(Profile)
-
-
 Seed = Annotated[int, Field(ge=0)]
-
-
 Epochs = Annotated[int, Field(ge=1)]
-
-
 ImageSize = Annotated[int, Field(ge=32)]  # VGG-16 halves an image five times
-
-
 Classes = Annotated[list[str | int], Field(min_length=1)]
-
-
 ByDataset = Annotated[dict[str, Classes], Field(min_length=1)]
 
 
@@ -115,12 +101,6 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
 def _choices(annotation: object) -> list[str]:
     """The words that a type with a Literal in it allows."""
     return [one for part in get_args(annotation) for one in ([part] if isinstance(part, str) else _choices(part))]
-
-
-def did_you_mean(word: object, known: Sequence[str]) -> str:
-    """ " (did you mean X?)" with the one of `known` that is most like `word`; "" when none is."""
-    close = difflib.get_close_matches(str(word).upper(), [one.upper() for one in known], n=1)
-    return f" (did you mean {next(one for one in known if one.upper() == close[0])}?)" if close else ""
 
 
 def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
