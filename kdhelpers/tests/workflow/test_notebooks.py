@@ -19,7 +19,9 @@ def records(folder):
 def test_the_same_seed_gives_the_same_record_and_it_is_not_made_again(tmp_path):
     texts = []
     for name in ("a", "b"):
-        done = execute("06_head_ct", tmp_path / "out.ipynb", PROFILE="smoke", RESULTS_DIR=str(tmp_path / name))
+        done = execute(
+            "06_head_ct", tmp_path / "out.ipynb", PROFILE="smoke", EPOCHS=2, RESULTS_DIR=str(tmp_path / name)
+        )
         assert done.returncode == 0, done.stderr
         found = records(tmp_path / name)
         assert [path.stem for path in found] == ["head_ct-normal-augmented-seed0", "head_ct-normal-seed0"]
@@ -31,13 +33,18 @@ def test_the_same_seed_gives_the_same_record_and_it_is_not_made_again(tmp_path):
     assert texts[0] == texts[1]
 
     written = [path.stat().st_mtime_ns for path in records(tmp_path / "a")]
-    execute("06_head_ct", tmp_path / "out.ipynb", PROFILE="smoke", RESULTS_DIR=str(tmp_path / "a"))
+    execute("06_head_ct", tmp_path / "out.ipynb", PROFILE="smoke", EPOCHS=2, RESULTS_DIR=str(tmp_path / "a"))
     assert [path.stat().st_mtime_ns for path in records(tmp_path / "a")] == written
 
 
 def test_the_text_protocol_and_every_localization_method(tmp_path):
     done = execute(
-        "14_interpretability", tmp_path / "out.ipynb", PROFILE="smoke", PROTOCOL="text", RESULTS_DIR=str(tmp_path)
+        "14_interpretability",
+        tmp_path / "out.ipynb",
+        PROFILE="smoke",
+        PROTOCOL="text",
+        EPOCHS=2,
+        RESULTS_DIR=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
     found = [json.loads(path.read_text()) for path in records(tmp_path / "records" / "untrained" / "smoke" / "text")]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ENVIRONMENT
+from kdhelpers.tests.conftest import ENVIRONMENT, refused
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_one_job_fails_and_the_others_go_on(tmp_path):
     """A folder where HeadCT's record should be: its job fails, MNIST's does not, and the log is named."""
     results = tmp_path / "results"
     (results / "records/untrained/smoke/official/06_head_ct/head_ct-normal-seed0.json/x").mkdir(parents=True)
-    done = call("smoke", "06", "01", "--config", f"RESULTS_DIR={results}")
+    done = call("smoke", "06", "01", "--config", "EPOCHS=2", f"RESULTS_DIR={results}")
     assert done.returncode == 1 and ended(done.stdout) == ["01_mnist-seed0"]
     assert done.stderr == f"failed: 06_head_ct-seed0, see {results}/logs/smoke/06_head_ct-seed0.log\n"
     assert "error: " in done.stdout and "Traceback" not in done.stdout
@@ -121,12 +121,22 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         (["verify", "RESULTS_DIR=none", "PROFILE=smoke"], "there are no records of profile smoke under "),
         (["report", "none"], "none/records has no record of a full run: "),
     ],
-    ids=" ".join,
 )
-def test_a_wrong_word_is_one_line(words, error):
-    done = call(*words)
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {error}"), done.stderr
-    assert done.stderr.count("\n") == 1 and not (ROOT / "none").exists()
+def test_a_wrong_word_is_one_line(words, error, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    import run_all
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["run_all.py", *words])
+    with refused(error):
+        run_all.main()
+    assert not (ROOT / "none").exists()
+
+
+def test_the_command_itself_ends_in_that_line():
+    done = call("smoke", "01", "--config", "EPOCHS")
+    assert done.returncode == 1 and done.stderr.startswith("error: 'EPOCHS' is not NAME=VALUE"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_environment_that_lacks_something_is_not_used(tmp_path):
