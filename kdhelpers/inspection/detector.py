@@ -52,14 +52,16 @@ class Detector:
     map: str = "gradients"  # one of MAPS: of the article, or `localization.disagreement`
     score_by: str = "loss"  # one of SCORES: the article's, or the map's maximum, or the mean of its top 1 %
     threshold: Threshold | None = None  # of scores
-    pixel_threshold: float = 0.0  # of maps: no more of the held-out good pictures than asked for exceed it anywhere
-    held_out: dict[str, list[float]] = field(default_factory=dict)  # scores and the maps' maxima of good pictures
+    pixel_threshold: float = 0.0  # of maps: no more of the pixels of held-out good pictures than asked for exceed it
+    held_out: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # scores of good pictures, and quantiles of their maps
 
     def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
         """The detector with both thresholds set on held-out good pictures, at this rate of false alarms."""
         maps = self.maps(good)
         scores = self.scores(good, maps)
-        held_out = {"scores": scores.tolist(), "peaks": maps.max((1, 2)).tolist()}
+        held_out = {"scores": scores.tolist(), "pixels": np.quantile(maps, np.linspace(0, 1, 1001)).tolist()}
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
@@ -67,14 +69,14 @@ class Detector:
 
         A rate sets the threshold of pixels too. Raises InputError unless one of the two is given, the rate in (0, 0.5].
         """
-        scores, peaks = (np.array(self.held_out[name], np.float32) for name in ("scores", "peaks"))
+        scores, pixels = (np.array(self.held_out[name], np.float32) for name in ("scores", "pixels"))
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
         if value is not None:
             return replace(self, threshold=thresholds.at(scores, value))
         if not 0 < false_alarms <= 0.5:
             raise InputError(f"the rate of false alarms is {false_alarms}; it is a share above 0 and at most 0.5")
-        pixel = thresholds.choose(peaks, false_alarms).value
+        pixel = float(np.quantile(pixels, 1 - false_alarms))
         return replace(self, threshold=thresholds.choose(scores, false_alarms), pixel_threshold=pixel)
 
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:

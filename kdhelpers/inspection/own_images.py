@@ -88,7 +88,7 @@ def auroc_of_scores(run, split, table: pd.DataFrame) -> str:
 def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     """Write scores.csv, heat_maps/*.png, regions/, worst.png and detector.safetensors; return the sheet of the worst.
 
-    They lie in `folder_of(run)`. Heat is drawn where a map exceeds the pixel threshold: good pictures stay clear. Each
+    They lie in `folder_of(run)`. Heat is drawn where a map exceeds the pixel threshold of good pictures. Each
     file is complete or absent, the detector comes last, and heat maps of an earlier run are removed. Prints what there
     is. Raises InputError when there is no room.
     """
