@@ -70,7 +70,7 @@ class OwnImages(Training):
 
     TEST_DIR: str | Path | None = None
     TEST_LABEL: Label | Annotated[dict[str, Label], Field(min_length=1)] | None = None
-    MAP: Literal["gradients", "disagreement"] = "gradients"
+    MAP: Literal["disagreement", "gradients"] = "disagreement"
     SCORE: Literal["loss", "maximum", "top"] = "loss"
     FALSE_ALARMS: Annotated[float, Field(gt=0, le=0.5)] = FALSE_ALARMS
 

@@ -41,7 +41,7 @@ class Run:
     # Of your own images only:
     test_dir: Path | None = None  # pictures to score
     test_label: str | dict | None = None  # their label, one of `layouts.LABELS`, or those of folders by name
-    map: str = "gradients"  # of the detector, one of `inspection.detector.MAPS`; no record depends on it
+    map: str = "disagreement"  # of the detector, one of `inspection.detector.MAPS`; no record depends on it
     score_by: str = "loss"  # of the detector, one of `inspection.detector.SCORES`; no record depends on it
     false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
 

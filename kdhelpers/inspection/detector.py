@@ -49,7 +49,7 @@ class Detector:
     image_size: int  # pixels that pictures are resized to
     source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
     record: dict  # of the training, as `artifacts.save` makes it
-    map: str = "gradients"  # one of MAPS: of the article, or `localization.disagreement`
+    map: str = "disagreement"  # one of MAPS: of the article, or `localization.disagreement`
     score_by: str = "loss"  # one of SCORES: the article's, or the map's maximum, or the mean of its top 1 %
     threshold: Threshold | None = None  # of scores
     pixel_threshold: float = 0.0  # of maps: no more of the pixels of held-out good pictures than asked for exceed it

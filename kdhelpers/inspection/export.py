@@ -270,8 +270,10 @@ def main(arguments: list[str] | None = None) -> None:
     method = trained.record["parameters"]["method"]
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph those by gradients: give the main run's cloner")
-    if (trained.score_by, trained.map) != ("loss", "gradients"):
-        raise InputError(f"{given.cloner} has another SCORE or MAP than the loss and its gradients, which a graph has")
+    if trained.score_by != "loss":
+        raise InputError(
+            f"{given.cloner} scores by SCORE={trained.score_by}, a graph by the loss: train with SCORE=loss"
+        )
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
     if trained.threshold:
