@@ -44,8 +44,7 @@ def test_an_untrained_variant_belongs_to_the_run_it_is_an_variant_of(record):
 
 
 def put(folder, record):
-    kind = kinds.kind_of(record)
-    path = results.path_of(folder, "records", record | {"source_name": kind.source}, ".json")
+    path = results.path_of(folder, "records", record, ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
     return path

@@ -34,15 +34,17 @@ def finished(run, source):
     return {
         "run": run,
         "cls": "normal",
-        "source": {"name": "untrained", "sha256": "0" * 64},
         "split": split,
         "fit": fit,
         "cloner": cloner,
-        "detection": metrics.detection(fit.scores, split.labels, fit.scored),
-        "localization": None,
-        "baselines": metrics.baselines(split),
-        "seconds": {"data": 0.5},
         "shown": (split.subset(shown), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)),
+        "measured": {
+            "source": {"name": "untrained", "sha256": "0" * 64},
+            "detection": metrics.detection(fit.scores, split.labels, fit.scored),
+            "localization": None,
+            "baselines": metrics.baselines(split),
+            "seconds": {"data": 0.5},
+        },
     }
 
 
@@ -92,8 +94,9 @@ def test_the_cloner_and_its_pictures_come_back_as_they_were(run, finished):
 
 
 def test_a_number_that_is_none_leaves_no_record(run, finished):
+    finished["measured"]["baselines"]["pca"] = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        artifacts.save(**finished | {"detection": finished["detection"] | {"auroc": float("nan")}})
+        artifacts.save(**finished)
     assert [path for path in run.results_dir.rglob("*") if path.is_file()] == []
 
 
@@ -110,7 +113,7 @@ def test_predictions_hold_what_any_metric_needs(run, finished):
     assert list(table.columns) == ["name", "label", "kind", "epoch 1"]
     assert list(table["name"]) == split.names and list(table["kind"]) == split.kinds
     auroc = 100 * roc_auc_score(table["label"], table["epoch 1"])
-    assert auroc == finished["detection"]["auroc_last"]
+    assert auroc == finished["measured"]["detection"]["auroc_last"]
     assert np.array_equal(table["epoch 1"].to_numpy(np.float32), fit.scores[-1])
 
 
