@@ -9,7 +9,7 @@ from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import records
-from kdhelpers.experiments.parameters import OwnImages, Training, WithSource, from_cell, parse
+from kdhelpers.experiments.parameters import Common, OwnImages, Training, from_cell, parse
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
@@ -37,7 +37,7 @@ def resolve(notebook: str, **given) -> list[Run]:
 
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records that tables are about, and RESULTS_DIR, from a notebook's globals."""
-    asked = from_cell(WithSource, notebook, namespace)
+    asked = from_cell(Common, notebook, namespace)
     if asked.RESULTS_DIR is not None and not asked.results_dir.is_dir():
         raise InputError(f"RESULTS_DIR {asked.results_dir} is not a folder: name the one that holds the records")
     named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
@@ -129,7 +129,7 @@ def _data_dir(asked: Training, own: bool) -> Path:
             "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
             "test/<kind>/*"
         )
-    folder = Path(asked.DATA_DIR or paths.DATA_DIR).expanduser().absolute()
+    folder = asked.DATA_DIR or paths.DATA_DIR
     if not folder.is_dir():
         what = "of your images" if own else "that holds the data sets"
         raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
@@ -138,15 +138,16 @@ def _data_dir(asked: Training, own: bool) -> Path:
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
     """What is asked for of your own images; lists them, so that what is wrong with the folders is reported first."""
-    folder = Path(asked.TEST_DIR).expanduser().absolute() if asked.TEST_DIR else None
-    if folder and not folder.is_dir():
-        raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
-    if isinstance(asked.TEST_LABEL, str) and not folder:
+    if asked.TEST_DIR and not asked.TEST_DIR.is_dir():
+        raise InputError(
+            f"TEST_DIR {asked.TEST_DIR} is not a folder: name the folder of pictures to score, or leave it out"
+        )
+    if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
         )
-    layouts.list_files("folder", "", data_dir, 0, test_dir=folder, test_label=asked.TEST_LABEL)
-    own = {"test_dir": folder, "test_label": asked.TEST_LABEL, "false_alarms": float(asked.FALSE_ALARMS)}
+    layouts.list_files("folder", "", data_dir, 0, test_dir=asked.TEST_DIR, test_label=asked.TEST_LABEL)
+    own = {"test_dir": asked.TEST_DIR, "test_label": asked.TEST_LABEL, "false_alarms": asked.FALSE_ALARMS}
     return own | {"map": asked.MAP, "score_by": asked.SCORE}
 
 

@@ -142,7 +142,7 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     return ours * scale, released * scale, notes
 
 
-class Asked(parameters.WithSource):
+class Asked(parameters.Common):
     """Parameters of the notebook that measures the running time."""
 
     SEED: parameters.Seed
