@@ -54,7 +54,7 @@ class Training(Common):
     DEVICE: str
     CACHE: Literal["auto", "device", "host", "none"]
     DATA_DIR: Folder | None
-    VARIANTS: list[str] | None = None
+    VARIANTS: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class OwnImages(Training):
