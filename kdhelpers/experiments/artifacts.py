@@ -54,8 +54,8 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
         "environment": environment(run.device) | {"source": run.source},
     }
     record["environment"]["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir)
-    if run.test_dir:
-        record["environment"]["test_dir"] = str(run.test_dir)
+    places = {"test_dir": run.own.test_dir, "ignore": run.own.ignore}
+    record["environment"] |= {name: str(place) for name, place in places.items() if place}
     if unlabeled := int(np.sum(split.labels > 1)):
         record["data"]["test_unlabeled"] = unlabeled
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}

@@ -60,6 +60,9 @@ class Training(Common):
 class OwnImages(Training):
     """Parameters of the notebook of your own images."""
 
+    IMAGE_SIZE: ImageSize | Annotated[list[ImageSize], Field(min_length=2, max_length=2)] | None
+    TILE: ImageSize | None = None
+    IGNORE: Folder | None = None
     TEST_DIR: Folder | None = None
     TEST_LABEL: Label | Annotated[dict[str, Label], Field(min_length=1)] | None = None
     MAP: Literal["disagreement", "gradients"] = "disagreement"

@@ -106,7 +106,8 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
-    own = {"CLASSES": None, "TEST_DIR": environment.get("test_dir"), "TEST_LABEL": asked.get("test_label")}
+    own = {"CLASSES": None, "TEST_LABEL": asked.get("test_label"), "TILE": asked.get("tile")}
+    own |= {"TEST_DIR": environment.get("test_dir"), "IGNORE": environment.get("ignore")}
     try:
         main = config.resolve(
             main_notebook(dataset),
