@@ -31,8 +31,11 @@ def direction_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
 
 
 def vec(a: Tensor) -> Tensor:
-    """The activations of each image as one vector (n, N_i), in the order they lie in memory: nothing is copied."""
-    return a.movedim(1, -1).flatten(1)
+    """The activations of each image as one vector (n, N_i), in the order they lie in memory: nothing is copied.
+
+    But bfloat16, in which a cosine near one has no digits left, becomes float32.
+    """
+    return a.movedim(1, -1).flatten(1).to(torch.promote_types(a.dtype, torch.float32))
 
 
 def total_loss(l_val: Tensor, l_dir: Tensor, protocol: Protocol) -> Tensor:

@@ -51,12 +51,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    use_full_float32()
 
 
-def use_full_float32() -> None:
-    """Switch TF32 off, which cuDNN would use for convolutions by default: records say float32, and mean it."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+def use_precision(precision: str, device: torch.device) -> None:
+    """Choose what S and C compute in on `device` from here on, one of PRECISIONS; losses and weights stay in float32.
+
+    float32 switches TF32 off, which cuDNN would use by default. With bfloat16 S's activations are stored in it as well.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.set_autocast_dtype(device.type, torch.bfloat16)
+    torch.set_autocast_enabled(device.type, precision == "bfloat16")
+    torch.set_autocast_cache_enabled(precision != "bfloat16")  # it would keep the weights of the first step
 
 
 def has_converged(loss: list[float]) -> bool:

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from kdhelpers import networks, paths
 from kdhelpers.experiments.records import SCHEMA
 from kdhelpers.files import atomic_write
-from kdhelpers.protocols import METHOD_VERSION, Protocol
+from kdhelpers.protocols import METHOD_VERSION, PRECISIONS, Protocol
 from kdhelpers.training import Fit
 
 _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
@@ -62,7 +62,7 @@ def save(run, cls, *, source, split, fit, cloner, detection, localization, basel
         "baselines": baselines,
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | seconds).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
-        "environment": environment(run.device)
+        "environment": environment(run.device, run.precision)
         | {
             "source": run.source,
             "data_dir": paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir),
@@ -135,7 +135,7 @@ def _peak_memory_mb(device: torch.device) -> dict:
     }
 
 
-def environment(device: torch.device) -> dict:
+def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
     """What a number may depend on beside the parameters: the code, the versions, the machine."""
 
     def git(*arguments: str) -> str | None:
@@ -154,7 +154,7 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
-        "precision": "float32",
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "packages": {name: import_module(name).__version__ for name in _PACKAGES},
     }

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers import paths
 from kdhelpers.errors import InputError, did_you_mean
-from kdhelpers.protocols import FALSE_ALARMS
+from kdhelpers.protocols import FALSE_ALARMS, PRECISIONS
 
 Profile = Literal["smoke", "full"]
 PROFILES = get_args(Profile)
@@ -61,6 +61,7 @@ class Training(WithSource):
     BATCH_SIZE: Annotated[int, Field(ge=1)] | None
     DEVICE: str
     CACHE: Literal["auto", "device", "host", "none"]
+    PRECISION: Literal[PRECISIONS] = PRECISIONS[0]
     DATA_DIR: str | Path | None
     VARIANTS: list[str] | None = None
 

@@ -32,7 +32,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     the GPU has no room for a single batch.
     """
     keep_freed_memory()
-    training.use_full_float32()  # before S computes anything
+    training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
     mains = {run.dataset: run for run in reversed(runs)}  # the first run of each data set
     in_order = [
         (cls, run)

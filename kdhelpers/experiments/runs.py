@@ -11,7 +11,7 @@ from kdhelpers.data import weights
 from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
 from kdhelpers.experiments.variants import AFTER_TRAINING, METHODS
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Run:
     data_dir: Path
     results_dir: Path
     cache: str = "auto"  # where S's activations are cached; no number depends on it
+    precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
@@ -77,7 +78,14 @@ class Run:
             "augment": self.augment,
             "normal_test": self.normal_test,
             "protocol": asdict(self.protocol),
-        } | ({"test_label": self.test_label} if self.dataset == "folder" else {})
+        } | {
+            name: getattr(self, name)
+            for name, counts in (
+                ("test_label", self.dataset == "folder"),
+                ("precision", self.precision != PRECISIONS[0]),
+            )
+            if counts
+        }
 
     def shares_cloner_with(self, main: "Run") -> bool:
         """True for a variant that differs from the run `main` only in how the trained cloner is used."""
@@ -138,7 +146,8 @@ class Run:
     def deviations(self) -> list[str]:
         """How the run differs from the article and its released code; [] when it does not."""
         setting, own = SETTINGS[self.dataset], self.dataset == "folder"
-        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.source_name, "imagenet")]
+        compared = [("batch size", self.batch_size, BATCH_SIZE), ("precision", self.precision, PRECISIONS[0])]
+        compared += [("source", self.source_name.removesuffix(f"-{self.precision}"), "imagenet")]
         if not own:  # for your own images the article sets neither
             compared = [
                 ("epochs", self.epochs, setting.epochs),
@@ -160,7 +169,7 @@ class Run:
     @property
     def title(self) -> str:
         """The remark that every figure of this run must show."""
-        return results.remark(self.profile)
+        return results.remark(self.profile, self.source_name)
 
 
 def summary(runs: Sequence[Run]) -> str:
