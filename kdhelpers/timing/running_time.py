@@ -28,7 +28,7 @@ from kdhelpers.timing.benchmark import Case, device_name
 Measured = Mapping[int, dict]
 SCHEMA = 2
 # Classes, test images and anomalous ones with a mask of a class; for estimates of time only.
-_SETS = {
+SETS = {
     "mnist": (10, 10000, 0),
     "fashion_mnist": (10, 10000, 0),
     "cifar10": (10, 10000, 0),
@@ -94,7 +94,7 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     for notebook, datasets in DATASETS.items():
         for dataset in datasets if datasets != ("folder",) else ():
             variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
-            count = _SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
+            count = SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
             *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
             ours, released = (count * sum(side) / 3600 for side in seconds)
             extrapolated = "; ".join(dict.fromkeys(note for some in notes for note in some))
@@ -108,7 +108,7 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
 
 def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> tuple[float, float, list[str]]:
     """Seconds of ours and of the released code for one class and seed, and what of it is extrapolated."""
-    setting, (_, tests, masked) = SETTINGS[dataset], _SETS[dataset]
+    setting, (_, tests, masked) = SETTINGS[dataset], SETS[dataset]
     px = variant.run.get("image_size", setting.image_size)
     near = min(measured, key=lambda size: abs(np.log(size / px)))
     found, scale, images, epochs = measured[near], (px / near) ** 2, setting.images, setting.epochs
