@@ -134,7 +134,7 @@ def source_name(source: str, precision: str) -> str:
     return source if precision == PRECISIONS[0] else f"{source}-{precision}"
 
 
-def remark(profile: str, source_name: str) -> str:
+def remark(profile: str, source_name: str = "") -> str:
     """What every figure, table and page must say of a smoke run and of a precision other than float32; else empty."""
     words = ["smoke run: the numbers mean nothing"] if profile == "smoke" else []
     words += [f"computed in {name}" for name in PRECISIONS[1:] if source_name.endswith(f"-{name}")]
