@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class Images:
         x = self.pixels[index].float() / 255
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         if self.normalise:
-            mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+            mean, std = _imagenet(x.device)
             x = (x - mean) / std
         return x
 
@@ -63,6 +64,12 @@ class Images:
     def to(self, device: str | torch.device) -> "Images":
         """The same images on `device`."""
         return replace(self, pixels=self.pixels.to(device))
+
+
+@cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and standard deviation on a device, copied there once: each copy would wait for the GPU."""
+    return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 def read_picture(path: Path | str) -> Image.Image:

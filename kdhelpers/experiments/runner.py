@@ -33,7 +33,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     the GPU has no room for a single batch.
     """
     keep_freed_memory()
-    training.use_full_float32()  # before S computes anything
+    training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
     in_order = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         main, *variants = [run for run in runs if run.dataset == dataset]

@@ -12,7 +12,7 @@ from kdhelpers.data.images import Size, in_words, sides
 from kdhelpers.data.layouts import Own
 from kdhelpers.experiments import artifacts, records
 from kdhelpers.experiments.variants import METHODS
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
 from kdhelpers.training import Fit
 
 
@@ -37,6 +37,7 @@ class Run:
     data_dir: Path
     results_dir: Path
     cache: str = "auto"  # where S's activations are cached; no number depends on it
+    precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
@@ -50,12 +51,18 @@ class Run:
     def parameters(self, cls: str) -> dict:
         """The settings that the numbers of one record depend on; a record with other values is stale."""
         names = "variant seed source_name epochs image_size batch_size method augment normal_test".split()
-        source = "untrained" if self.source == "untrained" else self.source_name
+        names += ["precision"] if self.precision != PRECISIONS[0] else []  # records in float32 do not name it
+        source = "untrained" if self.source == "untrained" else self.plain_source_name
         same = {name: getattr(self, name) for name in names}
         if self.dataset == "folder":
             same |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
             same["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
         return same | {"class": cls, "source": source, "protocol": asdict(self.protocol)}
+
+    @property
+    def plain_source_name(self) -> str:
+        """The source's name without the precision."""
+        return self.source_name.removesuffix(f"-{self.precision}")
 
     def head(self, cls: str) -> dict:
         """The fields of a record that are known before it is made."""
@@ -108,7 +115,7 @@ class Run:
     @property
     def title(self) -> str:
         """The remark that every figure of this run must show."""
-        return records.remark(self.profile)
+        return records.remark(self.profile, self.source_name)
 
     @property
     def work(self) -> float:
@@ -128,7 +135,8 @@ class Run:
             ("epochs", self.epochs, setting.epochs),
             ("image size", self.image_size, setting.image_size),
             ("batch size", self.batch_size, BATCH_SIZE),
-            ("source", self.source_name, "imagenet"),
+            ("precision", self.precision, PRECISIONS[0]),
+            ("source", self.plain_source_name, "imagenet"),
         ]
         found = []
         if self.profile == "smoke":

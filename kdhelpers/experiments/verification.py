@@ -16,6 +16,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
+from kdhelpers.protocols import PRECISIONS
 
 COUNT = 3  # records that are rerun by default
 _SHOWN = 4  # differences that are named; the others are counted
@@ -120,6 +121,7 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
             BATCH_SIZE=asked["batch_size"],
             DEVICE=device,
             CACHE="auto",
+            PRECISION=asked.get("precision", PRECISIONS[0]),
             DATA_DIR=_data_dir(record, data_dir),
             RESULTS_DIR=str(results_dir),
             **(own if dataset == "folder" else {"CLASSES": [cls]}),
