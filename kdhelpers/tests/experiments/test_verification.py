@@ -178,7 +178,7 @@ def test_what_no_notebook_makes_is_reported(recorded):
 
 CLASSES = {"mnist": "0", "fashion_mnist": "0", "cifar10": "0", "mvtec": "bottle", "retinal_oct": "oct2017"}
 CLASSES |= {"head_ct": "normal", "brain_mri": "normal"}
-SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop"}}
+SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop", "disagreement"}}
 SHARES |= {"15_unstated_details": {"gradient", "renormalise", "soft_masks"}}
 
 
