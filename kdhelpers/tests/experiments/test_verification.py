@@ -224,6 +224,11 @@ def test_records_are_drawn_by_the_seed(record, tmp_path):
     assert {one["profile"] for one in verification.choose(tmp_path, 2, profile="smoke")} == {"smoke"}
 
 
+def test_the_cost_of_a_record_is_in_pixels(record):
+    square, wide = (record(parameters={"image_size": size}) for size in (64, [32, 128]))
+    assert verification.cost(square) == verification.cost(wide) == 3 * 64**2
+
+
 def test_differences_are_to_the_last_digit():
     one = {"detection": {"auroc": 95.47, "reason": None}, "training": {"loss": [1.0, 2.0]}, "seconds": {"train": 1.0}}
     other = {"detection": {"auroc": 95.47000000000001}, "training": {"loss": [1.0, 3.0]}, "seconds": {"train": 2.0}}
