@@ -11,7 +11,6 @@ import warnings
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ def load(path: Path, source: str | None = None) -> tuple[Detector, np.ndarray]:
         if "detector" not in metadata:
             record = json.loads(metadata["record"])
             protocol = Protocol(**record["parameters"]["protocol"])
-            cloner = artifacts.load_cloner(path, SimpleNamespace(protocol=protocol, seed=0, device="cpu"))
+            cloner = artifacts.load_cloner(path, protocol)
             protocol, size = replace(protocol, lam=record["training"]["lambda"]), record["parameters"]["image_size"]
             shown = results.load_pictures(path).pixels
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

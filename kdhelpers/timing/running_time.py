@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from kdhelpers.experiments import artifacts, config, parameters
-from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import write_json
 from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.paper_style import in_style
@@ -114,7 +114,7 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     found, scale, images, epochs = measured[near], (px / near) ** 2, setting.images, setting.epochs
     notes = [] if px == near else [f"{px} px from {near} px"]
     ours = released = 0.0
-    if variant.name is None or not (set(variant.protocol) <= set(AFTER_TRAINING) and set(variant.run) <= {"method"}):
+    if variant.trains:
         wider = more = 1.0  # of a step, ours and the released code's, which has S in it
         if variant.protocol.get("width") == "equal":
             c = found["operations"]["training"] / 3  # C forward, about
@@ -142,7 +142,7 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     return ours * scale, released * scale, notes
 
 
-class Asked(parameters.WithSource):
+class Asked(parameters.Common):
     """Parameters of the notebook that measures the running time."""
 
     SEED: parameters.Seed
