@@ -22,6 +22,7 @@ from kdhelpers import localization, losses, networks
 from kdhelpers.data import layouts, weights
 from kdhelpers.data.images import Images, read_images
 from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.experiments import artifacts
 from kdhelpers.experiments.config import device_of
 from kdhelpers.files import atomic_write, reading
 from kdhelpers.inspection import regions, thresholds
@@ -69,6 +70,8 @@ class Detector:
 
         A rate sets the threshold of pixels too. Raises InputError unless one of the two is given, the rate in (0, 0.5].
         """
+        if not self.held_out:
+            raise InputError("a cloner has no held-out good pictures to set a threshold by: .calibrated(good, rate)")
         scores, pixels = (np.array(self.held_out[name], np.float32) for name in ("scores", "pixels"))
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
@@ -82,13 +85,13 @@ class Detector:
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         """A row for each picture: image (its path), score (float32), bad (bool: the score is above the threshold).
 
+        Without a threshold, of a cloner that was not calibrated, there is no column bad.
         images: a folder, with or without subfolders, one picture, or a list of pictures. Raises InputError for a path
         that is not a picture.
         """
         paths = _listed(images)
-        scores = self.scores(paths)
-        bad = scores > np.float32(self.threshold.value)
-        return pd.DataFrame({"image": [str(path) for path in paths], "score": scores, "bad": bad})
+        table = pd.DataFrame({"image": [str(path) for path in paths], "score": self.scores(paths)})
+        return table.assign(bad=table["score"] > np.float32(self.threshold.value)) if self.threshold else table
 
     @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: np.ndarray | None = None) -> np.ndarray:
@@ -121,12 +124,12 @@ class Detector:
 
     def _each(self, paths: Sequence[Path], title: str) -> Iterator[Images]:
         """The pictures one by one on the cloner's device, with a progress bar."""
-        device = next(self.cloner.parameters()).device
+        device, is_cifar = next(self.cloner.parameters()).device, self.record["dataset"] == "cifar10"
         with tqdm(total=len(paths), desc=title, unit="image", delay=1, mininterval=1) as progress:
             for start in range(0, len(paths), _AT_ONCE):
-                pixels, _ = read_images(paths[start : start + _AT_ONCE], self.image_size)
+                pixels, _ = read_images(paths[start : start + _AT_ONCE], self.image_size, lanczos=is_cifar)
                 for one in pixels.split(1):
-                    yield Images(one).to(device)
+                    yield Images(one, normalise=is_cifar).to(device)
                     progress.update()
 
 
@@ -146,7 +149,7 @@ def save(detector: Detector, path: Path) -> None:
 
 
 def load(path: Path | str, source: str | None = None, device: str = "auto") -> Detector:
-    """The detector that `save` wrote at `path`.
+    """The detector that `save` wrote at `path`, or one without a threshold from a trained cloner of results/cloners.
 
     source: where the weights are that it was trained with, as the notebooks' SOURCE: imagenet, or the path of a file;
     None: where they were then. device: auto, cpu, cuda ... Raises InputError for a file that is not a detector, and for
@@ -162,12 +165,15 @@ def read(path: Path | str) -> Detector:
     path = Path(path).expanduser()
     try:
         with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})["detector"])
+            metadata = file.metadata() or {}
+            settings = json.loads(metadata["detector" if "detector" in metadata else "record"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, ValueError):
-        fix = "name the detector.safetensors that 00_quickstart has written"
+        fix = "name the detector.safetensors that 00_quickstart has written, or a cloner of results/cloners"
         raise InputError(f"{path} is missing, or is not a detector: {fix}") from None
     try:
+        if "record" in metadata:
+            return _of_cloner(path, settings)
         if settings["schema"] != SCHEMA:
             raise ValueError(f"schema {settings['schema']} instead of {SCHEMA}")
         protocol, threshold = Protocol(**settings["protocol"]), settings["threshold"]
@@ -180,6 +186,15 @@ def read(path: Path | str) -> Detector:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
+
+
+def _of_cloner(path: Path, record: dict) -> Detector:
+    """Of a trained cloner, as `artifacts.save` wrote it with this record."""
+    parameters = record["parameters"]
+    protocol = Protocol(**parameters["protocol"])
+    cloner = artifacts.load_cloner(path, protocol)
+    protocol = replace(protocol, lam=record["training"]["lambda"])
+    return Detector(None, cloner, protocol, parameters["image_size"], record["source"], record)
 
 
 def load_source(given: str, wanted: dict[str, str], path: Path | str, device: torch.device | str) -> nn.Sequential:
@@ -224,9 +239,10 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.folder is None:
         return
     table = loaded.score(arguments.folder)
-    above = int(table["bad"].sum())
-    table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
-    table["threshold"] = np.float32(loaded.threshold.value)
+    above = f"{int(table['bad'].sum())} of {len(table)} are above the threshold" if loaded.threshold else "no threshold"
+    if loaded.threshold:
+        table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
+        table["threshold"] = np.float32(loaded.threshold.value)
     if arguments.out:
         with atomic_write(arguments.out) as temporary:
             table.to_csv(temporary, index=False, errors="surrogateescape")
@@ -237,12 +253,14 @@ def _main(arguments: argparse.Namespace) -> None:
         paths = [Path(path) for path in table["image"]]
         names = [f"{number:05d}" for number in range(1, len(paths) + 1)]
         regions.write(arguments.regions, names, paths, loaded.maps(paths), loaded.pixel_threshold)
-    print(f"{above} of {len(table)} are above the threshold", file=sys.stderr)
+    print(above, file=sys.stderr)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.detector", description=__doc__)
-    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="detector.safetensors of 00_quickstart")
+    parser.add_argument(
+        "detector", type=Path, metavar="DETECTOR", help="detector.safetensors of 00_quickstart, or a cloner"
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="of pictures to score, or one picture")
     parser.add_argument("--source", help="where the weights of its source are now, if not where they were then")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where the scores go; without it, to standard output")
