@@ -124,7 +124,7 @@ class Detector:
 
     def _each(self, paths: Sequence[Path], title: str) -> Iterator[Images]:
         """The pictures one by one on the cloner's device, with a progress bar."""
-        device, is_cifar = next(self.cloner.parameters()).device, self.record["dataset"] == "cifar10"
+        device, is_cifar = next(self.cloner.parameters()).device, self.record.get("dataset") == "cifar10"
         with tqdm(total=len(paths), desc=title, unit="image", delay=1, mininterval=1) as progress:
             for start in range(0, len(paths), _AT_ONCE):
                 pixels, _ = read_images(paths[start : start + _AT_ONCE], self.image_size, lanczos=is_cifar)
