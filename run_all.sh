@@ -8,6 +8,8 @@
 #   ./run_all.sh LIST.yaml  run a list in its order: results/measured.yaml made the committed results
 #   ./run_all.sh verify     rerun three recorded trainings and compare every number
 #   ./run_all.sh test       check the style, run the tests, and run every notebook in smoke
+#   ./run_all.sh gpu-check  run the tests that need a GPU, then notebook 21: its table and picture stay in
+#                           results/running_time; takes DATA_DIR, SOURCE and RESULTS_DIR as NAME=VALUE
 #   ./run_all.sh report     make tables, figures, report.html and the README's table from the records
 #   ./run_all.sh publish    copy the outputs of executed full runs into notebooks/
 #   ./run_all.sh release    write pyproject.toml's address and version into badges and setup cells, commit and tag
@@ -44,7 +46,7 @@ fail() {
 
 # An active environment is used if it has what pyproject.toml requires; otherwise one is made from the lock.
 extras=(run)
-[[ ${1:-} != test ]] || extras=(run test export)
+[[ ${1:-} != test && ${1:-} != gpu-check ]] || extras=(run test export)
 for active in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
     [[ -x $active/bin/python ]] || continue
     if lacks=$("$active/bin/python" notebooks/requirements.py "${extras[@]}" 2>&1); then

@@ -19,7 +19,7 @@ from kdhelpers import networks, paths
 from kdhelpers.data.split import Split
 from kdhelpers.experiments.records import SCHEMA
 from kdhelpers.files import atomic_write, to_json, write_json
-from kdhelpers.protocols import METHOD_VERSION, Protocol
+from kdhelpers.protocols import METHOD_VERSION, PRECISIONS, Protocol
 from kdhelpers.training import Fit
 
 _PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
@@ -51,11 +51,11 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
         },
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | measured["seconds"]).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
-        "environment": environment(run.device) | {"source": run.source},
+        "environment": environment(run.device, run.precision) | {"source": run.source},
     }
     record["environment"]["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir)
-    if run.test_dir:
-        record["environment"]["test_dir"] = str(run.test_dir)
+    places = {"test_dir": run.own.test_dir, "ignore": run.own.ignore}
+    record["environment"] |= {name: str(place) for name, place in places.items() if place}
     if unlabeled := int(np.sum(split.labels > 1)):
         record["data"]["test_unlabeled"] = unlabeled
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
@@ -107,7 +107,7 @@ def _peak_memory_mb(device: torch.device) -> dict:
     return {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit), "device": on_device}
 
 
-def environment(device: torch.device) -> dict:
+def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
     """What a number may depend on beside the parameters: the code, the versions, the machine."""
 
     def git(*words: str) -> str | None:
@@ -126,7 +126,7 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
-        "precision": "float32",
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "packages": {name: import_module(name).__version__ for name in _PACKAGES},
     }

@@ -99,6 +99,7 @@ def _main_run(dataset: str, asked: Training) -> Run:
 
     setting, smoke = SETTINGS[dataset], asked.is_smoke
     data_dir = _data_dir(asked, dataset == "folder")
+    size = of_dataset(asked.IMAGE_SIZE) or smoke and setting.smoke_size or setting.image_size
     return Run(
         notebook=main_notebook(dataset),
         dataset=dataset,
@@ -108,13 +109,14 @@ def _main_run(dataset: str, asked: Training) -> Run:
         protocol=protocol_for(asked.PROTOCOL, dataset),
         seed=asked.SEED,
         source=asked.source,
-        source_name=weights.source_name(asked.source),
+        source_name=records.source_name(weights.source_name(asked.source), asked.PRECISION),
         classes=_classes(of_dataset(asked.CLASSES), dataset, data_dir, smoke),
         epochs=of_dataset(asked.EPOCHS) or (SMOKE_EPOCHS if smoke else setting.epochs),
-        image_size=of_dataset(asked.IMAGE_SIZE) or smoke and setting.smoke_size or setting.image_size,
+        image_size=tuple(size) if isinstance(size, list) else size,
         batch_size=asked.BATCH_SIZE or (SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
         device=device_of(asked.DEVICE),
         cache=asked.CACHE,
+        precision=asked.PRECISION,
         data_dir=data_dir,
         results_dir=asked.results_dir,
         **(_own(asked, data_dir) if isinstance(asked, OwnImages) else {}),
@@ -146,9 +148,11 @@ def _own(asked: OwnImages, data_dir: Path) -> dict:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
         )
-    layouts.list_files("folder", "", data_dir, 0, test_dir=asked.TEST_DIR, test_label=asked.TEST_LABEL)
-    own = {"test_dir": asked.TEST_DIR, "test_label": asked.TEST_LABEL, "false_alarms": asked.FALSE_ALARMS}
-    return own | {"map": asked.MAP, "score_by": asked.SCORE}
+    if asked.IGNORE and not asked.IGNORE.exists():
+        raise InputError(f"IGNORE {asked.IGNORE} is missing: name a mask, or a folder of masks, or leave it out")
+    own = layouts.Own(asked.TEST_DIR, asked.TEST_LABEL, asked.IGNORE, asked.TILE)
+    layouts.list_files("folder", "", data_dir, 0, own=own)
+    return {"own": own, "false_alarms": asked.FALSE_ALARMS, "map": asked.MAP, "score_by": asked.SCORE}
 
 
 def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kdhelpers import paths
 from kdhelpers.errors import InputError, did_you_mean
-from kdhelpers.protocols import FALSE_ALARMS
+from kdhelpers.protocols import FALSE_ALARMS, PRECISIONS
 
 Seed = Annotated[int, Field(ge=0)]
 Epochs = Annotated[int, Field(ge=1)]
@@ -53,6 +53,7 @@ class Training(Common):
     BATCH_SIZE: Annotated[int, Field(ge=1)] | None
     DEVICE: str
     CACHE: Literal["auto", "device", "host", "none"]
+    PRECISION: Literal[PRECISIONS] = PRECISIONS[0]
     DATA_DIR: Folder | None
     VARIANTS: Annotated[list[str], Field(min_length=1)] | None = None
 
@@ -60,6 +61,9 @@ class Training(Common):
 class OwnImages(Training):
     """Parameters of the notebook of your own images."""
 
+    IMAGE_SIZE: ImageSize | Annotated[list[ImageSize], Field(min_length=2, max_length=2)] | None
+    TILE: ImageSize | None = None
+    IGNORE: Folder | None = None
     TEST_DIR: Folder | None = None
     TEST_LABEL: Label | Annotated[dict[str, Label], Field(min_length=1)] | None = None
     MAP: Literal["disagreement", "gradients"] = "disagreement"

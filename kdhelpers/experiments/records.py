@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import METHOD_VERSION
+from kdhelpers.protocols import METHOD_VERSION, PRECISIONS
 
 SCHEMA = 2
 STALE = "†"  # beside a number that records of another method version had a part in
@@ -110,6 +110,13 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
     return {kind: sorted(found[kind], key=lambda r: [str(r[name]) for name in order]) for kind in sorted(found)}
 
 
-def remark(profile: str) -> str:
-    """What every figure and page of a smoke run must say; empty for a full one."""
-    return "smoke run: the numbers mean nothing" if profile == "smoke" else ""
+def source_name(source: str, precision: str) -> str:
+    """The name of a source among records: with a precision other than float32 the records are a kind of their own."""
+    return source if precision == PRECISIONS[0] else f"{source}-{precision}"
+
+
+def remark(profile: str, source_name: str = "") -> str:
+    """What every figure, table and page must say of a smoke run and of a precision other than float32; else empty."""
+    words = ["smoke run: the numbers mean nothing"] if profile == "smoke" else []
+    words += [f"computed in {name}" for name in PRECISIONS[1:] if source_name.endswith(f"-{name}")]
+    return "; ".join(words)

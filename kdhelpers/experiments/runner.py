@@ -10,7 +10,7 @@ from torch import nn
 from kdhelpers import localization, metrics, networks, training
 from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import weights
-from kdhelpers.data.images import Images
+from kdhelpers.data.images import Images, in_words
 from kdhelpers.data.split import Split
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import artifacts, records
@@ -33,7 +33,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     the GPU has no room for a single batch.
     """
     keep_freed_memory()
-    training.use_full_float32()  # before S computes anything
+    training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
     in_order = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         main, *variants = [run for run in runs if run.dataset == dataset]
@@ -79,10 +79,12 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     else:
         cloner, fit = _distil(run, split, source, which, shared, seconds, checkpoint=checkpoint, title=title)
     with timed(seconds, "localize"):
-        # Without masks there is nothing to measure: only the few maps that are shown are computed.
-        judged = split if split.masks is not None else split.subset(split.sample_indices())
+        # Without masks there is nothing to measure: only the few maps that are shown are computed. Maps of tiles are
+        # stretched one by one and do not make one of the whole.
+        measurable = split.masks is not None and not split.tiles
+        judged = split if measurable else split.subset(split.sample_indices(0 if split.tiles else 8))
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
-        pixels = metrics.localization_of(maps, split, fit.protocol) if split.masks is not None else None
+        pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
     shown = judged.sample_indices()
     measured = {
         "source": source_id,
@@ -99,7 +101,7 @@ def _distil(
     run: Run, split: Split, source: nn.Sequential, which: tuple, shared: dict, seconds: dict, **options
 ) -> tuple[nn.Sequential, Fit]:
     """The trained cloner; S's activations are cached where there is room for them. options: of `training.fit`."""
-    cache = run.cache
+    cache, seen = run.cache, split.tiles or split
     tested = split.dataset, split.test.pixels.shape, *split.names  # may be the same for all classes of a data set
 
     def activations(name: str, key: tuple, images: Images, cache: str) -> SourceActivations:
@@ -109,17 +111,18 @@ def _distil(
     while True:
         try:
             with timed(seconds, "source"):
-                train = activations("train", which, split.train, "none" if run.augment else cache)
-                test = activations("test", tested, split.test, cache)
+                train = activations("train", which, seen.train, "none" if run.augment else cache)
+                test = activations("test", tested, seen.test, cache)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
             augment = training.random_affine(DEGREES, SCALE) if run.augment else None
             same = {"epochs": run.epochs, "batch_size": run.batch_size, "seed": run.seed}
-            return cloner, training.fit(train, cloner, run.protocol, **same, test=test, augment=augment, **options)
+            fit = training.fit(train, cloner, run.protocol, **same, test=test, augment=augment, **options)
+            return cloner, replace(fit, scores=split.tiles.worst(fit.scores)) if split.tiles else fit
         except torch.OutOfMemoryError:
             if cache == "none":
                 raise InputError(
-                    f"{run.device} has no room for a batch of {run.batch_size} images of {run.image_size} px, with "
-                    "nothing else kept: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
+                    f"{run.device} has no room for a batch of {run.batch_size} images of {in_words(run.image_size)}, "
+                    "with nothing else kept: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
                 ) from None
             cache = _INSTEAD[cache]
             where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"

@@ -1,5 +1,6 @@
 """A run: the settings of one variant of one data set, where its files are, and which classes are pending."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import torch
 
 from kdhelpers import data
+from kdhelpers.data.images import Size, in_words, sides
+from kdhelpers.data.layouts import Own
 from kdhelpers.experiments import artifacts, records
 from kdhelpers.experiments.variants import METHODS
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
 from kdhelpers.training import Fit
 
 
@@ -28,19 +31,19 @@ class Run:
     source_name: str  # the name of the source whose records these lie among
     classes: tuple[str, ...]
     epochs: int
-    image_size: int
+    image_size: Size
     batch_size: int
     device: torch.device
     data_dir: Path
     results_dir: Path
     cache: str = "auto"  # where S's activations are cached; no number depends on it
+    precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
     shares_cloner: bool = False  # with its main run, from which it differs only in how the trained cloner is used
     # Of your own images only:
-    test_dir: Path | None = None  # pictures to score
-    test_label: str | dict | None = None  # their label, one of `layouts.LABELS`, or those of folders by name
+    own: Own = Own()  # pictures to score, what to ignore, tiles
     map: str = "disagreement"  # of the detector, one of `inspection.detector.MAPS`; no record depends on it
     score_by: str = "loss"  # of the detector, one of `inspection.detector.SCORES`; no record depends on it
     false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
@@ -48,10 +51,18 @@ class Run:
     def parameters(self, cls: str) -> dict:
         """The settings that the numbers of one record depend on; a record with other values is stale."""
         names = "variant seed source_name epochs image_size batch_size method augment normal_test".split()
-        names += ["test_label"] if self.dataset == "folder" else []
-        source = "untrained" if self.source == "untrained" else self.source_name
+        names += ["precision"] if self.precision != PRECISIONS[0] else []  # records in float32 do not name it
+        source = "untrained" if self.source == "untrained" else self.plain_source_name
         same = {name: getattr(self, name) for name in names}
+        if self.dataset == "folder":
+            same |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
+            same["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
         return same | {"class": cls, "source": source, "protocol": asdict(self.protocol)}
+
+    @property
+    def plain_source_name(self) -> str:
+        """The source's name without the precision."""
+        return self.source_name.removesuffix(f"-{self.precision}")
 
     def head(self, cls: str) -> dict:
         """The fields of a record that are known before it is made."""
@@ -72,7 +83,7 @@ class Run:
 
     def load(self, cls: str) -> data.Split:
         """Training and test images of a class, on the device."""
-        names = ("image_size", "seed", "normal_test", "test_dir", "test_label")
+        names = ("image_size", "seed", "normal_test", "own")
         split = data.load(self.dataset, cls, self.data_dir, **{name: getattr(self, name) for name in names})
         return split.to(self.device)
 
@@ -87,8 +98,7 @@ class Run:
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
         if self.dataset == "folder":
-            now = data.fingerprint(self.data_dir, seed=self.seed, test_dir=self.test_dir, test_label=self.test_label)
-            if record["data"]["sha256"] != now:
+            if record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own):
                 return True
         return cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file())
 
@@ -105,7 +115,7 @@ class Run:
     @property
     def title(self) -> str:
         """The remark that every figure of this run must show."""
-        return records.remark(self.profile)
+        return records.remark(self.profile, self.source_name)
 
     @property
     def work(self) -> float:
@@ -114,7 +124,8 @@ class Run:
         In smoke all runs take about equally long: starting them dominates.
         """
         pending = sum(map(self.is_pending, self.classes))
-        cost = 1 if self.profile == "smoke" else SETTINGS[self.dataset].images * self.epochs * self.image_size**2
+        pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
+        cost = 1 if self.profile == "smoke" else pixels * self.epochs
         return float(pending * cost)
 
     def deviations(self) -> list[str]:
@@ -124,7 +135,8 @@ class Run:
             ("epochs", self.epochs, setting.epochs),
             ("image size", self.image_size, setting.image_size),
             ("batch size", self.batch_size, BATCH_SIZE),
-            ("source", self.source_name, "imagenet"),
+            ("precision", self.precision, PRECISIONS[0]),
+            ("source", self.plain_source_name, "imagenet"),
         ]
         found = []
         if self.profile == "smoke":
@@ -148,7 +160,10 @@ def summary(runs: Sequence[Run]) -> str:
     return "\n".join(
         [
             f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}",
-            *(f"{r.dataset}, classes {', '.join(r.classes)}; {r.image_size} px, {r.epochs} epochs" for r in firsts),
+            *(
+                f"{r.dataset}, classes {', '.join(r.classes)}; {in_words(r.image_size)}, {r.epochs} epochs"
+                for r in firsts
+            ),
             f"to do: {pending} of {count}" + ("; the others are recorded" if pending < count else ""),
             f"deviates from the article: {'; '.join(deviations) or 'in nothing'}",
             f"records: {runs[-1].record_path('').parent}",

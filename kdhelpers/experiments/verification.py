@@ -16,6 +16,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
+from kdhelpers.protocols import PRECISIONS
 
 COUNT = 3  # records that are rerun by default
 _SHOWN = 4  # differences that are named; the others are counted
@@ -106,7 +107,8 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
-    own = {"CLASSES": None, "TEST_DIR": environment.get("test_dir"), "TEST_LABEL": asked.get("test_label")}
+    own = {"CLASSES": None, "TEST_LABEL": asked.get("test_label"), "TILE": asked.get("tile")}
+    own |= {"TEST_DIR": environment.get("test_dir"), "IGNORE": environment.get("ignore")}
     try:
         main = config.resolve(
             main_notebook(dataset),
@@ -119,6 +121,7 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
             BATCH_SIZE=asked["batch_size"],
             DEVICE=device,
             CACHE="auto",
+            PRECISION=asked.get("precision", PRECISIONS[0]),
             DATA_DIR=_data_dir(record, data_dir),
             RESULTS_DIR=str(results_dir),
             **(own if dataset == "folder" else {"CLASSES": [cls]}),
