@@ -12,6 +12,7 @@
 #                           results/running_time; takes DATA_DIR, SOURCE and RESULTS_DIR as NAME=VALUE
 #   ./run_all.sh report     make tables, figures, report.html and the README's table from the records
 #   ./run_all.sh publish    copy the outputs of executed full runs into notebooks/
+#   ./run_all.sh release    write pyproject.toml's address and version into badges and setup cells, commit and tag
 #
 # smoke, full and publish take notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); smoke and full take options:
 #
