@@ -91,6 +91,15 @@ def mend_links(app, doctree) -> None:
             node.replace_self(node.children)
 
 
+def describe_figures(app, doctree, name: str) -> None:
+    """A notebook's figures are described by the heading that they stand under; Sphinx would read out a file name."""
+    for image in doctree.findall(nodes.image):
+        section = image
+        while not isinstance(section, nodes.section):
+            section = section.parent
+        image["alt"] = image.get("alt") or f"Figure: {section[0].astext()}"
+
+
 def mathml(builder, node) -> None:
     """Formulas as MathML, which browsers and screen readers know without a script."""
     block = isinstance(node, nodes.math_block)
@@ -102,4 +111,5 @@ def mathml(builder, node) -> None:
 def setup(app) -> None:
     app.connect("source-read", add_contents)
     app.connect("doctree-read", mend_links)
+    app.connect("doctree-resolved", describe_figures)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
