@@ -8,6 +8,8 @@
 #   ./run_all.sh LIST.yaml  run a list in its order: results/measured.yaml made the committed results
 #   ./run_all.sh verify     rerun three recorded trainings and compare every number
 #   ./run_all.sh test       check the style, run the tests, and run every notebook in smoke
+#   ./run_all.sh gpu-check  run the tests that need a GPU, then notebook 21: its table and picture stay in
+#                           results/running_time; takes DATA_DIR, SOURCE and RESULTS_DIR as NAME=VALUE
 #   ./run_all.sh report     make tables, figures, report.html and the README's table from the records
 #   ./run_all.sh site       build a site of README, docs, notebooks and report in site/html, and check its links; the first
 #                           time this creates a small environment in .venv-site
@@ -45,7 +47,7 @@ fail() {
 
 # An active environment is used if it has what pyproject.toml requires; otherwise one is made from the lock.
 extras=(run) lock=requirements.lock folder=.venv program=(notebooks/run_all.py "$@") size="3 GB"
-[[ ${1:-} != test ]] || extras=(run test export)
+[[ ${1:-} != test && ${1:-} != gpu-check ]] || extras=(run test export)
 if [[ ${1:-} == site ]]; then # needs neither torch nor data
     [[ $# == 1 ]] || fail "site takes nothing else"
     unset VIRTUAL_ENV CONDA_PREFIX

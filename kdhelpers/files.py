@@ -50,9 +50,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def to_json(content: dict) -> str:
+    """`content` as JSON with sorted keys; ValueError when a number in it is not finite."""
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` atomically as JSON with sorted keys; ValueError when a number in it is not finite."""
-    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write `content` atomically, as `to_json` words it."""
+    text = to_json(content)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -18,8 +18,9 @@ SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
 SMOOTHGRAD_SAMPLES = 50
 SMOOTHGRAD_SIGMA = 0.05  # the noise has the standard deviation (SMOOTHGRAD_SIGMA / (max − min of the image))²
-# Of each channel in one backward pass: 16 images of 128 px, whose activations in S take half a gigabyte.
-_PIXELS = 2**18
+# Of each channel in one backward pass, on a CPU and on a GPU, which less would not fill: 16 and 128 images of 128 px,
+# whose activations in S take half a gigabyte and four.
+_PIXELS, _PIXELS_ON_GPU = 2**18, 2**21
 
 
 def gradients(
@@ -91,13 +92,14 @@ def smoothgrad(
     """SmoothGrad (Sec. 3.3.4): the mean of the one-channel maps of 50 noisy copies of each image; float (n, h, w).
 
     As in the released code the maps are averaged, not the gradients; unlike there the noise has a seed: each image its
-    own of `generators`, so that its map does not depend on the images beside it.
+    own of `generators`, on the device that makes the noise, so that its map does not depend on the images beside it.
     """
     flat = x.flatten(1)
     deviation = (SMOOTHGRAD_SIGMA / (flat.amax(1) - flat.amin(1)).clamp(min=1e-3)).square().view(-1, 1, 1, 1)
     total = torch.zeros_like(x[:, 0])
     for _ in range(SMOOTHGRAD_SAMPLES):
-        noise = torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in generators]).to(x.device)
+        noise = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generators]
+        noise = torch.stack(noise).to(x.device)
         total += one_channel(gradients(source, cloner, x + deviation * noise, protocol))
     return total / SMOOTHGRAD_SAMPLES
 
@@ -117,7 +119,8 @@ def attribution(
             return one_channel(gradients(source, cloner, x, protocol))
         if method == "smoothgrad":
             # Up to 10,000 images for each seed of a run, which no data set has among its masks.
-            generators = [torch.Generator().manual_seed(10_000 * seed + i) for i in range(index.start, index.stop)]
+            seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
+            generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
         elif method == "guided_backprop":
             grey = one_channel(gradients(source, cloner, x, protocol, relu=GuidedReLU.apply))
@@ -125,7 +128,7 @@ def attribution(
             raise ValueError(f"method {method!r}; there are gradients, smoothgrad and guided_backprop")
         return _stretch(grey, grey.flatten(1).amax(1)) if protocol.renormalise else grey
 
-    chunk = max(1, _PIXELS // images.pixels[0, 0].numel())
+    chunk = max(1, (_PIXELS_ON_GPU if images.pixels.is_cuda else _PIXELS) // images.pixels[0, 0].numel())
     return torch.cat(in_chunks(attribute, len(images), chunk, progress=method)).float().cpu().numpy()
 
 

@@ -53,10 +53,14 @@ def critical_points(
     x: float (n, 3, h, w), h and w at least 32. Returns tensors (n, channels, h', w'), shallowest first.
     relu: replaces the network's ReLUs; guided backprop passes its own.
     """
+    layers = list(network)
+    pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    for i in pools:  # Max-pooling and the ReLU before it commute, to the bit: this way round, a quarter is left to it.
+        layers[i - 1 : i + 1] = layers[i], layers[i - 1]
     pooled: list[Tensor] = []
-    for layer in network:
+    for i, layer in enumerate(layers):
         x = relu(x) if relu is not None and isinstance(layer, nn.ReLU) else layer(x)
-        if isinstance(layer, nn.MaxPool2d):
+        if i in pools:
             pooled.append(x)
     return pooled[-points:]
 

@@ -72,6 +72,7 @@ METHOD_VERSION = 1
 """
 
 BATCH_SIZE = 64  # Sec. 3.2
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of what S and C compute; the article's is the first
 LAST_EPOCHS = 10  # Sec. 4: results are the mean over the last ten epochs
 SCORED_EVERY = 10  # epochs: the test images are scored that often before, to show the course; nothing selects on it
 SEEDS = 10  # Sec. 4: ten seeds

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import RandomAffine
 from tqdm import tqdm
 
+from kdhelpers import graphs
 from kdhelpers.cache import SourceActivations
 from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, value_loss
 from kdhelpers.networks import critical_points
@@ -49,12 +51,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    use_full_float32()
 
 
-def use_full_float32() -> None:
-    """Switch TF32 off, which cuDNN would use for convolutions by default: records say float32, and mean it."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+def use_precision(precision: str, device: torch.device) -> None:
+    """Choose what S and C compute in on `device` from here on, one of PRECISIONS; losses and weights stay in float32.
+
+    float32 switches TF32 off, which cuDNN would use by default. With bfloat16 S's activations are stored in it as well.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.set_autocast_dtype(device.type, torch.bfloat16)
+    torch.set_autocast_enabled(device.type, precision == "bfloat16")
+    torch.set_autocast_cache_enabled(precision != "bfloat16")  # it would keep the weights of the first step
 
 
 def has_converged(loss: list[float]) -> bool:
@@ -74,42 +81,48 @@ def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tenso
     return lambda x: torch.stack([change(image) for image in x])
 
 
-def train_one_epoch(
+def make_optimiser(cloner: nn.Module, protocol: Protocol) -> torch.optim.Adam:
+    """Adam (Sec. 3.2) on all parameters of the cloner; on a GPU one that a CUDA graph can hold."""
+    on_gpu = next(cloner.parameters()).is_cuda
+    return torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True, capturable=on_gpu)
+
+
+def train_step(
     source: SourceActivations,
     cloner: nn.Sequential,
     protocol: Protocol,
     optimiser: torch.optim.Optimizer,
-    order: Tensor,
-    batch_size: int,
-    augment: Callable[[Tensor], Tensor] | None = None,
+    augment: Callable[[Tensor], Tensor] | None,
+    batch: Tensor,
 ) -> Tensor:
-    """One pass over the normal training images in the given order (Sec. 3.1).
+    """One step on the normal training images at `batch`, long (k,) (Sec. 3.1).
 
-    source: S on these images. order: long (n,). augment: changes a float batch (n, 3, h, w); S then sees the changed
-    batch too. Returns L_total, L_val and L_dir of each step, means over its batch: float64 (steps, 3) on the device of
-    the images, so that nothing in here waits for a GPU.
+    source: S on these images. augment: changes a float batch (k, 3, h, w); S then sees the changed batch too. Returns
+    L_total, L_val and L_dir, means over the batch: (3,) on the device of the images. Nothing in here waits for a GPU.
     """
+    x = source.images[batch]
+    if augment is None:
+        a_s = source[batch]
+    else:
+        x = augment(x)
+        a_s = critical_points(source.source, x)
+    a_s = a_s[-protocol.points :]
+    a_c = critical_points(cloner, x, protocol.points)
+
+    l_val = value_loss(a_s, a_c)  # Eq. 1
+    l_dir = direction_loss(a_s, a_c)  # Eq. 3
+    loss = total_loss(l_val, l_dir, protocol).mean()  # Eq. 4
+
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return torch.stack([loss.detach(), l_val.detach().mean(), l_dir.detach().mean()])
+
+
+def train_one_epoch(step: Callable[[Tensor], Tensor], cloner: nn.Module, order: Tensor, batch_size: int) -> Tensor:
+    """`step` on all batches of the images in the given order, long (n,); what it returned, float64 (steps, 3)."""
     cloner.train()
-    losses = []
-    for batch in order.split(batch_size):
-        x = source.images[batch]
-        if augment is None:
-            a_s = source[batch]
-        else:
-            x = augment(x)
-            a_s = critical_points(source.source, x)
-        a_s = a_s[-protocol.points :]
-        a_c = critical_points(cloner, x, protocol.points)
-
-        l_val = value_loss(a_s, a_c)  # Eq. 1
-        l_dir = direction_loss(a_s, a_c)  # Eq. 3
-        loss = total_loss(l_val, l_dir, protocol).mean()  # Eq. 4
-
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(torch.stack([loss.detach(), l_val.detach().mean(), l_dir.detach().mean()]))
-    return torch.stack(losses).double()
+    return torch.stack([step(batch) for batch in order.split(batch_size)]).double()
 
 
 def fit(
@@ -128,12 +141,12 @@ def fit(
     """Train `cloner` in place with Adam (Sec. 3.2), epoch by epoch, and return the `Fit`.
 
     source: S on the normal training images. test: S on the test images, which are scored after every tenth epoch and
-    each of the last ten. augment: as in `train_one_epoch`. checkpoint: `experiments.checkpoints.Checkpoint`, to resume
+    each of the last ten. augment: as in `train_step`. checkpoint: `experiments.checkpoints.Checkpoint`, to resume
     from and to save to; the result is the same, on a CPU to the bit.
     Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
     """
     seed_everything(seed)
-    optimiser = torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True)
+    optimiser = make_optimiser(cloner, protocol)
     generator = torch.Generator().manual_seed(seed)  # of the order
     # L_total, L_val and L_dir of each epoch; the test scores by epoch; λ; the last epoch; the loss that is too high.
     course = {"curves": [], "scores": {}, "lam": protocol.lam, "last": epochs, "highest": math.inf, "seconds": {}}
@@ -143,12 +156,16 @@ def fit(
     elif protocol.lam is None:
         course["lam"] = calibrate(source, cloner, protocol)
     protocol = replace(protocol, lam=course["lam"])
+    step = partial(train_step, source, cloner, protocol, optimiser, augment)
+    # Random numbers for an augmentation, and activations in main memory, come from the CPU in every step.
+    if graphs.usable(source.images.pixels.device) and augment is None and source.cache != "host":
+        step = graphs.GraphedStep(step, batch_size)
     curves, seconds = course["curves"], course["seconds"]
     before, start = sum(seconds.values()), time.perf_counter()
     with tqdm(total=course["last"], initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
         while (epoch := len(curves) + 1) <= course["last"]:
             order = torch.randperm(len(source), generator=generator).to(source.images.pixels.device)
-            steps = train_one_epoch(source, cloner, protocol, optimiser, order, batch_size, augment).cpu().numpy()
+            steps = train_one_epoch(step, cloner, order, batch_size).cpu().numpy()
             if epoch == 1:
                 course["highest"] = _EXPLODED * float(steps[0, 0])
             _check_finite(steps[:, 0], course["highest"], f"{title}: epoch {epoch}")

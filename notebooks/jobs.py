@@ -24,6 +24,7 @@ from kdhelpers.files import refusal
 from kdhelpers.reporting.published import NAMES
 
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # MB: S's activations are cached
+MOST = 4  # jobs a GPU, however small: they take turns on it, and each brings a process of its own
 NO_NETWORK = ("Name or service not known", "name resolution", "nodename nor servname", "Network is unreachable")
 
 
@@ -61,10 +62,14 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     """What the Snakefile has to know of the jobs, as JSON holds it.
 
     Threads: one in smoke; all cores for the running time; else a share of them for each job that a GPU has room for. On
-    this machine the jobs are shared out among its GPUs; on a cluster, the scheduler gives each job one.
+    this machine the jobs are shared out among its GPUs; on a cluster, the scheduler gives each job one. A GPU has as
+    many places as `jobs_per_gpu` says; with "auto" as many as its free memory has megabytes, for up to MOST jobs.
     """
     gpus = torch.cuda.device_count() if settings["gpus"] == "auto" else settings["gpus"]
-    places, found, loads = gpus * settings["jobs_per_gpu"], {}, [0.0] * gpus
+    auto = settings["jobs_per_gpu"] == "auto" and not cluster
+    jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
+    room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
+    places, found, loads = gpus * jobs_per_gpu, {}, [0.0] * gpus
     for job in jobs:
         on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
         resources, environment = {}, ""
@@ -76,7 +81,8 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         elif on_gpu and gpus:
             gpu = loads.index(min(loads))
             loads[gpu] += job.work
-            resources, environment = {f"gpu{gpu}": 1}, f"CUDA_VISIBLE_DEVICES={gpu}"
+            taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
+            resources, environment = {f"gpu{gpu}": taken}, f"CUDA_VISIBLE_DEVICES={gpu}"
         threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-os.cpu_count() // max(1, places))
         found[job.name] = {
             "path": f"notebooks/{job.notebook}.ipynb",
@@ -95,7 +101,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         "logs": str(results / "logs" / profile),
         "cluster": bool(cluster),
         "pid": os.getpid(),
-        "limits": {} if cluster else {f"gpu{gpu}": settings["jobs_per_gpu"] for gpu in range(gpus)},
+        "limits": {} if cluster else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)},
     }
 
 

@@ -9,10 +9,11 @@ import torch
 import yaml
 from execute import check_names, parameters_of
 
-from kdhelpers import data, paths
+from kdhelpers import data, paths, protocols
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments.config import resolve
+from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
 from kdhelpers.inspection import own_images
 from kdhelpers.protocols import SEEDS
@@ -20,7 +21,7 @@ from kdhelpers.timing import running_time
 
 NOTEBOOKS = Path(__file__).parent
 RUNNING_TIME, PEERS, OWN_IMAGES = "21_running_time", "30_beside_anomalib", "00_quickstart"
-SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": 1}  # of a run; the parameters of notebooks are capitals
+SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto"}  # of a run; the parameters of notebooks are capitals
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
 IN_SMOKE = {"15_unstated_details": {"CLASSES": {"head_ct": ["normal"]}}}  # fifty variants: those of one data set
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
@@ -46,6 +47,7 @@ class Job:
     recorded: int = 0
     pending: bool = True
     work: float = 1.0  # the cost relative to other jobs
+    gpu_mb: int = 0  # of a GPU's memory, about
     source: str | None = None
     downloads: list[str] = field(default_factory=list)  # data sets that have to be downloaded first
 
@@ -244,11 +246,21 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 # Your own images are judged anew, in seconds, where only how many may be bad has changed.
                 pending=pending or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
                 work=sum(run.work for run in own) + (START if runs[0].profile == "smoke" else 0) or 1.0,
+                gpu_mb=max(map(_gpu_mb, runs)),
                 source=runs[0].source,
                 downloads=downloads,
             )
         )
     return jobs
+
+
+def _gpu_mb(run: Run) -> int:
+    """About how much of a GPU's memory a run takes: CUDA itself, S's activations, and a step or a batch of maps."""
+    _, tests, masked = running_time.SETS.get(run.dataset, (1, 100, 100))
+    pixels = run.image_size**2
+    stored = 58 * (protocols.SETTINGS[run.dataset].images + tests) * pixels  # bytes a pixel
+    working = max(2400 * run.batch_size, 4000 * min(masked, 128)) * pixels  # C with gradients; S
+    return 1000 + (stored + working) // 2**20
 
 
 def _table(rows: list[tuple[str, str, list[Job]]]) -> str:

@@ -70,7 +70,7 @@ def name_of(word: str) -> str:
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     found = [name for name in names if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0])]
     if not found:
-        commands = "smoke, full, test, report, publish, verify and site"
+        commands = "smoke, full, test, report, publish, verify, site and gpu-check"
         raise InputError(
             f"there is no command or notebook {word}; commands are {commands}, notebooks {' '.join(names)}"
         )
@@ -119,10 +119,30 @@ def test(options: list[str]) -> int:
         )
 
 
+def gpu_check(words: list[str]) -> int:
+    """Run the tests that need a GPU, then notebook 21, whose figures stay as files; words: NAME=VALUE."""
+    import torch
+
+    given = values_of(words)
+    if unknown := given.keys() - {"DATA_DIR", "SOURCE", "RESULTS_DIR"}:
+        raise InputError(f"unknown name {min(unknown)}; gpu-check has DATA_DIR, SOURCE and RESULTS_DIR")
+    if not torch.cuda.is_available():
+        raise InputError("gpu-check needs a GPU that torch can use, and this machine has none")
+    results = Path(given.get("RESULTS_DIR", paths.RESULTS_DIR)).expanduser().absolute()
+    where = {f"KDHELPERS_{name}": str(Path(value).expanduser().absolute()) for name, value in given.items()}
+    pytest = ["-m", "pytest", "-m", "gpu", "-rs", "--durations=0", "-s", "kdhelpers/tests/test_gpu.py"]
+    tests = subprocess.run([sys.executable, *pytest], env=os.environ | where, cwd=paths.ROOT).returncode
+    out = results / "executed" / "full" / "21_running_time.ipynb"
+    words = ["notebooks/21_running_time.ipynb", out, f"RESULTS_DIR={results}"]
+    return subprocess.run([sys.executable, "notebooks/execute.py", *words], cwd=paths.ROOT).returncode or tests
+
+
 def main() -> int:
     command, *words = sys.argv[1:] or ["full"]
     if command == "test":
         return test(words)
+    if command == "gpu-check":
+        return gpu_check(words)
     if command == "publish":
         from publish import publish
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kdhelpers.data import downloads
-from kdhelpers.data.images import Images, read_images, read_masks, resize_arrays
-from kdhelpers.data.layouts import FOLDERS, Files, list_files
+from kdhelpers.data import downloads, ignore, tiles
+from kdhelpers.data.images import Images, Size, read_images, read_masks, resize_arrays, sides
+from kdhelpers.data.layouts import FOLDERS, NOTHING_MORE, Files, Own, list_files
 from kdhelpers.data.listing import subfolders
-from kdhelpers.data.split import Split
+from kdhelpers.data.split import Split, Tiles
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256, reading
 from kdhelpers.protocols import CLASS_NAMES, GOOD, MVTEC, NORMAL_TEST, NUMBERS
@@ -62,11 +62,10 @@ def load(
     cls: str,
     data_dir: Path | str,
     *,
-    image_size: int,
+    image_size: Size,
     seed: int,
     normal_test: int = NORMAL_TEST,
-    test_dir: Path | None = None,
-    test_label: str | dict[str, str] | None = None,
+    own: Own = NOTHING_MORE,
     progress: bool = True,
 ) -> Split:
     """The split of class `cls`, decoded and resized to `image_size` pixels; downloads what it can when it is absent.
@@ -74,34 +73,30 @@ def load(
     CIFAR-10: resized with Lanczos to image_size·256/224, the centre cropped, ImageNet's mean and standard deviation.
     Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the `normal_test`
     normal test images of the medical data sets, and the good ones that are held out of your own; the other splits
-    depend on neither. test_dir, test_label: as `layouts.list_files` has them. Test images are kept for the next class
+    depend on neither. own: of your own images only. Test images are kept for the next class
     or seed of this process: do not change them in place. Raises InputError naming what is wrong and the fix.
     """
-    data_dir, test_dir = Path(data_dir).expanduser(), test_dir and Path(test_dir).expanduser()
+    data_dir = Path(data_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
-    if image_size < 32:
+    if min(sides(image_size)) < 32:
         raise InputError(f"image size {image_size} is too small: VGG-16 halves it five times; at least 32")
     title = f"{dataset} {cls}" if progress else None
     if _is_binary(dataset, data_dir):
         split = _load_arrays(dataset, cls, data_dir, image_size, title)
     else:
-        files = list_files(
-            dataset, _folder_of(dataset, cls, data_dir), data_dir, seed, normal_test, test_dir, test_label
-        )
-        split = _load_files(dataset, cls, data_dir, files, image_size, test_dir, title)
+        files = list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed, normal_test, own)
+        split = _load_files(dataset, cls, data_dir, files, image_size, own, title)
     if len(split.train) < 2:
         raise InputError(f"{dataset} {cls} in {data_dir}: {len(split.train)} training image; at least 2 are needed")
     return split
 
 
 @reading()
-def fingerprint(
-    data_dir: Path, *, seed: int, test_dir: Path | None = None, test_label: str | dict[str, str] | None = None
-) -> str:
+def fingerprint(data_dir: Path, *, seed: int, own: Own = NOTHING_MORE) -> str:
     """`Split.sha256` of your own images, without decoding any: whether they are still those that were recorded."""
-    files = list_files("folder", "", data_dir, seed, test_dir=test_dir, test_label=test_label)
-    paths = [*files.train, *(path for image in files.test for path in (image.path, image.mask) if path)]
-    return _digest({Path(stamp[0]): _sha256_of(stamp) for stamp in _stamps(paths)}, data_dir, test_dir)
+    files = list_files("folder", "", data_dir, seed, own=own)
+    paths = [*files.train, *files.others, *(path for image in files.test for path in (image.path, image.mask) if path)]
+    return _digest({Path(stamp[0]): _sha256_of(stamp) for stamp in _stamps(paths)}, data_dir, own)
 
 
 @lru_cache(maxsize=2**17)
@@ -157,17 +152,20 @@ def _read_arrays(
     return arrays, test, _digest({Path(path): file_sha256(Path(path)) for path, *_ in stamps}, data_dir)
 
 
-def _load_files(
-    dataset: str, cls: str, data_dir: Path, files: Files, size: int, test_dir: Path | None, title: str | None
-) -> Split:
+def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size, own: Own, title: str | None) -> Split:
     is_cifar, paths = dataset == "cifar10", [image.path for image in files.test]
-    train, sha256 = read_images(files.train, size, lanczos=is_cifar, progress=title and f"{title}: training images")
-    test, test_sha = _read_test(_stamps(paths), size, is_cifar, title and f"{dataset}: test images")
+    how = {"lanczos": is_cifar, "ignored": ignore.reader(own.ignore), "progress": title and f"{title}: training images"}
+    train, sha256 = read_images(files.train, size, **how)
+    test_title = title and f"{dataset}: test images"
+    test, test_sha = _read_test(_stamps(paths), size, is_cifar, own.ignore, _stamps(files.others), test_title)
     sha256 |= test_sha
-    _warn_of_copies(files.train, paths, sha256, test_dir)
-    masks = None
+    _warn_of_copies(files.train, paths, sha256, own.test_dir)
+    masks = cut = None
+    if own.tile:
+        parts = [tiles.read(part, size, own.tile, how["ignored"], title) for part in (files.train, paths)]
+        cut = Tiles(Images(parts[0][0]), Images(parts[1][0]), parts[1][1])
     if masked := [i for i, image in enumerate(files.test) if image.mask]:
-        masks = np.zeros((len(test), size, size), np.float32)
+        masks = np.zeros((len(test), *sides(size)), np.float32)
         pairs = [(files.test[i].mask, paths[i]) for i in masked]
         masks[masked], mask_sha = read_masks(pairs, size, own=dataset == "folder", progress=title and f"{title}: masks")
         sha256 |= mask_sha
@@ -180,17 +178,21 @@ def _load_files(
         labels=np.array([image.label for image in files.test], np.uint8),
         masks=masks,
         kinds=[class_of.get(image.kind, image.kind) for image in files.test],
-        names=[_name(path, data_dir, test_dir) for path in paths],
-        sha256=_digest(sha256 | {path: file_sha256(path) for path in files.others}, data_dir, test_dir),
+        names=[_name(path, data_dir, own) for path in paths],
+        sha256=_digest(sha256 | {path: file_sha256(path) for path in files.others}, data_dir, own),
         deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
         paths=paths,
+        tiles=cut,
     )
 
 
 @lru_cache(maxsize=1)
-def _read_test(stamps: tuple, size: int, lanczos: bool, title: str | None) -> tuple[Tensor, dict[Path, str]]:
+def _read_test(
+    stamps: tuple, size: Size, lanczos: bool, ignored: Path | None, ignored_stamps: tuple, title: str | None
+) -> tuple[Tensor, dict[Path, str]]:
     """The test images, once for all classes and seeds that share them."""
-    return read_images([Path(path) for path, *_ in stamps], size, lanczos=lanczos, progress=title)
+    paths = [Path(path) for path, *_ in stamps]
+    return read_images(paths, size, lanczos=lanczos, ignored=ignore.reader(ignored), progress=title)
 
 
 def _warn_of_copies(train: list[Path], test: list[Path], sha256: dict[Path, str], test_dir: Path | None) -> None:
@@ -239,14 +241,14 @@ def _stamps(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
-def _name(path: Path, data_dir: Path, test_dir: Path | None = None) -> str:
-    """Relative to DATA_DIR; of a picture in TEST_DIR, relative to the folder that TEST_DIR lies in."""
-    inside = test_dir is not None and path.is_relative_to(test_dir)
-    return path.relative_to(test_dir.parent if inside else data_dir).as_posix()
+def _name(path: Path, data_dir: Path, own: Own = NOTHING_MORE) -> str:
+    """Relative to DATA_DIR; of a picture in TEST_DIR or IGNORE, relative to the folder that this lies in."""
+    inside = [place.parent for place in (own.test_dir, own.ignore) if place and path.is_relative_to(place)]
+    return path.relative_to(inside[0] if inside else data_dir).as_posix()
 
 
-def _digest(sha256: dict[Path, str], data_dir: Path, test_dir: Path | None = None) -> str:
-    pairs = sorted((_name(path, data_dir, test_dir), sha) for path, sha in sha256.items())
+def _digest(sha256: dict[Path, str], data_dir: Path, own: Own = NOTHING_MORE) -> str:
+    pairs = sorted((_name(path, data_dir, own), sha) for path, sha in sha256.items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 

@@ -1,11 +1,14 @@
 """Pictures: from files to uint8 tensors, and from these to the float batches that the networks see."""
 
+import contextlib
 import hashlib
+import importlib
 import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +23,14 @@ from kdhelpers.files import reading
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY = (128, 128, 128)  # what the networks see where a picture is ignored
+Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
 _FEW = 16  # values of a mask that numbers defects; soft edges have more
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb; here it is an error from there on
+_PACKAGES = dict.fromkeys((".heic", ".heif"), "pillow-heif") | {".avif": "pillow-avif-plugin"}  # if Pillow lacks them
+with contextlib.suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -45,7 +53,7 @@ class Images:
         x = self.pixels[index].float() / 255
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         if self.normalise:
-            mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+            mean, std = _imagenet(x.device)
             x = (x - mean) / std
         return x
 
@@ -58,42 +66,55 @@ class Images:
         return replace(self, pixels=self.pixels.to(device))
 
 
+@cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and standard deviation on a device, copied there once: each copy would wait for the GPU."""
+    return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+
+
 def read_picture(path: Path | str) -> Image.Image:
     """One picture upright and in RGB, as large as it is. Raises InputError as `read_images` does."""
     return _decode(path, _bytes(path), "RGB")
 
 
 def read_images(
-    paths: Sequence[Path], size: int, *, lanczos: bool = False, progress: str | None = None
+    paths: Sequence[Path],
+    size: Size,
+    *,
+    lanczos: bool = False,
+    ignored: Callable[[Path], Image.Image | None] = lambda path: None,
+    progress: str | None = None,
 ) -> tuple[Tensor, dict[Path, str]]:
-    """Pictures, decoded and resized as by `fit`: uint8 (n, 3, size, size), and the SHA-256 (hex) of each file's bytes.
+    """Pictures, decoded and resized as by `fit`: uint8 (n, 3, h, w), and the SHA-256 (hex) of each file's bytes.
 
     EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit. Files are read once, in a
-    few threads. progress: title of a progress bar; None for no bar. Raises InputError naming the file when it is
-    unreadable, empty, truncated, not a picture, several pictures in one, or of more than 89 million pixels.
+    few threads. ignored: as `ignore.reader` returns it. progress: title of a progress bar; None for no bar.
+    Raises InputError naming the file when it is unreadable, empty, truncated, not a picture, several pictures in one,
+    or of more than 89 million pixels.
     """
-    pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
+    pixels = torch.empty((len(paths), 3, *sides(size)), dtype=torch.uint8)
     out = pixels.numpy()  # shares memory
 
     def read(i: int) -> str:
         data = _bytes(paths[i])
-        out[i] = fit(_decode(paths[i], data, "RGB"), size, lanczos=lanczos).transpose(2, 0, 1)
+        picture = blanked(_decode(paths[i], data, "RGB"), ignored(paths[i]))
+        out[i] = fit(picture, size, lanczos=lanczos).transpose(2, 0, 1)
         return hashlib.sha256(data).hexdigest()
 
-    return pixels, dict(zip(paths, _in_threads(read, len(paths), progress), strict=True))
+    return pixels, dict(zip(paths, in_threads(read, len(paths), progress), strict=True))
 
 
 def read_masks(
-    pairs: Sequence[tuple[Path, Path]], size: int, *, own: bool = False, progress: str | None = None
+    pairs: Sequence[tuple[Path, Path]], size: Size, *, own: bool = False, progress: str | None = None
 ) -> tuple[np.ndarray, dict[Path, str]]:
-    """Ground-truth masks: float32 (n, size, size) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
+    """Ground-truth masks: float32 (n, h, w) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
 
     pairs: each mask and its picture. In a mask of two values, 0 and another one, the other one is 1 whatever it is
     (1, 255, a palette's colour); otherwise 255 is 1. own: of your own images; in a mask of up to _FEW values all but 0
     are 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError naming the mask as
     `read_images` does, when its size is not the picture's, or when it marks nothing.
     """
-    masks = np.empty((len(pairs), size, size), np.float32)
+    masks = np.empty((len(pairs), *sides(size)), np.float32)
 
     def read(i: int) -> str:
         path, picture = pairs[i]
@@ -108,7 +129,7 @@ def read_masks(
         masks[i] = fit(_two_valued(path, mask, _FEW if own else 2), size).astype(np.float32) / 255
         return hashlib.sha256(data).hexdigest()
 
-    return masks, dict(zip((mask for mask, _ in pairs), _in_threads(read, len(pairs), progress), strict=True))
+    return masks, dict(zip((mask for mask, _ in pairs), in_threads(read, len(pairs), progress), strict=True))
 
 
 def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, progress: str | None = None) -> Tensor:
@@ -121,12 +142,29 @@ def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, progr
         image = fit(Image.fromarray(arrays[i]), size, lanczos=lanczos)
         out[i] = image.transpose(2, 0, 1) if image.ndim == 3 else image
 
-    _in_threads(resize, len(arrays), progress)
+    in_threads(resize, len(arrays), progress)
     return pixels
 
 
-def fit(image: Image.Image, size: int, *, lanczos: bool = False) -> np.ndarray:
-    """A picture resized to (size, size) with Pillow's antialiased bilinear filter, as torchvision's Resize; uint8.
+def sides(size: Size) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def in_words(size: Size) -> str:
+    """The size for people: "128 px", or "64×512 px", height first."""
+    return f"{size} px" if isinstance(size, int) else f"{size[0]}×{size[1]} px"
+
+
+def blanked(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """The picture, grey where the mask, stretched to it, is not black: nothing in there can count."""
+    if mask is not None:
+        picture.paste(GREY, mask=mask.resize(picture.size, Image.Resampling.NEAREST))
+    return picture
+
+
+def fit(image: Image.Image, size: Size, *, lanczos: bool = False) -> np.ndarray:
+    """A picture resized to `size` with Pillow's antialiased bilinear filter, as torchvision's Resize; uint8.
 
     lanczos: as the released code does with CIFAR-10, Lanczos to size·256/224, then the centre of (size, size).
     """
@@ -135,8 +173,8 @@ def fit(image: Image.Image, size: int, *, lanczos: bool = False) -> np.ndarray:
         margin = round((larger - size) / 2)
         image = image.resize((larger, larger), Image.Resampling.LANCZOS)
         image = image.crop((margin, margin, margin + size, margin + size))
-    elif image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    elif image.size != (shape := sides(size)[::-1]):
+        image = image.resize(shape, Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 
@@ -174,6 +212,8 @@ def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
             f"{path}: too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
         ) from None
     except Image.UnidentifiedImageError:
+        if needs := _PACKAGES.get(Path(path).suffix.lower()):
+            raise InputError(f"{path}: needs the package {needs}: pip install {needs}, or convert it") from None
         raise InputError(f"{path}: is not a picture that can be read; replace it or remove it") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for a broken file
         reason = " ".join(str(error).split())
@@ -204,7 +244,7 @@ def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _in_threads(function: Callable, count: int, progress: str | None) -> list:
+def in_threads(function: Callable, count: int, progress: str | None) -> list:
     # Pillow lets go of the interpreter's lock while it decodes and resizes.
     bar = {"desc": progress, "unit": "image", "disable": progress is None, "delay": 1, "mininterval": 1}
     return thread_map(function, range(count), max_workers=os.cpu_count(), tqdm_class=tqdm, **bar)

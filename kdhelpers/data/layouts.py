@@ -34,6 +34,18 @@ class TestImage(NamedTuple):
     mask: Path | None = None
 
 
+class Own(NamedTuple):
+    """What is given beside a folder of your own images."""
+
+    test_dir: Path | None = None  # more pictures to score
+    test_label: str | dict[str, str] | None = None  # their label, one of `LABELS`, or those of folders by name
+    ignore: Path | None = None  # the mask of what is not judged, or a folder of masks: `data.ignore`
+    tile: int | None = None  # pixels of a tile's side: `data.tiles`
+
+
+NOTHING_MORE = Own()
+
+
 class Files(NamedTuple):
     """The files of one split; others: those read beside the images."""
 
@@ -65,19 +77,18 @@ def list_files(
     data_dir: Path,
     seed: int,
     normal_test: int = NORMAL_TEST,
-    test_dir: Path | None = None,
-    test_label: str | dict[str, str] | None = None,
+    own: Own = NOTHING_MORE,
 ) -> Files:
     """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
 
     seed: draws `normal_test` images for test from the normal ones of a medical data set, and from your own good ones
-    those that are held out. test_dir, test_label: more pictures to score, for your own images (`_own`).
+    those that are held out. own: of your own images only (`_own`).
     Raises InputError saying what is missing, where to get it and where to put it.
     """
     name = cls if dataset == "retinal_oct" else dataset
     inside = partial(folder, data_dir, advice=_ADVICE[name])
     if name == "folder":
-        return _own(data_dir, seed, test_dir, test_label)
+        return _own(data_dir, seed, own)
     if name == "mvtec":
         return _inspection(inside("mvtec", cls), name)
     if name == "cifar10":
@@ -178,12 +189,13 @@ def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = 
     return Files(train, test)
 
 
-def _own(root: Path, seed: int, test_dir: Path | None, labels: str | dict[str, str] | None) -> Files:
+def _own(root: Path, seed: int, own: Own) -> Files:
     """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
 
     Good ones to test are test/good, or where there is no such folder a random fifth of the good ones, at least
     `LEAST_HELD_OUT`, but no more than half.
     """
+    test_dir, labels = own.test_dir, own.test_label
     if test_dir is not None and test_dir.resolve() == root.resolve():
         raise InputError(f"TEST_DIR {test_dir} is DATA_DIR too: name a folder of other pictures, or leave it out")
     if find(root, "train").is_dir() or find(root, "test").is_dir():
@@ -206,7 +218,14 @@ def _own(root: Path, seed: int, test_dir: Path | None, labels: str | dict[str, s
     for image in more:
         if image.path.resolve() in known:
             raise InputError(f"{image.path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
-    return Files(train, test + more)
+    masks = [] if own.ignore is None else pictures(own.ignore) if own.ignore.is_dir() else [own.ignore]
+    stems = {path.stem for path in [*train, *(image.path for image in test + more)]}
+    for mask in masks:
+        if mask.resolve() in known:
+            raise InputError(f"IGNORE {mask} lies among the pictures: move it to another folder")
+        if own.ignore.is_dir() and mask.stem.removesuffix("_mask") not in stems:
+            raise InputError(f"{mask}: there is no picture for this mask (NAME.png or NAME_mask.png belongs to NAME)")
+    return Files(train, test + more, masks)
 
 
 def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kdhelpers.errors import InputError
 
-SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm".split())
+SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm .avif .heic .heif".split())
 _LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; hidden files aside
 
 

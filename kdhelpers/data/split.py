@@ -2,11 +2,24 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from kdhelpers.data.images import Images
+
+
+class Tiles(NamedTuple):
+    """What the networks see of a split's pictures where these are cut into tiles."""
+
+    train: Images
+    test: Images
+    first: np.ndarray  # long (n_test,): the index in `test` of each test image's first tile
+
+    def worst(self, scores: np.ndarray) -> np.ndarray:
+        """The highest score of each test image's tiles: (k, len(test)) to (k, n_test)."""
+        return np.maximum.reduceat(scores, self.first, axis=1)
 
 
 @dataclass(frozen=True)
@@ -24,13 +37,17 @@ class Split:
     sha256: str  # over the sorted (path relative to the data folder, SHA-256) of every file used, as JSON
     deviations: tuple[str, ...] = ()  # in what these files are not the article's
     paths: list[Path] = field(default_factory=list)  # of each test image; [] where they are not files of their own
+    tiles: Tiles | None = None  # of your own images with TILE; `train` and `test` then are for people and baselines
 
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its images on `device`."""
-        return replace(self, train=self.train.to(device), test=self.test.to(device))
+        tiles = self.tiles
+        if tiles:
+            tiles = tiles._replace(train=tiles.train.to(device), test=tiles.test.to(device))
+        return replace(self, train=self.train.to(device), test=self.test.to(device), tiles=tiles)
 
     def subset(self, index: np.ndarray) -> "Split":
-        """The same split with only the test images at `index`, a long array."""
+        """The same split with only the test images at `index`, a long array, without tiles."""
         return replace(
             self,
             test=self.test.subset(index),
@@ -39,6 +56,7 @@ class Split:
             kinds=[self.kinds[i] for i in index],
             names=[self.names[i] for i in index],
             paths=[self.paths[i] for i in index] if self.paths else [],
+            tiles=None,
         )
 
     def sample_indices(self, count: int = 8) -> np.ndarray:

@@ -30,13 +30,14 @@ class Checkpoint:
     def restore(self) -> dict | None:
         """The last saved state; None when there is none for this training, or none that can be read."""
         try:
-            kept = torch.load(self.path, map_location="cpu", weights_only=True)
-            return kept["state"] if kept["key"] == self.key else None
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            return saved["state"] if saved["key"] == self.key else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             warnings.warn(
-                f"{self.path} cannot be read ({_line(error)}): the training starts from the beginning", stacklevel=2
+                f"{self.path} cannot be read ({reason}): the training starts from the beginning", stacklevel=2
             )
             return None
 
@@ -45,7 +46,7 @@ class Checkpoint:
         return time.monotonic() - self.last >= self.every
 
     def save(self, state: dict) -> None:
-        """Write the state, of tensors and plain numbers, atomically; warn when that fails, and go on."""
+        """Write the state, of tensors and plain numbers, atomically; where that fails, warn and continue."""
         buffer = io.BytesIO()
         torch.save({"key": self.key, "state": state}, buffer)
         try:
@@ -54,11 +55,3 @@ class Checkpoint:
         except InputError as error:
             warnings.warn(f"no checkpoint: {error}", stacklevel=2)
         self.last = time.monotonic()
-
-    def remove(self) -> None:
-        """Once the training is recorded."""
-        self.path.unlink(missing_ok=True)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

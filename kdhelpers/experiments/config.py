@@ -9,7 +9,7 @@ from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import records
-from kdhelpers.experiments.parameters import BesideAnomalib, OwnImages, Training, WithSource, from_cell, parse
+from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, Training, from_cell, parse
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
@@ -45,18 +45,27 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
 
 
 def resolve(notebook: str, **given) -> list[Run]:
-    """The same with all parameters given; their defaults stand in the notebooks."""
+    """The same with all parameters given; their defaults are in the notebooks."""
     return _runs(notebook, parse(_model(notebook), notebook, given))
 
 
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records that tables are about, and RESULTS_DIR, from a notebook's globals."""
-    asked = from_cell(WithSource, notebook, namespace)
+    asked = from_cell(Common, notebook, namespace)
     if asked.RESULTS_DIR is not None and not asked.results_dir.is_dir():
         raise InputError(f"RESULTS_DIR {asked.results_dir} is not a folder: name the one that holds the records")
     named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
     source = asked.source if named_by_folder else weights.source_name(asked.source)
     return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
+
+
+def varied(main: Run, variant: Variant, notebook: str) -> Run:
+    """A variant of a main run, with its records among those of `notebook`."""
+    if variant.name is None:
+        return replace(main, label=variant.label)
+    named = {"notebook": notebook, "variant": variant.name, "label": variant.label}
+    protocol = replace(main.protocol, **variant.protocol)
+    return replace(main, **named, protocol=protocol, shares_cloner=not variant.trains, **variant.run)
 
 
 def _model(notebook: str) -> type[Training]:
@@ -73,14 +82,18 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
         for dataset in value if isinstance(value, dict) else ():
             if dataset not in datasets:
                 raise InputError(f"{name} has {dataset!r}; {notebook} has {', '.join(datasets)}")
-        if name == "CLASSES" and isinstance(value, list) and len(datasets) > 1:
-            raise InputError(
-                f"CLASSES is {value!r}; {notebook} has several data sets: give None for all of everything, or a dict "
-                f"such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
-            )
-    chosen = asked.CLASSES if isinstance(asked.CLASSES, dict) else datasets
-    runs = [run for dataset in datasets if dataset in chosen for run in _variants(notebook, dataset, asked)]
-    # An ablation's main run goes along with every variant: it is what the variant is compared with.
+    if isinstance(asked.CLASSES, list) and len(datasets) > 1:
+        raise InputError(
+            f"CLASSES is {asked.CLASSES!r}; {notebook} has several data sets: give None for all of everything, or a "
+            f"dict such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
+        )
+    runs = []
+    for dataset in datasets:
+        if not isinstance(asked.CLASSES, dict) or dataset in asked.CLASSES:
+            main = _main_run(dataset, asked)
+            variants = variants_of(notebook, dataset, main.protocol, main.image_size)
+            runs += [varied(main, variant, notebook) for variant in variants]
+    # An ablation's main run is always included: it is what the variant is compared with.
     always = [run for run in runs if run.variant is None and notebook in ABLATIONS]
     names = list(dict.fromkeys(run.variant or run.label for run in runs if run not in always))
     wanted = names if asked.VARIANTS is None else asked.VARIANTS
@@ -92,17 +105,17 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
     return [run for run in runs if run in always or (run.variant or run.label) in wanted]
 
 
-def _variants(notebook: str, dataset: str, asked: Training) -> list[Run]:
-    """The main run of a data set as asked for, and each variant of it."""
+def _main_run(dataset: str, asked: Training) -> Run:
+    """The main run of a data set: what was asked for, and for None the article's value, or smoke's."""
 
-    def of_dataset(value, smoke, article):
-        value = value.get(dataset) if isinstance(value, dict) else value
-        return (smoke if asked.is_smoke and smoke else article) if value is None else value
+    def of_dataset(value):
+        return value.get(dataset) if isinstance(value, dict) else value
 
-    setting = SETTINGS[dataset]
-    data_dir = _data_dir(asked, dataset)
-    main = Run(
-        notebook=main_notebook(dataset) if notebook in ABLATIONS else notebook,
+    setting, smoke = SETTINGS[dataset], asked.is_smoke
+    data_dir = _data_dir(asked, dataset == "folder")
+    size = of_dataset(asked.IMAGE_SIZE) or smoke and setting.smoke_size or setting.image_size
+    return Run(
+        notebook=main_notebook(dataset),
         dataset=dataset,
         variant=None,
         label="",
@@ -110,29 +123,21 @@ def _variants(notebook: str, dataset: str, asked: Training) -> list[Run]:
         protocol=protocol_for(asked.PROTOCOL, dataset),
         seed=asked.SEED,
         source=asked.source,
-        source_name=weights.source_name(asked.source),
-        classes=_classes(asked, dataset, data_dir),
-        epochs=of_dataset(asked.EPOCHS, SMOKE_EPOCHS, setting.epochs),
-        image_size=of_dataset(asked.IMAGE_SIZE, setting.smoke_size, setting.image_size),
-        batch_size=of_dataset(asked.BATCH_SIZE, SMOKE_BATCH_SIZE, BATCH_SIZE),
+        source_name=records.source_name(weights.source_name(asked.source), asked.PRECISION),
+        classes=_classes(of_dataset(asked.CLASSES), dataset, data_dir, smoke),
+        epochs=of_dataset(asked.EPOCHS) or (SMOKE_EPOCHS if smoke else setting.epochs),
+        image_size=tuple(size) if isinstance(size, list) else size,
+        batch_size=asked.BATCH_SIZE or (SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
         device=device_of(asked.DEVICE),
         cache=asked.CACHE,
+        precision=asked.PRECISION,
         data_dir=data_dir,
         results_dir=asked.results_dir,
         **(_own(asked, data_dir) if isinstance(asked, OwnImages) else {}),
     )
-    return [_changed(main, one, notebook) for one in variants_of(notebook, dataset, main.protocol, main.image_size)]
 
 
-def _changed(main: Run, variant: Variant, notebook: str) -> Run:
-    if variant.name is None:
-        return replace(main, label=variant.label)
-    protocol = replace(main.protocol, **variant.protocol)
-    return replace(main, notebook=notebook, variant=variant.name, label=variant.label, protocol=protocol, **variant.run)
-
-
-def _data_dir(asked: Training, dataset: str) -> Path:
-    own = dataset == "folder"
+def _data_dir(asked: Training, own: bool) -> Path:
     if asked.DATA_DIR is None and asked.is_smoke:
         return paths.SAMPLES_DIR / ("own_images" if own else "")
     if asked.DATA_DIR is None and own:
@@ -140,7 +145,7 @@ def _data_dir(asked: Training, dataset: str) -> Path:
             "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
             "test/<kind>/*"
         )
-    folder = Path(asked.DATA_DIR or paths.DATA_DIR).expanduser().absolute()
+    folder = asked.DATA_DIR or paths.DATA_DIR
     if not folder.is_dir():
         what = "of your images" if own else "that holds the data sets"
         raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
@@ -149,29 +154,32 @@ def _data_dir(asked: Training, dataset: str) -> Path:
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
     """What is asked for of your own images; lists them, so that what is wrong with the folders is reported first."""
-    folder = Path(asked.TEST_DIR).expanduser().absolute() if asked.TEST_DIR else None
-    if folder and not folder.is_dir():
-        raise InputError(f"TEST_DIR {folder} is not a folder: name the folder of pictures to score, or leave it out")
-    if isinstance(asked.TEST_LABEL, str) and not folder:
+    if asked.TEST_DIR and not asked.TEST_DIR.is_dir():
+        raise InputError(
+            f"TEST_DIR {asked.TEST_DIR} is not a folder: name the folder of pictures to score, or leave it out"
+        )
+    if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
         )
-    layouts.list_files("folder", "", data_dir, 0, test_dir=folder, test_label=asked.TEST_LABEL)
-    own = {"test_dir": folder, "test_label": asked.TEST_LABEL, "false_alarms": float(asked.FALSE_ALARMS)}
-    return own | {"map": asked.MAP, "score_by": asked.SCORE}
+    if asked.IGNORE and not asked.IGNORE.exists():
+        raise InputError(f"IGNORE {asked.IGNORE} is missing: name a mask, or a folder of masks, or leave it out")
+    own = layouts.Own(asked.TEST_DIR, asked.TEST_LABEL, asked.IGNORE, asked.TILE)
+    layouts.list_files("folder", "", data_dir, 0, own=own)
+    return {"own": own, "false_alarms": asked.FALSE_ALARMS, "map": asked.MAP, "score_by": asked.SCORE}
 
 
-def _classes(asked: Training, dataset: str, data_dir: Path) -> tuple[str, ...]:
-    given = asked.CLASSES[dataset] if isinstance(asked.CLASSES, dict) else asked.CLASSES
+def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> tuple[str, ...]:
+    classes = data.classes(dataset, data_dir)
     if dataset == "folder":  # already listed, by names of folders that TEST_LABEL may explain
-        return data.classes(dataset, data_dir)
+        return classes
     status = data.status(dataset, data_dir)
     if given is None:
-        classes = data.classes(dataset, data_dir)[: 1 if asked.is_smoke else None]
+        classes = classes[: 1 if smoke else None]
     else:
         classes = tuple(dict.fromkeys(data.resolve_class(dataset, str(name), data_dir) for name in given))
     for cls in classes:
-        if asked.is_smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
+        if smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
             sample = ", ".join(cls for cls, missing in status.items() if not missing)
             raise InputError(f"{dataset} {cls}: not in the generated sample, which has {sample}")
         if status[cls] not in ("", "download"):
@@ -196,7 +204,7 @@ def device_of(name: str) -> torch.device:
 def _refuse_namesake(run: Run) -> None:
     """Raise InputError when RESULTS_DIR holds the scores and the detector of another folder of the same name."""
     (cls,) = run.classes
-    pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.record_path(cls).name.rpartition('-seed')[0]}-seed*.json"
+    pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.dataset}-{cls}-seed*.json"
     for path in sorted(run.results_dir.glob(pattern)):
         other = records.read(path)["environment"]["data_dir"]
         if Path(other) != run.data_dir:
@@ -208,13 +216,12 @@ def _refuse_namesake(run: Run) -> None:
 
 def refuse_to_replace(runs: list[Run]) -> None:
     """Raise InputError when an ablation would replace a main run that was made with other parameters."""
-    for run in runs:
-        for cls in run.classes if run.variant is None else ():
-            path = run.record_path(cls)
-            recorded = records.read(path)["parameters"] if path.is_file() else run.parameters(cls)
-            for name, value in run.parameters(cls).items():
-                if recorded.get(name) != value:
-                    raise InputError(
-                        f"{path} has {name} {recorded.get(name)}, this run {value}, and they would not compare: give "
-                        f"the same parameters as to {run.notebook}, or another RESULTS_DIR"
-                    )
+    for run, cls in [(main, cls) for main in runs if main.variant is None for cls in main.classes]:
+        path, asked = run.record_path(cls), run.parameters(cls)
+        recorded = records.read(path)["parameters"] if path.is_file() else asked
+        for name in asked:
+            if recorded.get(name) != asked[name]:
+                raise InputError(
+                    f"{path} has {name} {recorded.get(name)}, this run {asked[name]}, and they would not compare: give "
+                    f"the same parameters as to {run.notebook}, or another RESULTS_DIR"
+                )

@@ -1,34 +1,33 @@
 """What a notebook asks for: its parameters as pydantic models, and the one line that refuses a wrong one."""
 
 import ast
+import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers import paths
 from kdhelpers.errors import InputError, did_you_mean
-from kdhelpers.protocols import FALSE_ALARMS
+from kdhelpers.protocols import FALSE_ALARMS, PRECISIONS
 
-Profile = Literal["smoke", "full"]
-PROFILES = get_args(Profile)
 Seed = Annotated[int, Field(ge=0)]
 Epochs = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=32)]  # VGG-16 halves an image five times
 Classes = Annotated[list[str | int], Field(min_length=1)]
-ByDataset = Annotated[dict[str, Classes], Field(min_length=1)]
-
-
 Label = Literal["good", "bad", "unknown"]
+Folder = Annotated[str | Path, AfterValidator(lambda path: Path(path).expanduser().absolute() if path else None)]
 
 
-class Asked(BaseModel):
+class Common(BaseModel):
     """Parameters that every notebook has."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    PROFILE: Profile
-    RESULTS_DIR: str | Path | None = None
+    PROFILE: Literal["smoke", "full"]
+    RESULTS_DIR: Folder | None = None
+    PROTOCOL: Literal["official", "text"]
+    SOURCE: Annotated[str, Field(min_length=1)]
 
     @property
     def is_smoke(self) -> bool:
@@ -36,14 +35,7 @@ class Asked(BaseModel):
 
     @property
     def results_dir(self) -> Path:
-        return Path(self.RESULTS_DIR or paths.RESULTS_DIR).expanduser().absolute()
-
-
-class WithSource(Asked):
-    """Parameters of a notebook that is about one source and protocol."""
-
-    PROTOCOL: Literal["official", "text"]
-    SOURCE: Annotated[str, Field(min_length=1)]
+        return self.RESULTS_DIR or paths.RESULTS_DIR
 
     @property
     def source(self) -> str:
@@ -51,24 +43,28 @@ class WithSource(Asked):
         return "untrained" if self.is_smoke and self.SOURCE == "imagenet" else self.SOURCE
 
 
-class Training(WithSource):
+class Training(Common):
     """Parameters of a notebook that trains; what they mean stands beside them in the notebooks."""
 
     SEED: Seed
-    CLASSES: Classes | ByDataset | None = None
+    CLASSES: Classes | Annotated[dict[str, Classes], Field(min_length=1)] | None = None
     EPOCHS: Epochs | dict[str, Epochs] | None
     IMAGE_SIZE: ImageSize | dict[str, ImageSize] | None
     BATCH_SIZE: Annotated[int, Field(ge=1)] | None
     DEVICE: str
     CACHE: Literal["auto", "device", "host", "none"]
-    DATA_DIR: str | Path | None
-    VARIANTS: list[str] | None = None
+    PRECISION: Literal[PRECISIONS] = PRECISIONS[0]
+    DATA_DIR: Folder | None
+    VARIANTS: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class OwnImages(Training):
     """Parameters of the notebook of your own images."""
 
-    TEST_DIR: str | Path | None = None
+    IMAGE_SIZE: ImageSize | Annotated[list[ImageSize], Field(min_length=2, max_length=2)] | None
+    TILE: ImageSize | None = None
+    IGNORE: Folder | None = None
+    TEST_DIR: Folder | None = None
     TEST_LABEL: Label | Annotated[dict[str, Label], Field(min_length=1)] | None = None
     MAP: Literal["disagreement", "gradients"] = "disagreement"
     SCORE: Literal["loss", "maximum", "top"] = "loss"
@@ -84,7 +80,7 @@ class BesideAnomalib(Training):
     BACKBONES: Literal["imagenet", "untrained"]
 
 
-Model = TypeVar("Model", bound=Asked)
+Model = TypeVar("Model", bound=Common)
 
 
 def parse(model: type[Model], notebook: str, given: dict) -> Model:
@@ -95,31 +91,22 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
         wrong = invalid.errors()
     names = list(model.model_fields)
     error = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])
-    name = str(error["loc"][0])
+    name, hint = str(error["loc"][0]), ""
     if error["type"] == "extra_forbidden":
         raise InputError(f"unknown parameter {name}{did_you_mean(name, names)}; {notebook} has {', '.join(names)}")
     if error["type"] == "missing":
         raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(names)}")
-    hint = ""
     if error["type"] == "literal_error":
-        hint = did_you_mean(error["input"], _choices(model.model_fields[name].annotation))
+        hint = did_you_mean(error["input"], re.findall("'(.+?)'", error["ctx"]["expected"]))
     reasons = dict.fromkeys(one["msg"][0].lower() + one["msg"][1:] for one in wrong if one["loc"][0] == name)
     raise InputError(f"{name} is {given[name]!r}: {' or '.join(reasons)}{hint}")
 
 
-def _choices(annotation: object) -> list[str]:
-    """The words that a type with a Literal in it allows."""
-    return [one for part in get_args(annotation) for one in ([part] if isinstance(part, str) else _choices(part))]
-
-
 def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
-    """The parameters from a notebook's globals, right after its parameters cell; what papermill injected included."""
-    names = {name for name in namespace if name.isupper() and not name.startswith("_")} | _injected(namespace)
-    return parse(model, notebook, {name: namespace[name] for name in sorted(names)})
-
-
-def _injected(namespace: dict) -> set[str]:
-    """The names that papermill's own cell assigned, whatever their case."""
+    """The parameters from a notebook's globals, right after its parameters cell: the names in capitals, and whatever
+    papermill's own cell assigned."""
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    statements = [s for cell in cells for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
-    return {target.id for s in statements for target in s.targets if isinstance(target, ast.Name)}
+    injected = [target for cell in cells for s in ast.parse(cell).body for target in getattr(s, "targets", [])]
+    names = {target.id for target in injected if isinstance(target, ast.Name)}
+    names |= {name for name in namespace if name.isupper() and not name.startswith("_")}
+    return parse(model, notebook, {name: namespace[name] for name in sorted(names)})

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import METHOD_VERSION
+from kdhelpers.protocols import METHOD_VERSION, PRECISIONS
 
 SCHEMA = 2
 STALE = "†"  # beside a number that records of another method version had a part in
@@ -25,19 +25,10 @@ _FIELDS = frozenset(
 
 
 def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
-    """Where the record, or in the folder "cloners" the cloner, of one (notebook, data set, class, variant, seed) lies.
-
-    record: as `save` makes it, or only its names: source_name, profile, protocol, notebook, dataset, class, variant,
-    seed.
-    """
-    parts = [
-        record["dataset"],
-        record["class"],
-        *([record["variant"]] if record["variant"] else []),
-        f"seed{record['seed']}",
-    ]
-    place = [record[name] for name in ("source_name", "profile", "protocol", "notebook")]
-    return Path(results_dir, folder, *place, "-".join(parts) + suffix)
+    """Where a record lies or, in another folder than "records", what belongs to it."""
+    place = *kind_of(record), record["notebook"]
+    names = record["dataset"], record["class"], record["variant"], f"seed{record['seed']}"
+    return Path(results_dir, folder, *place, "-".join(filter(None, names)) + suffix)
 
 
 def read(path: Path) -> dict:
@@ -49,14 +40,6 @@ def read(path: Path) -> dict:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or not record.keys() >= _FIELDS:
         raise InputError(f"{path} is not a record of schema {SCHEMA}: delete it and run its notebook again")
     return record
-
-
-def is_current(path: Path, parameters: dict) -> bool:
-    """True when `path` has a record by this version of the method with these parameters."""
-    if not path.is_file():
-        return False
-    record = read(path)
-    return not is_stale(record) and record["parameters"] == parameters
 
 
 def is_stale(record: dict) -> bool:
@@ -120,15 +103,20 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
     found: dict[Kind, list[dict]] = {}
     for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
         record = read(path)
-        kind = kind_of(record)
-        place = path_of(results_dir, "records", record | {"source_name": kind.source}, ".json")
-        if place != path:
+        if (place := path_of(results_dir, "records", record, ".json")) != path:
             raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
-        found.setdefault(kind, []).append(record)
+        found.setdefault(kind_of(record), []).append(record)
     order = ("notebook", "dataset", "class", "variant", "seed")
     return {kind: sorted(found[kind], key=lambda r: [str(r[name]) for name in order]) for kind in sorted(found)}
 
 
-def remark(profile: str) -> str:
-    """What every figure and page of a smoke run must say; empty for a full one."""
-    return "smoke run: the numbers mean nothing" if profile == "smoke" else ""
+def source_name(source: str, precision: str) -> str:
+    """The name of a source among records: with a precision other than float32 the records are a kind of their own."""
+    return source if precision == PRECISIONS[0] else f"{source}-{precision}"
+
+
+def remark(profile: str, source_name: str = "") -> str:
+    """What every figure, table and page must say of a smoke run and of a precision other than float32; else empty."""
+    words = ["smoke run: the numbers mean nothing"] if profile == "smoke" else []
+    words += [f"computed in {name}" for name in PRECISIONS[1:] if source_name.endswith(f"-{name}")]
+    return "; ".join(words)

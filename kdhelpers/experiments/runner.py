@@ -10,7 +10,8 @@ from torch import nn
 from kdhelpers import localization, metrics, networks, training
 from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import weights
-from kdhelpers.data.images import Images
+from kdhelpers.data.images import Images, in_words
+from kdhelpers.data.split import Split
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import artifacts, records
 from kdhelpers.experiments.checkpoints import Checkpoint
@@ -32,31 +33,26 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     the GPU has no room for a single batch.
     """
     keep_freed_memory()
-    training.use_full_float32()  # before S computes anything
-    mains = {run.dataset: run for run in reversed(runs)}  # the first run of each data set
-    in_order = [
-        (cls, run)
-        for dataset in dict.fromkeys(run.dataset for run in runs)
-        for cls in mains[dataset].classes
-        for run in runs
-        if run.dataset == dataset
-    ]
-    todo = [
-        (cls, run)
-        for cls, run in in_order
-        if run.is_pending(cls, cloners or any(r.is_pending(cls) for r in runs if r.shares_cloner_with(run)))
-    ]
+    training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
+    in_order = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        main, *variants = [run for run in runs if run.dataset == dataset]
+        for cls in main.classes:
+            used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # the main run's cloner
+            in_order.append((cls, main, main, cloners or used))
+            in_order += [(cls, run, main, cloners) for run in variants]
+    todo = [(cls, run, main) for cls, run, main, cloner in in_order if run.is_pending(cls, cloner)]
     if todo:
         check_writable(runs[0].results_dir)  # now, and not after hours of training
     shared: dict[str, tuple] = {}
-    for number, (cls, run) in enumerate(todo):
-        name = " ".join([run.dataset, cls, *([run.variant] if run.variant else [])])
+    for number, (cls, run, main) in enumerate(todo):
+        name = " ".join(filter(None, (run.dataset, cls, run.variant)))
         try:
-            _record(cls, run, mains[run.dataset], shared, title=f"{name} ({number + 1} of {len(todo)})")
+            _record(cls, run, main, shared, title=f"{name} ({number + 1} of {len(todo)})")
         except KeyboardInterrupt:
             print(f"stopped at {name}; {number} of {len(todo)} are recorded; run it again to go on from its checkpoint")
             raise
-    return [records.read(run.record_path(cls)) for cls, run in in_order]
+    return [records.read(run.record_path(cls)) for cls, run, *_ in in_order]
 
 
 def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
@@ -70,49 +66,43 @@ def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
 def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: str) -> None:
     """Train, evaluate and record one class; `shared` holds what its variants have in common."""
     seconds: dict[str, float] = {}
-
-    def load_split():
-        split = main.load(cls, run.image_size, run.normal_test)
-        return split, metrics.baselines(split)
-
+    which = run.dataset, cls, run.image_size, run.normal_test
     with timed(seconds, "data"):
-        which = run.dataset, cls, run.image_size, run.normal_test
-        split, baselines = _once(shared, "split", which, load_split)
+        split = _once(shared, "split", which, lambda: run.load(cls))
+        baselines = _once(shared, "baselines", which, lambda: metrics.baselines(split))
     source, source_id = _once(shared, "source", (run.source,), lambda: weights.load_source(run.source, run.device))
     made_of = {"data": split.sha256, "version": METHOD_VERSION, "device": str(run.device)}
     checkpoint = Checkpoint(run.checkpoint_path(cls), run.parameters(cls) | made_of)
-    if run.shares_cloner_with(main):
+    if run.shares_cloner:
         cloner, fit = main.fit(cls)
         fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:
-        cloner, fit = _distil(run, which, shared, checkpoint, seconds, title)
+        cloner, fit = _distil(run, split, source, which, shared, seconds, checkpoint=checkpoint, title=title)
     with timed(seconds, "localize"):
-        # Without masks there is nothing to measure: only the few maps that are shown are computed.
-        judged = split if split.masks is not None else split.subset(split.sample_indices())
+        # Without masks there is nothing to measure: only the few maps that are shown are computed. Maps of tiles are
+        # stretched one by one and do not make one of the whole.
+        measurable = split.masks is not None and not split.tiles
+        judged = split if measurable else split.subset(split.sample_indices(0 if split.tiles else 8))
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
-        pixels = metrics.localization_of(maps, split, fit.protocol) if split.masks is not None else None
+        pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
     shown = judged.sample_indices()
-    artifacts.save(
-        run,
-        cls,
-        source=source_id,
-        split=split,
-        fit=fit,
-        cloner=cloner,
-        detection=metrics.detection(fit.scores, split.labels, fit.scored),
-        localization=pixels and {run.method: pixels},
-        baselines=baselines,
-        seconds=seconds,
-        shown=(judged.subset(shown), maps["gaussian"][shown]),
-    )
-    checkpoint.remove()
+    measured = {
+        "source": source_id,
+        "detection": metrics.detection(fit.scores, split.labels, fit.scored),
+        "localization": pixels and {run.method: pixels},
+        "baselines": baselines,
+        "seconds": seconds,
+    }
+    artifacts.save(run, cls, split, fit, cloner, (judged.subset(shown), maps["gaussian"][shown]), measured)
+    checkpoint.path.unlink(missing_ok=True)
 
 
-def _distil(run: Run, which: tuple, shared, checkpoint, seconds, title) -> tuple[nn.Sequential, Fit]:
-    """The trained cloner; S's activations are cached where there is room for them."""
-    (split, _), (source, _) = (shared[name][1] for name in ("split", "source"))
+def _distil(
+    run: Run, split: Split, source: nn.Sequential, which: tuple, shared: dict, seconds: dict, **options
+) -> tuple[nn.Sequential, Fit]:
+    """The trained cloner; S's activations are cached where there is room for them. options: of `training.fit`."""
+    cache, seen = run.cache, split.tiles or split
     tested = split.dataset, split.test.pixels.shape, *split.names  # may be the same for all classes of a data set
-    cache = run.cache
 
     def activations(name: str, key: tuple, images: Images, cache: str) -> SourceActivations:
         key = run.source, cache, *key
@@ -121,27 +111,18 @@ def _distil(run: Run, which: tuple, shared, checkpoint, seconds, title) -> tuple
     while True:
         try:
             with timed(seconds, "source"):
-                train = activations("train", which, split.train, "none" if run.augment else cache)
-                test = activations("test", tested, split.test, cache)
+                train = activations("train", which, seen.train, "none" if run.augment else cache)
+                test = activations("test", tested, seen.test, cache)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
-            fit = training.fit(
-                train,
-                cloner,
-                run.protocol,
-                epochs=run.epochs,
-                batch_size=run.batch_size,
-                seed=run.seed,
-                test=test,
-                augment=training.random_affine(DEGREES, SCALE) if run.augment else None,
-                checkpoint=checkpoint,
-                title=title,
-            )
-            return cloner, fit
+            augment = training.random_affine(DEGREES, SCALE) if run.augment else None
+            same = {"epochs": run.epochs, "batch_size": run.batch_size, "seed": run.seed}
+            fit = training.fit(train, cloner, run.protocol, **same, test=test, augment=augment, **options)
+            return cloner, replace(fit, scores=split.tiles.worst(fit.scores)) if split.tiles else fit
         except torch.OutOfMemoryError:
             if cache == "none":
                 raise InputError(
-                    f"{run.device} has no room for a batch of {run.batch_size} images of {run.image_size} px, with "
-                    "nothing else kept: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
+                    f"{run.device} has no room for a batch of {run.batch_size} images of {in_words(run.image_size)}, "
+                    "with nothing else kept: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
                 ) from None
             cache = _INSTEAD[cache]
             where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"

@@ -1,17 +1,19 @@
 """A run: the settings of one variant of one data set, where its files are, and which classes are pending."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from kdhelpers import data
-from kdhelpers.data import weights
-from kdhelpers.experiments import artifacts
-from kdhelpers.experiments import records as results
-from kdhelpers.experiments.variants import AFTER_TRAINING, METHODS
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, SEEDS, SETTINGS, Protocol
+from kdhelpers.data.images import Size, in_words, sides
+from kdhelpers.data.layouts import Own
+from kdhelpers.experiments import artifacts, records
+from kdhelpers.experiments.variants import METHODS
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
+from kdhelpers.training import Fit
 
 
 @dataclass(frozen=True)
@@ -29,76 +31,60 @@ class Run:
     source_name: str  # the name of the source whose records these lie among
     classes: tuple[str, ...]
     epochs: int
-    image_size: int
+    image_size: Size
     batch_size: int
     device: torch.device
     data_dir: Path
     results_dir: Path
     cache: str = "auto"  # where S's activations are cached; no number depends on it
+    precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
+    shares_cloner: bool = False  # with its main run, from which it differs only in how the trained cloner is used
     # Of your own images only:
-    test_dir: Path | None = None  # pictures to score
-    test_label: str | dict | None = None  # their label, one of `layouts.LABELS`, or those of folders by name
+    own: Own = Own()  # pictures to score, what to ignore, tiles
     map: str = "disagreement"  # of the detector, one of `inspection.detector.MAPS`; no record depends on it
     score_by: str = "loss"  # of the detector, one of `inspection.detector.SCORES`; no record depends on it
     false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
 
-    def record_path(self, cls: str) -> Path:
-        return self._path("records", cls, ".json")
-
-    def cloner_path(self, cls: str) -> Path:
-        return self._path("cloners", cls, ".safetensors")
-
-    def predictions_path(self, cls: str) -> Path:
-        return self._path("cloners", cls, ".predictions.csv.gz")
-
-    def checkpoint_path(self, cls: str) -> Path:
-        return self._path("checkpoints", cls, ".pt")
-
-    def _path(self, kind: str, cls: str, suffix: str) -> Path:
-        names = ("source_name", "profile", "notebook", "dataset", "variant", "seed")
-        record = {name: getattr(self, name) for name in names} | {"protocol": self.protocol.name, "class": cls}
-        return results.path_of(self.results_dir, kind, record, suffix)
-
     def parameters(self, cls: str) -> dict:
         """The settings that the numbers of one record depend on; a record with other values is stale."""
-        return {
-            "class": cls,
-            "variant": self.variant,
-            "seed": self.seed,
-            "source": weights.source_name(self.source),
-            "source_name": self.source_name,
-            "epochs": self.epochs,
-            "image_size": self.image_size,
-            "batch_size": self.batch_size,
-            "method": self.method,
-            "augment": self.augment,
-            "normal_test": self.normal_test,
-            "protocol": asdict(self.protocol),
-        } | ({"test_label": self.test_label} if self.dataset == "folder" else {})
+        names = "variant seed source_name epochs image_size batch_size method augment normal_test".split()
+        names += ["precision"] if self.precision != PRECISIONS[0] else []  # records in float32 do not name it
+        source = "untrained" if self.source == "untrained" else self.plain_source_name
+        same = {name: getattr(self, name) for name in names}
+        if self.dataset == "folder":
+            same |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
+            same["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
+        return same | {"class": cls, "source": source, "protocol": asdict(self.protocol)}
 
-    def shares_cloner_with(self, main: "Run") -> bool:
-        """True for a variant that differs from the run `main` only in how the trained cloner is used."""
-        settled = {name: getattr(main.protocol, name) for name in AFTER_TRAINING}
-        alike = replace(self, protocol=replace(self.protocol, **settled), method=main.method)
-        if self.dataset != main.dataset or self.variant == main.variant:
-            return False
-        return alike.parameters("") | {"variant": main.variant} == main.parameters("")
+    @property
+    def plain_source_name(self) -> str:
+        """The source's name without the precision."""
+        return self.source_name.removesuffix(f"-{self.precision}")
 
-    def load(self, cls: str, image_size: int | None = None, normal_test: int | None = None) -> data.Split:
-        """Training and test images of a class, on the device; in this run's size and split by default."""
-        split = data.load(
-            self.dataset,
-            cls,
-            self.data_dir,
-            image_size=image_size or self.image_size,
-            seed=self.seed,
-            normal_test=normal_test or self.normal_test,
-            test_dir=self.test_dir,
-            test_label=self.test_label,
-        )
+    def head(self, cls: str) -> dict:
+        """The fields of a record that are known before it is made."""
+        same = {name: getattr(self, name) for name in ("notebook", "dataset", "variant", "seed", "profile")}
+        return same | {"class": cls, "protocol": self.protocol.name, "parameters": self.parameters(cls)}
+
+    def record_path(self, cls: str) -> Path:
+        return records.path_of(self.results_dir, "records", self.head(cls), ".json")
+
+    def cloner_path(self, cls: str) -> Path:
+        return records.path_of(self.results_dir, "cloners", self.head(cls), ".safetensors")
+
+    def predictions_path(self, cls: str) -> Path:
+        return self.cloner_path(cls).with_suffix(".predictions.csv.gz")
+
+    def checkpoint_path(self, cls: str) -> Path:
+        return records.path_of(self.results_dir, "checkpoints", self.head(cls), ".pt")
+
+    def load(self, cls: str) -> data.Split:
+        """Training and test images of a class, on the device."""
+        names = ("image_size", "seed", "normal_test", "own")
+        split = data.load(self.dataset, cls, self.data_dir, **{name: getattr(self, name) for name in names})
         return split.to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
@@ -106,23 +92,30 @@ class Run:
 
         Your own images may change: a record of other images than the present ones does not count.
         """
-        if not results.is_current(self.record_path(cls), self.parameters(cls)):
+        if not (path := self.record_path(cls)).is_file():
+            return True
+        record = records.read(path)
+        if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
         if self.dataset == "folder":
-            now = data.fingerprint(self.data_dir, seed=self.seed, test_dir=self.test_dir, test_label=self.test_label)
-            if results.read(self.record_path(cls))["data"]["sha256"] != now:
+            if record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own):
                 return True
         return cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file())
 
-    def records(self) -> list[dict]:
-        """The records of all classes, in order."""
-        return [results.read(self.record_path(cls)) for cls in self.classes]
-
-    def fit(self, cls: str) -> tuple:
+    def fit(self, cls: str) -> tuple[torch.nn.Sequential, Fit]:
         """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
-        record = results.read(self.record_path(cls))
-        fit = artifacts.load_fit(record, self.predictions_path(cls), self.protocol)
-        return artifacts.load_cloner(self.cloner_path(cls), self), fit
+        cloner = artifacts.load_cloner(self.cloner_path(cls), self.protocol, self.device)
+        record = records.read(self.record_path(cls))
+        return cloner, artifacts.load_fit(record, self.predictions_path(cls), self.protocol)
+
+    def pictures(self, cls: str) -> records.Pictures:
+        """A few test images with their maps, stored beside the cloner."""
+        return records.load_pictures(self.cloner_path(cls))
+
+    @property
+    def title(self) -> str:
+        """The remark that every figure of this run must show."""
+        return records.remark(self.profile, self.source_name)
 
     @property
     def work(self) -> float:
@@ -130,37 +123,31 @@ class Run:
 
         In smoke all runs take about equally long: starting them dominates.
         """
-        pending = sum(self.is_pending(cls) for cls in self.classes)
-        if self.profile == "smoke":
-            return float(pending)
-        return pending * SETTINGS[self.dataset].images * self.epochs * self.image_size**2
+        pending = sum(map(self.is_pending, self.classes))
+        pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
+        cost = 1 if self.profile == "smoke" else pixels * self.epochs
+        return float(pending * cost)
 
     def deviations(self) -> list[str]:
         """How the run differs from the article and its released code; [] when it does not."""
-        setting, own = SETTINGS[self.dataset], self.dataset == "folder"
-        compared = [("batch size", self.batch_size, BATCH_SIZE), ("source", self.source_name, "imagenet")]
-        if not own:  # for your own images the article sets neither
-            compared = [
-                ("epochs", self.epochs, setting.epochs),
-                ("image size", self.image_size, setting.image_size),
-                *compared,
-            ]
-        found = ["images of one's own; the article has none"] if own else []
-        found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
+        setting = SETTINGS[self.dataset]
+        compared = [
+            ("epochs", self.epochs, setting.epochs),
+            ("image size", self.image_size, setting.image_size),
+            ("batch size", self.batch_size, BATCH_SIZE),
+            ("precision", self.precision, PRECISIONS[0]),
+            ("source", self.plain_source_name, "imagenet"),
+        ]
+        found = []
         if self.profile == "smoke":
-            found.insert(0, "smoke: a small generated sample, an untrained source; no number means anything")
+            found.append("smoke: a small generated sample, an untrained source; no number means anything")
+        if self.dataset == "folder":
+            found.append("images of one's own; the article has none")
+            compared = compared[2:]  # for these the article sets neither epochs nor size
+        found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
         if self.seed >= SEEDS:
             found.append(f"seed {self.seed} instead of one of 0 to {SEEDS - 1}")
         return found
-
-    def pictures(self, cls: str) -> results.Pictures:
-        """A few test images with their maps, stored beside the cloner."""
-        return results.load_pictures(self.cloner_path(cls))
-
-    @property
-    def title(self) -> str:
-        """The remark that every figure of this run must show."""
-        return results.remark(self.profile)
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -168,14 +155,17 @@ def summary(runs: Sequence[Run]) -> str:
     first = runs[0]
     pending = sum(run.is_pending(cls) for run in runs for cls in run.classes)
     count = sum(len(run.classes) for run in runs)
-    lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
-    for run in runs:
-        if run.dataset not in [before.dataset for before in runs[: runs.index(run)]]:
-            lines += [f"{run.dataset}, classes {', '.join(run.classes)}; {run.image_size} px, {run.epochs} epochs"]
+    firsts = [run for i, run in enumerate(runs) if run.dataset not in [before.dataset for before in runs[:i]]]
     deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
-    lines += [
-        f"to do: {pending} of {count}" + ("; the others are recorded" if pending < count else ""),
-        f"deviates from the article: {'; '.join(deviations) or 'in nothing'}",
-        f"records: {runs[-1].record_path('').parent}",
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}",
+            *(
+                f"{r.dataset}, classes {', '.join(r.classes)}; {in_words(r.image_size)}, {r.epochs} epochs"
+                for r in firsts
+            ),
+            f"to do: {pending} of {count}" + ("; the others are recorded" if pending < count else ""),
+            f"deviates from the article: {'; '.join(deviations) or 'in nothing'}",
+            f"records: {runs[-1].record_path('').parent}",
+        ]
+    )

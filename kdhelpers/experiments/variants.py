@@ -41,6 +41,11 @@ class Variant:
     protocol: dict = field(default_factory=dict)  # what it changes in the Protocol
     run: dict = field(default_factory=dict)  # what it changes in the Run
 
+    @property
+    def trains(self) -> bool:
+        """False for a variant that only uses the trained cloner of its main run in another way."""
+        return self.name is None or not (self.protocol.keys() <= set(AFTER_TRAINING) and self.run.keys() <= {"method"})
+
 
 def main_notebook(dataset: str) -> str:
     """The notebook that a data set has for itself; its records are the main runs."""

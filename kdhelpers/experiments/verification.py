@@ -15,8 +15,8 @@ from kdhelpers import paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
-from kdhelpers.experiments.variants import DATASETS, variants_of
-from kdhelpers.protocols import protocol_for
+from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
+from kdhelpers.protocols import PRECISIONS
 
 COUNT = 3  # records that are rerun by default
 _SHOWN = 4  # differences that are named; the others are counted
@@ -38,17 +38,13 @@ class Difference(NamedTuple):
     @property
     def relative(self) -> float:
         """|made − recorded| over the larger of the two; 0 for anything but numbers."""
-        both = (self.recorded, self.made)
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in both):
+        if not {type(self.recorded), type(self.made)} <= {int, float}:
             return 0.0
-        largest = max(map(abs, both))
-        return abs(self.made - self.recorded) / largest if largest else 0.0
+        return abs(self.made - self.recorded) / (max(abs(self.recorded), abs(self.made)) or 1)
 
     def __str__(self) -> str:
         recorded, made = map(_short, (self.recorded, self.made))
-        if recorded == made:
-            recorded, made = repr(self.recorded), repr(self.made)
-        return f"{self.name} {recorded} -> {made}"
+        return f"{self.name} {recorded} -> {made}" if recorded != made else f"{self.name} {self[1]!r} -> {self[2]!r}"
 
 
 @dataclass(frozen=True)
@@ -66,21 +62,18 @@ class Outcome:
 
     def __str__(self) -> str:
         words = [str(one) for one in self.differences if one.name != "data.sha256"]
+        changed = ["the data changed since it was recorded"] if len(words) < len(self.differences) else []
         words[_SHOWN:] = [f"and {len(words) - _SHOWN} more"] if len(words) > _SHOWN else []
-        if any(one.name == "data.sha256" for one in self.differences):
-            words.insert(0, "the data changed since it was recorded")
         largest = max(self.differences, key=lambda one: one.relative, default=None)
         if largest and largest.relative:
             words.append(f"the largest relative difference {largest.relative:.2g} in {largest.name}")
-        what = self.failure or ", ".join(words)
-        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
-        return f"{name_of(self.record)}: {self.verdict}{f': {what}' if what else ''}{notes}"
+        parts = [name_of(self.record), self.verdict, self.failure or ", ".join(changed + words)]
+        return ": ".join(filter(None, parts)) + (f" ({'; '.join(self.notes)})" if self.notes else "")
 
 
 def name_of(record: dict) -> str:
     """A record's name: its path below RESULTS_DIR/records, without the suffix."""
-    named = record | {"source_name": record["parameters"]["source_name"]}
-    return records.path_of(Path(), "", named, "").as_posix()
+    return records.path_of(Path(), "", record, "").as_posix()
 
 
 def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: str | None = None) -> list[dict]:
@@ -110,39 +103,40 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     notebook, dataset, cls = record["notebook"], record["dataset"], record["class"]
     if dataset not in DATASETS.get(notebook, ()):
         raise InputError(f"there is no notebook {notebook} of {dataset} here")
-    asked = record["parameters"]
+    asked, environment = record["parameters"], record["environment"]
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
+    own = {"CLASSES": None, "TEST_LABEL": asked.get("test_label"), "TILE": asked.get("tile")}
+    own |= {"TEST_DIR": environment.get("test_dir"), "IGNORE": environment.get("ignore")}
     try:
-        given = {
-            "PROFILE": record["profile"],
-            "PROTOCOL": record["protocol"],
-            "SEED": record["seed"],
-            "SOURCE": _source(record, source),
-            "CLASSES": {dataset: [cls]} if len(DATASETS[notebook]) > 1 else None if dataset == "folder" else [cls],
-            "EPOCHS": asked["epochs"],
-            "IMAGE_SIZE": _main_size(record),
-            "BATCH_SIZE": asked["batch_size"],
-            "DEVICE": device,
-            "CACHE": "auto",
-            "DATA_DIR": _data_dir(record, data_dir),
-            "RESULTS_DIR": str(results_dir),
-        }
-        if dataset == "folder":
-            given |= {"TEST_DIR": record["environment"].get("test_dir"), "TEST_LABEL": asked.get("test_label")}
+        main = config.resolve(
+            main_notebook(dataset),
+            PROFILE=record["profile"],
+            PROTOCOL=record["protocol"],
+            SEED=record["seed"],
+            SOURCE=_source(record, source),
+            EPOCHS=asked["epochs"],
+            IMAGE_SIZE=asked["image_size"],  # a main run that shares its cloner has the same one
+            BATCH_SIZE=asked["batch_size"],
+            DEVICE=device,
+            CACHE="auto",
+            PRECISION=asked.get("precision", PRECISIONS[0]),
+            DATA_DIR=_data_dir(record, data_dir),
+            RESULTS_DIR=str(results_dir),
+            **(own if dataset == "folder" else {"CLASSES": [cls]}),
+        )[0]
     except KeyError as error:
         raise InputError(f"the record does not say its {error.args[0]}") from error
-    # The ablations' main run is the first one; a notebook with one record a class has no other.
-    main, *variants = [run for run in config.resolve(notebook, **given) if run.dataset == dataset]
-    run = next((one for one in (main, *variants) if (one.notebook, one.variant) == (notebook, record["variant"])), None)
+    runs = [config.varied(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol)]
+    run = next((one for one in runs if (one.notebook, one.variant) == (notebook, record["variant"])), None)
     if run is None:
         raise InputError(f"{notebook} has no variant {record['variant']!r} of {dataset}")
     if run.classes != (cls,):
         raise InputError(f"the class is {', '.join(run.classes)} here, not {cls}: name the folder {cls} in DATA_DIR")
-    if record["variant"] is not None:  # with a source of its own it still lies among its main run's
+    if run.source == "untrained":  # even then it lies among the records of its main run
         run = replace(run, source_name=asked["source_name"])
-    return [main, run] if run.shares_cloner_with(main) else [run]
+    return [main, run] if run.shares_cloner else [run]
 
 
 def verify(record: dict, **where) -> Outcome:
@@ -158,8 +152,9 @@ def verify(record: dict, **where) -> Outcome:
         return Outcome(record, failure=" ".join(str(error).split()), notes=notes)
     finally:
         torch.set_num_threads(threads)
-    here = [_differences(name, record["environment"].get(name), made["environment"][name]) for name in _NAMED]
-    notes += [str(one).removeprefix("packages.") for found in here for one in found]
+    for name in _NAMED:
+        found = _differences(name, record["environment"].get(name), made["environment"][name])
+        notes += [str(one).removeprefix("packages.") for one in found]
     return Outcome(record, differences(record, made), notes=notes)
 
 
@@ -194,15 +189,6 @@ def _short(value: object) -> str:
     return "none" if value is None else textwrap.shorten(str(value), 70, placeholder=" …")
 
 
-def _main_size(record: dict) -> int:
-    """The image size of a record's main run: its own, or of a variant that changes it, the other size there is."""
-    size, protocol = record["parameters"]["image_size"], protocol_for(record["protocol"], record["dataset"])
-    if record["variant"] != f"size_{size}":
-        return size
-    variants = variants_of(record["notebook"], record["dataset"], protocol)
-    return next(s for one in variants if (s := one.run.get("image_size", size)) != size)
-
-
 def _source(record: dict, given: str | None) -> str:
     """SOURCE of a record: untrained, torchvision's file wherever it lies, or a path, the recorded one or `given`."""
     name, path = record["parameters"]["source"], paths.ROOT / Path(record["environment"]["source"]).expanduser()
@@ -213,16 +199,12 @@ def _source(record: dict, given: str | None) -> str:
 
 def _data_dir(record: dict, given: str | None) -> str | None:
     """DATA_DIR of a record; None for the default one, and in smoke for the generated samples."""
-    recorded, own, smoke = (
-        record["environment"]["data_dir"],
-        record["dataset"] == "folder",
-        record["profile"] == "smoke",
-    )
-    if recorded == paths.DATA_DIR.name:
+    recorded, own = Path(record["environment"]["data_dir"]), record["dataset"] == "folder"
+    if recorded == Path(paths.DATA_DIR.name):
         return given
-    samples = Path(recorded).parent if own and smoke else Path(recorded)
-    if smoke and samples.parts[-2:] == paths.SAMPLES_DIR.parts[-2:]:
+    folder = recorded.parent if own else recorded
+    if record["profile"] == "smoke" and folder.parts[-2:] == paths.SAMPLES_DIR.parts[-2:]:
         return None  # of this clone or another one: they are made the same everywhere
-    if own and Path(recorded).is_dir():
-        return recorded  # DATA_DIR is where the data sets are, and your own images are elsewhere
-    return given or recorded
+    if own and recorded.is_dir():
+        return str(recorded)  # DATA_DIR is where the data sets are, and your own images are elsewhere
+    return given or str(recorded)

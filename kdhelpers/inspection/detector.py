@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 from tqdm import tqdm
 
 from kdhelpers import localization, losses, networks
-from kdhelpers.data import layouts, weights
-from kdhelpers.data.images import Images, read_images
+from kdhelpers.data import ignore, layouts, tiles, weights
+from kdhelpers.data.images import Images, Size, blanked, read_picture
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments.config import device_of
 from kdhelpers.files import atomic_write, reading
@@ -28,12 +29,12 @@ from kdhelpers.inspection import regions, thresholds
 from kdhelpers.inspection.thresholds import Threshold
 from kdhelpers.protocols import Protocol
 
-SCHEMA = 2
+SCHEMA = 3
 MAPS = ("gradients", "disagreement")
 SCORES = ("loss", "maximum", "top")
 TOP = 0.01  # the share of a map's pixels whose mean is the score "top"
-_PLAIN = ("map", "score_by", "pixel_threshold", "held_out")  # fields that are stored as they are
-_AT_ONCE = 64  # pictures that are read before they are scored
+_PLAIN = ("map", "score_by", "pixel_threshold", "held_out", "tile", "accepted")  # fields that are stored as they are
+_AT_ONCE = 16  # tiles that are computed at once
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,24 @@ class Detector:
     source: nn.Sequential | None  # None: not loaded
     cloner: nn.Sequential
     protocol: Protocol  # with the λ of the training
-    image_size: int  # pixels that pictures are resized to
+    image_size: Size  # that pictures, or their tiles, are resized to
     source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
     record: dict  # of the training, as `artifacts.save` makes it
     map: str = "disagreement"  # one of MAPS: of the article, or `localization.disagreement`
     score_by: str = "loss"  # one of SCORES: the article's, or the map's maximum, or the mean of its top 1 %
     threshold: Threshold | None = None  # of scores
     pixel_threshold: float = 0.0  # of maps: no more of the pixels of held-out good pictures than asked for exceed it
-    held_out: dict[str, list[float]] = field(
-        default_factory=dict
-    )  # scores of good pictures, and quantiles of their maps
+    held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, and quantiles of their maps
+    tile: int | None = None  # pixels of a tile's side, of large pictures: `data.tiles`
+    ignore: Path | np.ndarray | None = None  # what is not judged: `data.ignore.reader`; an array is saved with the rest
+    accepted: list[str] = field(default_factory=list)  # false alarms that were learned later: `inspection.accepting`
 
     def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
         """The detector with both thresholds set on held-out good pictures, at this rate of false alarms."""
-        maps = self.maps(good)
+        maps, ignored = self.maps(good), ignore.reader(self.ignore)
         scores = self.scores(good, maps)
-        held_out = {"scores": scores.tolist(), "pixels": np.quantile(maps, np.linspace(0, 1, 1001)).tolist()}
+        pixels = np.concatenate([heat[~_ignored(heat, ignored(path))] for path, heat in zip(good, maps, strict=True)])
+        held_out = {"scores": scores.tolist(), "pixels": np.quantile(pixels, np.linspace(0, 1, 1001)).tolist()}
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
@@ -91,43 +94,61 @@ class Detector:
         return pd.DataFrame({"image": [str(path) for path in paths], "score": scores, "bad": bad})
 
     @torch.no_grad()
-    def scores(self, paths: Sequence[Path], maps: np.ndarray | None = None) -> np.ndarray:
-        """The score of each picture: float32 (n,). maps: where they have been computed already."""
+    def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
+        """The score of each picture, with tiles that of its worst one: float32 (n,). maps: if computed already."""
         if self.score_by != "loss":
-            ordered = np.sort((self.maps(paths) if maps is None else maps).reshape(len(paths), -1), axis=1)
-            count = 1 if self.score_by == "maximum" else max(1, round(TOP * ordered.shape[1]))
-            return ordered[:, -count:].mean(1)
+            return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
         found = []
-        for image in self._each(paths, "scores"):
-            a_s, a_c = (networks.critical_points(network, image[:]) for network in (self.source, self.cloner))
-            found.append(losses.score(a_s, a_c, self.protocol).cpu().numpy())
-        return np.concatenate(found)
+        for images, _ in self._each(paths, "scores"):
+            each = []
+            for x in (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE)):
+                a_s, a_c = (networks.critical_points(network, x) for network in (self.source, self.cloner))
+                each.append(losses.score(a_s, a_c, self.protocol))
+            found.append(torch.cat(each).max())
+        return torch.stack(found).cpu().numpy()
 
     @torch.enable_grad()
-    def maps(self, images: Path | str | Sequence[Path | str]) -> np.ndarray:
-        """Where each picture is odd: float32 (n, image_size, image_size), 0 or more, after the filters of Eq. 6.
+    def maps(self, images: Path | str | Sequence[Path | str]) -> list[np.ndarray]:
+        """Where each picture is odd: a map each, float32, 0 or more, after the filters of Eq. 6; 0 where ignored.
 
-        Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures compare.
-        `images` as in `score`.
+        A map is as large as what the networks see: (h, w) of `image_size`, or with tiles as many pixels as these make
+        up together. Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures
+        compare. `images` as in `score`.
         """
-        found = []
-        for image in self._each(_listed(images), "heat maps"):
-            if self.map == "disagreement":
-                grey = localization.disagreement(self.source, self.cloner, image[:], self.protocol)
-            else:
-                grey = localization.gradients(self.source, self.cloner, image[:], self.protocol).abs().sum(1)
-            found.append(localization.localization_map(grey.cpu().numpy()))
-        return np.concatenate(found)
+        found, paths, ignored = [], _listed(images), ignore.reader(self.ignore)
+        for path, (images, size) in zip(paths, self._each(paths, "heat maps"), strict=True):
+            grey = []
+            for x in (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE)):
+                if self.map == "disagreement":
+                    each = localization.disagreement(self.source, self.cloner, x, self.protocol)
+                else:
+                    each = localization.gradients(self.source, self.cloner, x, self.protocol).abs().sum(1)
+                grey.append(localization.localization_map(each.cpu().numpy()))
+            heat = tiles.joined(np.concatenate(grey), size, self.tile) if self.tile else grey[0][0]
+            heat[_ignored(heat, ignored(path))] = 0
+            found.append(heat)
+        return found
 
-    def _each(self, paths: Sequence[Path], title: str) -> Iterator[Images]:
-        """The pictures one by one on the cloner's device, with a progress bar."""
-        device = next(self.cloner.parameters()).device
-        with tqdm(total=len(paths), desc=title, unit="image", delay=1, mininterval=1) as progress:
-            for start in range(0, len(paths), _AT_ONCE):
-                pixels, _ = read_images(paths[start : start + _AT_ONCE], self.image_size)
-                for one in pixels.split(1):
-                    yield Images(one).to(device)
-                    progress.update()
+    def _each(self, paths: Sequence[Path], title: str) -> Iterator[tuple[Images, tuple[int, int]]]:
+        """Of each picture in turn what the networks see, itself or its tiles, on the cloner's device; and its size."""
+        device, ignored = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
+        for path in tqdm(paths, desc=title, unit="image", delay=1, mininterval=1):
+            picture = blanked(read_picture(path), ignored(path))
+            pixels = tiles.cut(picture, self.tile or max(picture.size), self.image_size)
+            yield Images(torch.from_numpy(pixels)).to(device), picture.size
+
+
+def strongest(heat: np.ndarray, score_by: str) -> float:
+    """The score of a picture by its map (h, w): its "maximum", or the mean of its "top" 1 %."""
+    count = 1 if score_by == "maximum" else max(1, round(TOP * heat.size))
+    return float(np.sort(heat, axis=None)[-count:].mean())
+
+
+def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:
+    """Which pixels of a map the mask ignores: bool (h, w)."""
+    if mask is None:
+        return np.zeros(heat.shape, bool)
+    return np.asarray(mask.resize(heat.shape[::-1], Image.Resampling.NEAREST)) > 0
 
 
 def save(detector: Detector, path: Path) -> None:
@@ -139,8 +160,11 @@ def save(detector: Detector, path: Path) -> None:
         "source": detector.source_id,
         "record": detector.record,
         "threshold": asdict(detector.threshold),
+        "ignore": str(detector.ignore) if isinstance(detector.ignore, Path) else None,
     } | {name: getattr(detector, name) for name in _PLAIN}
     tensors = {name: value.contiguous() for name, value in detector.cloner.state_dict().items()}
+    if isinstance(detector.ignore, np.ndarray):
+        tensors["ignore"] = torch.from_numpy(detector.ignore)
     with atomic_write(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)}))
 
@@ -173,10 +197,12 @@ def read(path: Path | str) -> Detector:
         protocol, threshold = Protocol(**settings["protocol"]), settings["threshold"]
         threshold = Threshold(**threshold | {"interval": tuple(threshold["interval"])})
         cloner = networks.make_cloner(protocol, seed=0)
+        mask = state.pop("ignore").numpy() if "ignore" in state else settings["ignore"] and Path(settings["ignore"])
         cloner.load_state_dict(state)
-        rest = (settings[name] for name in ("image_size", "source", "record"))
+        size = settings["image_size"]
+        rest = (size if isinstance(size, int) else tuple(size), settings["source"], settings["record"])
         plain = {name: settings[name] for name in _PLAIN}
-        return Detector(None, cloner.eval(), protocol, *rest, threshold=threshold, **plain)
+        return Detector(None, cloner.eval(), protocol, *rest, threshold=threshold, ignore=mask, **plain)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
@@ -216,11 +242,18 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
 
 def _main(arguments: argparse.Namespace) -> None:
     loaded = load(arguments.detector, arguments.source, arguments.device)
+    if arguments.ignore:
+        loaded = replace(loaded, ignore=arguments.ignore)
     if arguments.threshold is not None or arguments.false_alarms is not None:
         loaded = loaded.with_threshold(arguments.threshold, false_alarms=arguments.false_alarms)
         print(loaded.threshold, file=sys.stderr)
-    if arguments.save:
-        save(loaded, arguments.save)
+    if arguments.accept:
+        from kdhelpers.inspection.accepting import accept  # which imports this module
+
+        loaded, report = accept(loaded, arguments.accept)
+        print(report, file=sys.stderr)
+    if arguments.save or arguments.accept:
+        save(loaded, arguments.save or arguments.detector)
     if arguments.folder is None:
         return
     table = loaded.score(arguments.folder)
@@ -245,10 +278,18 @@ if __name__ == "__main__":
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="detector.safetensors of 00_quickstart")
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="of pictures to score, or one picture")
     parser.add_argument("--source", help="where the weights of its source are now, if not where they were then")
+    parser.add_argument("--ignore", type=Path, metavar="PATH", help="another mask, or folder of masks, as IGNORE")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where the scores go; without it, to standard output")
     parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ there")
     parser.add_argument("--threshold", type=float, help="another threshold, set by hand")
     parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="another threshold, by its rate: 0.01")
-    parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the detector with that threshold")
+    parser.add_argument(
+        "--accept",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="learn these false alarms too, and set the threshold again",
+    )
+    parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector there")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     in_one_line(_main, parser.parse_args())

@@ -11,7 +11,6 @@ import warnings
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch.nn.functional import conv_transpose2d, interpolate, max_pool2d, pad, 
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdhelpers import localization, losses, networks
-from kdhelpers.data.images import Images
+from kdhelpers.data.images import Images, Size, sides
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
@@ -52,7 +51,7 @@ def load(path: Path, source: str | None = None) -> tuple[Detector, np.ndarray]:
         if "detector" not in metadata:
             record = json.loads(metadata["record"])
             protocol = Protocol(**record["parameters"]["protocol"])
-            cloner = artifacts.load_cloner(path, SimpleNamespace(protocol=protocol, seed=0, device="cpu"))
+            cloner = artifacts.load_cloner(path, protocol)
             protocol, size = replace(protocol, lam=record["training"]["lambda"]), record["parameters"]["image_size"]
             shown = results.load_pictures(path).pixels
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -62,7 +61,7 @@ def load(path: Path, source: str | None = None) -> tuple[Detector, np.ndarray]:
         ) from None
     if "detector" in metadata:
         found = detector.load(path, source, "cpu")
-        return found, np.empty((0, found.image_size, found.image_size, 3), np.uint8)
+        return found, np.empty((0, *sides(found.image_size), 3), np.uint8)
     network = detector.load_source(source or record["environment"]["source"], record["source"], path, "cpu")
     return Detector(network, cloner, protocol, size, record["source"], record), shown
 
@@ -104,8 +103,9 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     metadata = {"record": trained.record} | ({"threshold": trained.threshold.value} if trained.threshold else {})
     for name, value in metadata.items():
         program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    sides = (trained.image_size,) * 2 if _is_fixed(trained) else (trained.image_size + 9, 2 * trained.image_size)
-    noise = np.random.default_rng(0).integers(0, 256, (4, *sides, 3), dtype=np.uint8)
+    h, w = sides(trained.image_size)
+    h, w = (h, w) if _is_fixed(trained) else (h + 9, 2 * w)
+    noise = np.random.default_rng(0).integers(0, 256, (4, h, w, 3), dtype=np.uint8)
     with atomic_write(path) as temporary:
         program.save(temporary, external_data=False)
         for name, pixels in (("random images", noise), ("test images", shown)):
@@ -133,18 +133,19 @@ def _images(trained: Detector, pixels: Tensor) -> Images:
 
 def _example(trained: Detector) -> Tensor:
     """No size that may vary must be another size in the graph, or the two would be taken for the same."""
-    sides = (trained.image_size,) * 2 if _is_fixed(trained) else (trained.image_size + 13, trained.image_size + 22)
-    return torch.zeros(5, *sides, 3, dtype=torch.uint8)
+    h, w = sides(trained.image_size)
+    return torch.zeros(5, *((h, w) if _is_fixed(trained) else (h + 13, w + 22)), 3, dtype=torch.uint8)
 
 
-def resized(pixels: Tensor, size: int) -> Tensor:
-    """Pictures (n, h, w, 3) resized as by Pillow's antialiased bilinear filter: whole float (n, size, size, 3).
+def resized(pixels: Tensor, size: Size) -> Tensor:
+    """Pictures (n, h, w, 3) resized as by Pillow's antialiased bilinear filter: whole float (n, *size, 3).
 
     Pillow rounds after each of its two passes, whose order it chooses by the sizes; here there is one rounding, so that
     some values differ by one of 255.
     """
     x = pixels.permute(0, 3, 1, 2).float()
-    x = _triangles(x.shape[2], size) @ x @ _triangles(x.shape[3], size).T
+    h, w = sides(size)
+    x = _triangles(x.shape[2], h) @ x @ _triangles(x.shape[3], w).T
     return (x + 0.5).floor().permute(0, 2, 3, 1)
 
 
@@ -160,15 +161,18 @@ def _triangles(length: int, size: int) -> Tensor:
 def trace(trained: Detector) -> torch.fx.GraphModule:
     """The function from images to (score, map) as a graph of torch's operators without autograd; as in `to_onnx`."""
     source, cloner, protocol = _plain(trained.source), _plain(trained.cloner), trained.protocol
-    size, identity = trained.image_size, np.eye(trained.image_size)
-    blur = torch.from_numpy(gaussian_filter1d(identity, localization.SIGMA, axis=0).astype(np.float32))
+    size = trained.image_size
+    down, across = (
+        torch.from_numpy(gaussian_filter1d(np.eye(side), localization.SIGMA, axis=0).astype(np.float32))
+        for side in sides(size)
+    )
 
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = _images(trained, pixels if _is_fixed(trained) else resized(pixels, size))[:]
         grey = localization.one_channel(localization.gradients(source, cloner, x, protocol))
         # The same forward pass as in `gradients`; the exporter finds that out and keeps one.
         a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
-        heat = _opened(blur @ grey @ blur.T)
+        heat = _opened(down @ grey @ across.T)
         if not _is_fixed(trained):
             heat = interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
         return losses.score(a_s, a_c, protocol), heat
@@ -270,12 +274,18 @@ def main(arguments: list[str] | None = None) -> None:
     method = trained.record["parameters"]["method"]
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph those by gradients: give the main run's cloner")
+    if trained.ignore is not None:
+        raise InputError(f"{given.cloner} ignores regions, a graph does not: train it without IGNORE")
     if trained.score_by != "loss":
         raise InputError(
             f"{given.cloner} scores by SCORE={trained.score_by}, a graph by the loss: train with SCORE=loss"
         )
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
+    if trained.tile:
+        print(
+            f"it scores one tile of {trained.tile} px: cut pictures as kdhelpers.data.tiles does, the worst one counts"
+        )
     if trained.threshold:
         print(f"bad is a score above {trained.threshold.value:.6g}, which is in its metadata too")
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers.data import weights
+from kdhelpers.data import ignore, weights
 from kdhelpers.data.images import read_picture
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
@@ -40,6 +40,8 @@ def describe(split) -> str:
     kinds = pd.Series([("good", "bad", "unlabeled")[label] for label in split.labels])
     counts = kinds.groupby([[str(path.parent) for path in split.paths], kinds]).size()
     lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in counts.items()]
+    if split.tiles:
+        lines.append(f"in tiles: {len(split.tiles.train)} to learn from, {len(split.tiles.test)} to score")
     if not bad:
         lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
@@ -59,7 +61,9 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
     record = results.read(run.record_path(cls))
-    made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, run.map, run.score_by)
+    mask = np.array(ignore.read(place)) if (place := run.own.ignore) and place.is_file() else place
+    kept = {"map": run.map, "score_by": run.score_by, "tile": run.own.tile, "ignore": mask}
+    made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, **kept)
     good = [path for path, label in zip(split.paths, split.labels, strict=True) if label == 0]
     made, scores = made.calibrated(good, run.false_alarms), made.scores(split.paths)
     table = pd.DataFrame({"image": map(str, split.paths), "kind": split.kinds, "score": scores})
@@ -127,6 +131,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         f"  detector.safetensors  for new pictures:\n"
         f"    python -m kdhelpers.inspection.detector {made_at} FOLDER\n"
         f"    python -m kdhelpers.inspection.detector {made_at} --false-alarms 0.01 --save {made_at}\n"
+        f"    python -m kdhelpers.inspection.detector {made_at} --accept FILE ...\n"
         f"    python -m kdhelpers.inspection.export {made_at} OUT.onnx"
     )
     return sheet

@@ -28,10 +28,12 @@ def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS[1:]).sort_values("peak", ascending=False, kind="stable")
 
 
-def write(folder: Path, names: Sequence[str], paths: Sequence[Path], maps: np.ndarray, threshold: float) -> None:
+def write(
+    folder: Path, names: Sequence[str], paths: Sequence[Path], maps: Sequence[np.ndarray], threshold: float
+) -> None:
     """Write boxes.csv, in the pictures' pixels, masks/NAME.png (255 above `threshold`) and maps/NAME.npy (float32).
 
-    names: of the files, one for each picture of `paths`. maps: (n, h, w); those in maps/ are as computed, the others
+    names: of the files, one for each picture of `paths`. maps: (h, w) each; those in maps/ are as computed, the others
     stretched to the picture. Raises InputError when nothing can be written there.
     """
     found = []

@@ -1,6 +1,6 @@
 """A threshold to explore: a picture in every run, and sliders where a person runs the notebook."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,7 @@ _STEPS = 200  # of the slider, from the lowest to the highest score
 
 def threshold_slider(
     split,
-    maps: np.ndarray | Callable[[np.ndarray], np.ndarray],
+    maps: np.ndarray | Callable[[np.ndarray], Sequence[np.ndarray]],
     scores: np.ndarray,
     threshold: float,
     title: str = "",
@@ -27,7 +27,7 @@ def threshold_slider(
     """Display what a threshold calls bad: a picture and, where a person can move them, sliders for it and for images.
 
     split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function that computes
-    those of the images at the indices given, (k,). top: the map's value that is hottest, None: the highest shown.
+    those of the images at the indices given, (h, w) each. top: the map's value that is hottest; None: the highest.
     save: is called with the slider's threshold when a person presses the button.
     """
     draw = maps if callable(maps) else lambda index: maps[index]
@@ -59,7 +59,7 @@ def picture(
     first_above = int(np.searchsorted(scores[order], threshold, side="right"))
     index = order[max(0, first_above - _NEAREST) : first_above + _NEAREST] if chosen is None else np.array([chosen])
     images, heat = figures.pixels(split.test, index), draw(index)
-    top = top or float(heat.max())
+    top = top or float(max(map(np.max, heat)))
     shown = [(i, figures.overlay(image, hot, top)) for i, image, hot in zip(index, images, heat, strict=True)]
     if chosen is not None:
         shown.insert(0, (chosen, images[0]))

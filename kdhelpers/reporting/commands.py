@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Sequence
 
 from kdhelpers import paths
+from kdhelpers.experiments.records import source_name
 from kdhelpers.experiments.variants import DATASETS
-from kdhelpers.protocols import BATCH_SIZE, SEEDS, SETTINGS
+from kdhelpers.protocols import BATCH_SIZE, PRECISIONS, SEEDS, SETTINGS
 
 
 def command_for(
@@ -59,7 +60,10 @@ def _changed(record: dict) -> dict[str, object]:
 
 def _of_kind(record: dict) -> dict[str, str]:
     environment = record["environment"]
-    source = "imagenet" if record["parameters"]["source_name"] == "imagenet" else environment["source"]
-    made = {"PROTOCOL": record["protocol"], "SOURCE": source, "DATA_DIR": environment["data_dir"]}
-    defaults = {"PROTOCOL": "official", "SOURCE": "imagenet", "DATA_DIR": paths.DATA_DIR.name}
+    precision = record["parameters"].get("precision", PRECISIONS[0])
+    imagenet = record["parameters"]["source_name"] == source_name("imagenet", precision)
+    made = {"PROTOCOL": record["protocol"], "SOURCE": "imagenet" if imagenet else environment["source"]}
+    made |= {"PRECISION": precision, "DATA_DIR": environment["data_dir"]}
+    defaults = {"PROTOCOL": "official", "SOURCE": "imagenet", "PRECISION": PRECISIONS[0]}
+    defaults |= {"DATA_DIR": paths.DATA_DIR.name}
     return {name: value for name, value in made.items() if value != defaults[name]}

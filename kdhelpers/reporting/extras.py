@@ -109,7 +109,8 @@ def changes(runs: Sequence) -> pd.DataFrame:
             f"{name}: {getattr(of, name)} → {getattr(to, name)}"
             for of, to in ((main.protocol, run.protocol), (main, run))
             for name in type(of).__dataclass_fields__
-            if getattr(of, name) != getattr(to, name) and name not in ("protocol", "variant", "label", "notebook")
+            if getattr(of, name) != getattr(to, name)
+            and name not in ("protocol", "variant", "label", "notebook", "shares_cloner")
         ]
         nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: so it is already"
         rows.append((title_of(run.dataset), run.label, run.variant or "", "; ".join(changed) or nothing))

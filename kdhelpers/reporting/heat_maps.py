@@ -84,8 +84,7 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
 
 def pictures_of(record: dict, results_dir: Path) -> tuple[Path, Path]:
     """Where a record's pictures may be: beside its cloner, and among those that are committed with the records."""
-    place = record | {"source_name": record["parameters"]["source_name"]}
-    return tuple(results.path_of(results_dir, folder, place, ".safetensors") for folder in ("cloners", "pictures"))
+    return tuple(results.path_of(results_dir, folder, record, ".safetensors") for folder in ("cloners", "pictures"))
 
 
 def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:

@@ -80,7 +80,7 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         title=TITLE,
-        remark=remark(main.profile),
+        remark=remark(main.profile, main.source),
         main=_section(main, records, everything=True) | {"begin": _begin(main)},
         others=[
             _section(kind, found[kind], everything=False)

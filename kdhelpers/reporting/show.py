@@ -7,6 +7,7 @@ from html import escape
 import pandas as pd
 from tabulate import tabulate
 
+from kdhelpers.experiments.records import kind_of, remark
 from kdhelpers.reporting import tables
 
 # In each cell, because JupyterLab's own sheet has everything on the right.
@@ -52,7 +53,9 @@ def beside_article(records: list[dict], number: int) -> Table:
     names = frame["class"] + (" " + frame["variant"] if "variant" in frame else "")
     groups = names.str.strip().groupby(frame["deviates"], sort=False)
     said = [f"{', '.join(group)}: {words}" if len(groups) > 1 else words for words, group in groups]
-    return table(frame.drop(columns="deviates"), note=f"Deviates from the article: {'. '.join(said)}.")
+    kind = kind_of(records[0])
+    caption = remark(kind.profile, kind.source)
+    return table(frame.drop(columns="deviates"), caption, note=f"Deviates from the article: {'. '.join(said)}.")
 
 
 def _row(tag: str, values: Sequence[str], right: Sequence[bool]) -> str:

@@ -124,8 +124,7 @@ def refused(*words: str):
     """Expects an InputError of one line that holds all `words`."""
     with pytest.raises(InputError) as error:
         yield
-    message = str(error.value)
-    assert "\n" not in message and not [word for word in words if word not in message], message
+    one_line(str(error.value), words)
 
 
 ASKED = {  # the parameters of a notebook that trains, but for its folders

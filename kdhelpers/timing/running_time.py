@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from kdhelpers.experiments import artifacts, config, parameters
-from kdhelpers.experiments.variants import ABLATIONS, AFTER_TRAINING, DATASETS, FEWER_SEEDS, Variant, variants_of
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import write_json
 from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.paper_style import in_style
@@ -28,7 +28,7 @@ from kdhelpers.timing.benchmark import Case, device_name
 Measured = Mapping[int, dict]
 SCHEMA = 2
 # Classes, test images and anomalous ones with a mask of a class; for estimates of time only.
-_SETS = {
+SETS = {
     "mnist": (10, 10000, 0),
     "fashion_mnist": (10, 10000, 0),
     "cifar10": (10, 10000, 0),
@@ -37,38 +37,49 @@ _SETS = {
     "head_ct": (1, 110, 0),
     "brain_mri": (1, 165, 0),
 }
-_OPERATIONS = {"training": "training", "detection": "detection", "localization gradients": "map"}
 
 
 def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
-    """A row for each size and thing measured: ours, the released code's procedure, and the floor; milliseconds.
+    """Training, detection and localization at each size: ours, the released code's procedure, and the floor.
 
-    The floor is the time that the operations of convolutions alone would take at the machine's peak.
+    In milliseconds an image. The floor is the time that the operations of convolutions alone would take at the peak.
     """
     rows = []
+    peak = peak_of(measured, machine)
     for size, found in measured.items():
-        for what in [name for name in found if name not in ("case", "operations", "source")]:
-            ours, released = found[what]["ours"], found[what].get("released")
-            kind = next((kind for name, kind in _OPERATIONS.items() if what.startswith(name)), None)
-            floor = found["operations"][kind] / machine["peak"] if kind else None
-            title = what.replace("localization", "map,").replace("detection", "detection, batches of").replace("_", " ")
-            title = "maps and pixel AUROC of a category" if what == "category" else f"{title}, an image"
-            times = 1000 * ours, released and 1000 * released, released and released / ours
-            rows.append((size, title, *times, floor and 1000 * floor, floor and 100 * floor / ours))
+        for title, (what, kind) in _rows(found).items():
+            ours, released = (1000 * found[what][side] for side in ("ours", "released"))
+            floor = 1000 * found["operations"][kind] / peak
+            rows.append((size, title, ours, released, released / ours, floor, 100 * floor / ours))
     columns = ["px", "what", "ours (ms)", "released code (ms)", "times faster", "floor (ms)", "% of the floor's speed"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:5], float))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _rows(found: dict) -> dict[str, tuple[str, str]]:
+    """{title: (what was measured, the operations it takes)}."""
+    detection = f"detection {found['case']['batch_size']}"
+    return {
+        "training": ("training", "training"),
+        "detection": (detection, "detection"),
+        "localization": ("localization gradients", "map"),
+    }
+
+
+def peak_of(measured: Measured, machine: dict) -> float:
+    """FLOP/s of the fastest matrix product or convolution measured: no row of a table can be above it."""
+    pairs = [(found, *row) for found in measured.values() for row in _rows(found).values()]
+    return max(machine["peak"], *(found["operations"][kind] / found[what]["ours"] for found, what, kind in pairs))
 
 
 @in_style
 def picture(measured: Measured, machine: dict, *, title: str = "") -> Figure:
     """Images a second in training, detection and maps, for each size: the released code, ours, and the floor; log."""
-    rows = []
+    rows, peak = [], peak_of(measured, machine)
     for size, found in measured.items():
-        detection = f"detection {found['case']['batch_size']}"
-        for panel, what in (("training", "training"), ("detection", detection), ("map", "localization gradients")):
+        for panel, (what, kind) in _rows(found).items():
             for name, key in (("released code", "released"), ("ours", "ours")):
                 rows.append((panel, f"{size} px", name, 1 / found[what][key]))
-            rows.append((panel, f"{size} px", "at the machine's peak", machine["peak"] / found["operations"][panel]))
+            rows.append((panel, f"{size} px", "at the machine's peak", peak / found["operations"][kind]))
     frame = pd.DataFrame(rows, columns=["panel", "size", "", "images a second"])
     figure, panels = plt.subplots(1, 3, figsize=(7, 2.4), sharey=True, layout="constrained")
     for axes, (panel, part) in zip(panels, frame.groupby("panel", sort=False), strict=True):
@@ -86,7 +97,7 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     """Hours for every record of the article and the ablations: a row for each notebook and data set, and their sum.
 
     Ten seeds, or as `variants.FEWER_SEEDS` has it. Speeds are those of the nearest size, times the ratio of their
-    pixels; "from" says what is extrapolated so, or by a variant's operations; "" is measured. Reading and resizing
+    pixels; "from" says what is extrapolated so, or by a variant's operations, or "measured". Reading and resizing
     images is left out. Where S's activations take more than half of the free memory, S runs in every epoch. With `text`
     the epochs are the most there may be.
     """
@@ -94,27 +105,28 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     for notebook, datasets in DATASETS.items():
         for dataset in datasets if datasets != ("folder",) else ():
             variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
-            count = _SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
+            count = SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
             *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
             ours, released = (count * sum(side) / 3600 for side in seconds)
-            extrapolated = "; ".join(dict.fromkeys(note for some in notes for note in some))
+            words = "; ".join(dict.fromkeys(note for some in notes for note in some))
+            extrapolated = f"extrapolated: {words}" if words else "measured"
             rows.append((notebook, NAMES[dataset], len(variants) * count, ours, released, extrapolated))
     columns = ["notebook", "data set", "records", "ours (h)", "released code (h)", "from"]
     frame = pd.DataFrame(rows, columns=columns)
-    frame.loc[len(frame)] = ["all", "", *frame[columns[2:5]].sum(), "extrapolated, where a row above is"]
+    frame.loc[len(frame)] = ["all", "", *frame[columns[2:5]].sum(), "extrapolated where a row above is"]
     frame.insert(5, "times faster", frame["released code (h)"] / frame["ours (h)"])
     return frame.astype({"records": int})
 
 
 def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> tuple[float, float, list[str]]:
     """Seconds of ours and of the released code for one class and seed, and what of it is extrapolated."""
-    setting, (_, tests, masked) = SETTINGS[dataset], _SETS[dataset]
+    setting, (_, tests, masked) = SETTINGS[dataset], SETS[dataset]
     px = variant.run.get("image_size", setting.image_size)
     near = min(measured, key=lambda size: abs(np.log(size / px)))
     found, scale, images, epochs = measured[near], (px / near) ** 2, setting.images, setting.epochs
     notes = [] if px == near else [f"{px} px from {near} px"]
     ours = released = 0.0
-    if variant.name is None or not (set(variant.protocol) <= set(AFTER_TRAINING) and set(variant.run) <= {"method"}):
+    if variant.trains:
         wider = more = 1.0  # of a step, ours and the released code's, which has S in it
         if variant.protocol.get("width") == "equal":
             c = found["operations"]["training"] / 3  # C forward, about
@@ -142,7 +154,7 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     return ours * scale, released * scale, notes
 
 
-class Asked(parameters.WithSource):
+class Asked(parameters.Common):
     """Parameters of the notebook that measures the running time."""
 
     SEED: parameters.Seed
@@ -178,6 +190,14 @@ def _cases(asked: Asked) -> tuple[list[Case], Path]:
     ]
     name = re.sub(r"[^A-Za-z0-9.]+", "-", device_name(device)).strip("-")
     return cases, asked.results_dir / "running_time" / f"{name}-{asked.PROFILE}.json"
+
+
+def write_figures(path: Path, measured: Measured, machine: dict, protocol: str, title: str) -> None:
+    """Beside the results at `path` what a notebook shows of them: the picture (.png), and both tables (.md)."""
+    picture(measured, machine, title=title).savefig(path.with_suffix(".png"), dpi=200)
+    tables = speeds(measured, machine), whole_article(measured, machine, protocol)
+    text = [title, *(frame.to_markdown(index=False, floatfmt=".3g") for frame in tables)]
+    path.with_suffix(".md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
 
 
 def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agreement: dict) -> None:

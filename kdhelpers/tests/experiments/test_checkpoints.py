@@ -1,4 +1,4 @@
-"""A training that is stopped and taken up again ends in what an undisturbed one ends in, to the bit."""
+"""A training that is stopped and resumed ends as an undisturbed one does, to the bit."""
 
 from dataclasses import replace
 
@@ -14,30 +14,25 @@ MADE_OF = {"class": "3"}
 
 
 class Stopped(Exception):
-    """What stands for a kill, right after a checkpoint is written."""
+    """Stands for a kill, right after a checkpoint is written."""
 
 
-def stop_after(path, writes, made_of=MADE_OF):
-    checkpoint, kept = Checkpoint(path, made_of, every=0), []
-    write = checkpoint.save
+class Stopping(Checkpoint):
+    def __init__(self, path, writes):
+        super().__init__(path, MADE_OF, every=0)
+        self.left = writes
 
-    def keep(state):
-        write(state)
-        kept.append(1)
-        if len(kept) == writes:
+    def save(self, state):
+        super().save(state)
+        self.left -= 1
+        if not self.left:
             raise Stopped
-
-    checkpoint.save = keep
-    return checkpoint
 
 
 def train(source, images, protocol, checkpoint=None, augment=None, epochs=12):
-    cloner = networks.make_cloner(protocol, seed=3)
-    known = SourceActivations(source, images)
-    done = training.fit(
-        known, cloner, protocol, epochs=epochs, batch_size=4, seed=3, test=known, augment=augment, checkpoint=checkpoint
-    )
-    return done, cloner
+    cloner, known = networks.make_cloner(protocol, seed=3), SourceActivations(source, images)
+    options = {"test": known, "augment": augment, "checkpoint": checkpoint}
+    return training.fit(known, cloner, protocol, epochs=epochs, batch_size=4, seed=3, **options), cloner
 
 
 def assert_the_same(found, expected):
@@ -55,26 +50,26 @@ def test_stopped_twice_it_ends_the_same(source, images, protocol, tmp_path, augm
     path = tmp_path / "c.pt"
     for writes in (1, 4):  # in the first epoch, and among those whose scores count
         with pytest.raises(Stopped):
-            train(source, images, protocol, stop_after(path, writes), change)
+            train(source, images, protocol, Stopping(path, writes), change)
     torch.manual_seed(99)  # another process has other random numbers
-    taken_up = train(source, images, protocol, Checkpoint(path, MADE_OF), change)
+    resumed = train(source, images, protocol, Checkpoint(path, MADE_OF), change)
     assert len(torch.load(path, weights_only=True)["state"]["course"]["curves"]) == 5
-    assert_the_same(taken_up, train(source, images, protocol, None, change))
+    assert_the_same(resumed, train(source, images, protocol, None, change))
 
 
 def test_stopped_when_already_converged(source, images, tmp_path):
     still = replace(PROTOCOLS["text"], learning_rate=0.0)
     with pytest.raises(Stopped):
-        train(source, images, still, stop_after(tmp_path / "c.pt", 24), epochs=100)
-    taken_up = train(source, images, still, Checkpoint(tmp_path / "c.pt", MADE_OF), epochs=100)
-    assert len(taken_up[0].loss) == 30
-    assert_the_same(taken_up, train(source, images, still, epochs=100))
+        train(source, images, still, Stopping(tmp_path / "c.pt", 24), epochs=100)
+    resumed = train(source, images, still, Checkpoint(tmp_path / "c.pt", MADE_OF), epochs=100)
+    assert len(resumed[0].loss) == 30
+    assert_the_same(resumed, train(source, images, still, epochs=100))
 
 
-def test_what_belongs_to_another_training_or_is_damaged_is_not_taken_up(source, images, tmp_path):
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_restored(source, images, tmp_path):
     path = tmp_path / "c.pt"
     with pytest.raises(Stopped):
-        train(source, images, PROTOCOLS["official"], stop_after(path, 2))
+        train(source, images, PROTOCOLS["official"], Stopping(path, 2))
     assert Checkpoint(path, MADE_OF).restore() is not None
     assert Checkpoint(path, {"class": "4"}).restore() is None
     path.write_bytes(path.read_bytes()[:1000])
@@ -82,13 +77,10 @@ def test_what_belongs_to_another_training_or_is_damaged_is_not_taken_up(source, 
         assert Checkpoint(path, MADE_OF).restore() is None
 
 
-def test_it_is_written_when_it_is_due_only(source, images, tmp_path):
-    train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "c.pt", MADE_OF, every=3600), epochs=2)
+def test_it_is_written_only_when_due_and_training_continues_where_it_cannot_be(source, images, tmp_path):
+    expected = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "c.pt", MADE_OF, 3600), epochs=2)
     assert not (tmp_path / "c.pt").exists()
-
-
-def test_where_it_cannot_be_written_the_training_goes_on_and_says_so(source, images, tmp_path):
     (tmp_path / "no").write_text("a file where a folder should be")
     with pytest.warns(UserWarning, match="no checkpoint: .*cannot be written"):
         found = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "no" / "c.pt", MADE_OF, 0), epochs=2)
-    assert_the_same(found, train(source, images, PROTOCOLS["official"], epochs=2))
+    assert_the_same(found, expected)

@@ -1,4 +1,4 @@
-"""Records: whole or not there, current or stale, and what they hold."""
+"""Records: whole or absent, current or stale, what they hold, and how they are found."""
 
 import json
 from dataclasses import replace
@@ -11,16 +11,16 @@ from sklearn.metrics import roc_auc_score
 
 from kdhelpers import metrics, networks, training
 from kdhelpers.cache import SourceActivations
-from kdhelpers.errors import InputError
-from kdhelpers.experiments import artifacts, config
-from kdhelpers.experiments import records as results
+from kdhelpers.data import weights
+from kdhelpers.experiments import artifacts, config, records, runner
 from kdhelpers.protocols import METHOD_VERSION
+from kdhelpers.reporting import ablations, article_figures, comparison, extras, tables
+from kdhelpers.tests.conftest import refused
 
 
 @pytest.fixture
 def run(of_a_run):
-    plain, _ = config.resolve("06_head_ct", **of_a_run)
-    return plain
+    return config.resolve("06_head_ct", **of_a_run)[0]
 
 
 @pytest.fixture
@@ -30,20 +30,16 @@ def finished(run, source):
     cloner = networks.make_cloner(run.protocol, run.seed)
     train, test = (SourceActivations(source, images) for images in (split.train, split.test))
     fit = training.fit(train, cloner, run.protocol, epochs=1, batch_size=64, seed=run.seed, test=test)
-    shown = split.sample_indices(3)
-    return {
-        "run": run,
-        "cls": "normal",
+    measured = {
         "source": {"name": "untrained", "sha256": "0" * 64},
-        "split": split,
-        "fit": fit,
-        "cloner": cloner,
         "detection": metrics.detection(fit.scores, split.labels, fit.scored),
         "localization": None,
         "baselines": metrics.baselines(split),
         "seconds": {"data": 0.5},
-        "shown": (split.subset(shown), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)),
     }
+    maps = np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)
+    shown = split.subset(split.sample_indices(3)), maps
+    return {"run": run, "cls": "normal"} | dict(split=split, fit=fit, cloner=cloner, shown=shown, measured=measured)
 
 
 def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finished):
@@ -73,62 +69,111 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
     assert replace(run, epochs=2).is_pending("normal")
     run.cloner_path("normal").unlink()
     assert not run.is_pending("normal") and run.is_pending("normal", cloner=True)
-    monkeypatch.setattr(results, "METHOD_VERSION", METHOD_VERSION + 1)
+    monkeypatch.setattr(records, "METHOD_VERSION", METHOD_VERSION + 1)
     assert run.is_pending("normal")
 
 
-def test_the_cloner_and_its_pictures_come_back_as_they_were(run, finished):
+def test_the_cloner_its_pictures_and_predictions_come_back_as_they_were(run, finished):
     artifacts.save(**finished)
+    split, (shown, maps) = finished["split"], finished["shown"]
     cloner, fit = run.fit("normal")
     assert fit.protocol.lam == 0.01
     assert np.array_equal(fit.scores, finished["fit"].scores) and fit.loss == finished["fit"].loss
-    x = finished["split"].test[:]
+    x = split.test[:]
     with torch.no_grad():
         assert torch.equal(cloner(x), finished["cloner"].eval()(x))
-    shown, maps = finished["shown"]
     pictures = run.pictures("normal")
     assert np.array_equal(pictures.pixels, shown.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
     assert np.abs(pictures.maps - maps).max() < 1e-3 and pictures.kinds == shown.kinds and pictures.masks is None
-
-
-def test_a_number_that_is_none_leaves_no_record(run, finished):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        artifacts.save(**finished | {"detection": finished["detection"] | {"auroc": float("nan")}})
-    assert [path for path in run.results_dir.rglob("*") if path.is_file()] == []
-
-
-def test_a_results_folder_that_cannot_be_written_is_named(run, finished, tmp_path):
-    (tmp_path / "results").write_text("a file where a folder should be")
-    with pytest.raises(InputError, match="cannot be written .*give another RESULTS_DIR"):
-        artifacts.save(**finished)
-
-
-def test_predictions_hold_what_any_metric_needs(run, finished):
-    artifacts.save(**finished)
     table = pd.read_csv(run.predictions_path("normal"))
-    split, fit = finished["split"], finished["fit"]
     assert list(table.columns) == ["name", "label", "kind", "epoch 1"]
     assert list(table["name"]) == split.names and list(table["kind"]) == split.kinds
     auroc = 100 * roc_auc_score(table["label"], table["epoch 1"])
-    assert auroc == finished["detection"]["auroc_last"]
+    assert auroc == finished["measured"]["detection"]["auroc_last"]
     assert np.array_equal(table["epoch 1"].to_numpy(np.float32), fit.scores[-1])
+
+
+def test_a_number_that_is_none_leaves_no_record(run, finished):
+    finished["measured"]["baselines"]["pca"] = float("nan")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        artifacts.save(**finished)
+    assert [path for path in run.results_dir.rglob("*") if path.is_file()] == []
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(finished, tmp_path):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    with refused("cannot be written ", "give another RESULTS_DIR"):
+        artifacts.save(**finished)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 0}', '{"schema": 1}'])
 def test_what_is_no_record_is_refused_by_name(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
-    with pytest.raises(InputError, match="r.json is not a record"):
-        results.read(tmp_path / "r.json")
+    with refused("r.json is not a record"):
+        records.read(tmp_path / "r.json")
 
 
 def test_a_run_switches_tf32_off_before_the_source_computes(run, monkeypatch):
     """cuDNN's convolutions would use it by default; a record says float32."""
-    from kdhelpers.data import weights
-    from kdhelpers.experiments import runner
-
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     seen, load = [], weights.load_source
     tf32 = lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)  # noqa: E731
     monkeypatch.setattr(weights, "load_source", lambda *a: seen.append(tf32()) or load(*a))
     (record,) = runner.run_experiments([run])
     assert seen == [(False, False)] and record["environment"]["precision"] == "float32"
+
+
+# --- records of different sources, profiles or protocols never share a table ---------------------------------------
+
+OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]
+TABLES = [
+    comparison.cells,
+    lambda records: tables.article_table(2, records),
+    lambda records: tables.article_numbers(2, records),
+    lambda records: tables.beside_article(records, 2),
+    extras.metrics,
+    extras.localization,
+    extras.running_time,
+    lambda records: extras.ablation("11_critical_layers", records),
+    lambda records: extras.variants_beside("11_critical_layers", records),
+    lambda records: ablations.variants_frame("11_critical_layers", records),
+    article_figures.figure_3,
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("make", TABLES)
+def test_mixed_records_are_refused(record, other, make):
+    make([record(seed=0), record(seed=1)])
+    with refused("records of different kinds cannot share a table: source ", "; source"):
+        make([record(seed=0), record(seed=1, **other)])
+
+
+def test_an_untrained_variant_belongs_to_the_run_that_it_varies(record):
+    variant = record("15_unstated_details", variant="untrained", source={"name": "untrained", "sha256": "0" * 64})
+    assert records.only_one([record(), variant]) == ("imagenet", "full", "official")
+    assert records.only_one([]) is None
+
+
+def put(folder, record):
+    path = records.path_of(folder, "records", record, ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_records_are_found_by_kind(record, tmp_path):
+    for one in [record(seed=1), record(seed=0), *(record(**other) for other in OTHERS)]:
+        put(tmp_path, one)
+    found = records.find(tmp_path, "full")
+    assert list(found) == sorted(found) and len(found) == 3
+    assert [one["seed"] for one in found["imagenet", "full", "official"]] == [0, 1]
+    assert list(records.find(tmp_path, "smoke")) == [("imagenet", "smoke", "official")]
+    assert records.find(tmp_path / "nothing", "full") == {}
+
+
+def test_a_record_in_another_one_s_place_is_refused(record, tmp_path):
+    path = put(tmp_path, record(seed=1))
+    path.rename(path.with_name("mnist-0-seed2.json"))
+    with refused("seed2.json is the record that belongs at ", "seed1.json: move it there"):
+        records.find(tmp_path, "full")

@@ -1,7 +1,7 @@
 """Recorded cells run again: the same comes out, and what was changed since is found and named."""
 
+import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,32 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
-from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, verification
 from kdhelpers.experiments import runner as experiment
-from kdhelpers.experiments.variants import ABLATIONS, DATASETS
+from kdhelpers.experiments.variants import DATASETS
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ASKED, ENVIRONMENT, refused
 
 pytestmark = pytest.mark.slow
 
-GIVEN = {
-    "PROFILE": "full",
-    "PROTOCOL": "official",
-    "SEED": 1,
-    "SOURCE": "untrained",
-    "EPOCHS": 2,
-    "IMAGE_SIZE": 32,
-    "BATCH_SIZE": 8,
-    "DEVICE": "cpu",
-    "CACHE": "auto",
-}
-ARM = "untrained/full/official/14_interpretability/mvtec-bottle-guided_backprop-seed1"
+GIVEN = ASKED | {"SEED": 1, "EPOCHS": 2, "IMAGE_SIZE": 32, "BATCH_SIZE": 8}
+VARIANT = "untrained/full/official/14_interpretability/mvtec-bottle-guided_backprop-seed1"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, sample_data):
-    """RESULTS_DIR with the records of a main run and of a variant that shares its cloner, and a DATA_DIR of their
-    own."""
+    """RESULTS_DIR with the records of a main run and of a variant that shares its cloner, and their own DATA_DIR."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(sample_data / "mvtec", folder / "data" / "mvtec")
     given = GIVEN | {"DATA_DIR": str(folder / "data"), "RESULTS_DIR": str(folder / "results")}
@@ -58,35 +47,41 @@ def recorded(made):
     return main
 
 
+@pytest.fixture
+def verify(monkeypatch):
+    """The command, in this process."""
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    return importlib.import_module("verify").verify
+
+
 def command(*words):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "notebooks/run_all.py", "verify", *map(str, words)]
-    return subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(run, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def contents(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_same_comes_out_and_nothing_recorded_is_touched(results_dir):
+def test_the_same_comes_out_and_nothing_recorded_is_touched(results_dir, verify, capsys):
     before = contents(results_dir)
-    done = command(f"RESULTS_DIR={results_dir}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert f"· {ARM}: same" in done.stdout and "04_mvtec/mvtec-bottle-seed1: same" in done.stdout
-    assert done.stdout.splitlines()[-1] == "2 records: 2 the same"
+    assert verify([f"RESULTS_DIR={results_dir}"]) == 0
+    said = capsys.readouterr().out
+    assert f"· {VARIANT}: same" in said and "04_mvtec/mvtec-bottle-seed1: same" in said
+    assert said.splitlines()[-1] == "2 records: 2 the same"
     assert contents(results_dir) == before
 
 
 def test_a_tampered_number_is_found_and_named(results_dir):
-    path = results_dir / "records" / f"{ARM}.json"
+    path = results_dir / "records" / f"{VARIANT}.json"
     record = json.loads(path.read_text())
     was = record["detection"]["auroc"]
     record["detection"]["auroc"] = was * 0.9
     path.write_text(json.dumps(record))
     done = command(2, f"RESULTS_DIR={results_dir}", "seed=5")
     assert done.returncode == 1 and done.stderr == ""
-    (line,) = [line for line in done.stdout.splitlines() if f"· {ARM}: " in line]
-    assert f"{ARM}: differs: detection.auroc {0.9 * was:.6g} -> {was:.6g}" in line
+    (line,) = [line for line in done.stdout.splitlines() if f"· {VARIANT}: " in line]
+    assert f"{VARIANT}: differs: detection.auroc {0.9 * was:.6g} -> {was:.6g}" in line
     assert "relative difference 0.1 in detection.auroc" in line
     assert done.stdout.splitlines()[-1] == "2 records: 1 the same, 1 different"
 
@@ -97,17 +92,14 @@ def test_no_records_exit_with_1(tmp_path):
     assert done.stderr.startswith(f"error: there are no records under {tmp_path}") and done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(results_dir, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "notebooks")
-    import verify
-
+def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(results_dir, verify, monkeypatch, capsys):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
     before = contents(results_dir)
     monkeypatch.setattr(experiment, "_record", stopped)  # in the middle of a training
     with pytest.raises(KeyboardInterrupt):
-        verify.verify([f"RESULTS_DIR={results_dir}"])
+        verify([f"RESULTS_DIR={results_dir}"])
     assert "checkpoint" not in capsys.readouterr().out
     assert contents(results_dir) == before
 
@@ -153,74 +145,65 @@ def test_it_runs_with_the_threads_that_it_was_made_with(recorded, monkeypatch):
     assert used == [before + 1] and torch.get_num_threads() == before
 
 
-def test_data_that_changed_or_is_missing_is_said(made, recorded, tmp_path):
-    data_dir = shutil.copytree(made / "data", tmp_path / "elsewhere")
-    assert verification.verify(recorded, data_dir=str(data_dir)).verdict == "same"  # wherever it lies
+def test_data_or_weights_that_changed_or_are_missing_are_reported(made, recorded, tmp_path):
+    def line(**where):
+        found = str(verification.verify(recorded, **where))
+        assert "\n" not in found
+        return found
 
+    data_dir = shutil.copytree(made / "data", tmp_path / "elsewhere")
+    assert line(data_dir=str(data_dir)).endswith(": same")  # wherever it lies
     image = min((data_dir / "mvtec" / "bottle" / "train" / "good").iterdir())
     Image.open(image).rotate(90).save(image)
-    line = str(verification.verify(recorded, data_dir=str(data_dir)))
-    assert "differs: the data changed since it was recorded, " in line and "data.sha256" not in line
-
+    found = line(data_dir=str(data_dir))
+    assert "differs: the data changed since it was recorded, " in found and "data.sha256" not in found
     shutil.rmtree(data_dir / "mvtec" / "bottle")
-    line = str(verification.verify(recorded, data_dir=str(data_dir)))
-    assert ": cannot be run here: mvtec bottle: " in line and "\n" not in line
+    assert ": cannot be run here: mvtec bottle: " in line(data_dir=str(data_dir))
     recorded["environment"]["data_dir"] = str(tmp_path / "gone")
-    line = str(verification.verify(recorded))
-    assert f": cannot be run here: DATA_DIR {tmp_path / 'gone'} is not a folder" in line
-
-
-def test_weights_that_are_missing_are_said(recorded):
+    assert f": cannot be run here: DATA_DIR {tmp_path / 'gone'} is not a folder" in line()
     recorded["parameters"] |= {"source": "vgg16-01234567", "source_name": "vgg16-01234567"}
     recorded["environment"]["source"] = "/gone/vgg16.pt"
-    line = str(verification.verify(recorded))
-    assert ": cannot be run here: SOURCE '/gone/vgg16.pt' is neither imagenet" in line and "\n" not in line
+    assert ": cannot be run here: SOURCE '/gone/vgg16.pt' is neither imagenet" in line(data_dir=str(data_dir))
 
 
-def test_what_no_notebook_makes_is_said(recorded):
-    with pytest.raises(InputError, match="04_mvtec has no variant 'fancy' of mvtec"):
+def test_what_no_notebook_makes_is_reported(recorded):
+    with refused("04_mvtec has no variant 'fancy' of mvtec"):
         verification.runs_of(recorded | {"variant": "fancy"}, ROOT)
-    with pytest.raises(InputError, match="there is no notebook 01_mnist of mvtec here"):
+    with refused("there is no notebook 01_mnist of mvtec here"):
         verification.runs_of(recorded | {"notebook": "01_mnist"}, ROOT)
     del recorded["parameters"]["epochs"]
-    with pytest.raises(InputError, match="the record does not say its epochs"):
+    with refused("the record does not say its epochs"):
         verification.runs_of(recorded, ROOT)
+
+
+CLASSES = {"mnist": "0", "fashion_mnist": "0", "cifar10": "0", "mvtec": "bottle", "retinal_oct": "oct2017"}
+CLASSES |= {"head_ct": "normal", "brain_mri": "normal"}
+SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop"}}
+SHARES |= {"15_unstated_details": {"gradient", "renormalise", "soft_masks"}}
 
 
 @pytest.mark.parametrize("protocol", ["official", "text"])
 def test_the_run_of_every_variant_of_every_notebook_comes_from_its_record(record, sample_data, tmp_path, protocol):
     weights = tmp_path / "other.pt"
     weights.write_bytes(b"never loaded")
+    given = GIVEN | {"PROTOCOL": protocol, "SOURCE": str(weights), "RESULTS_DIR": str(tmp_path)}
     variants = 0
-    for notebook in DATASETS:
-        data_dir = sample_data / "own_images" if notebook == "00_quickstart" else sample_data
-        given = GIVEN | {"PROTOCOL": protocol, "SOURCE": str(weights), "DATA_DIR": str(data_dir)}
-        given |= {"RESULTS_DIR": str(tmp_path), "CLASSES": classes_of(notebook)}
+    for notebook, datasets in DATASETS.items():
+        own = datasets == ("folder",)
+        classes = None if own else {dataset: [CLASSES[dataset]] for dataset in datasets}
+        given |= {"CLASSES": classes, "DATA_DIR": str(sample_data / "own_images" if own else sample_data)}
         for run in config.resolve(notebook, **given):
-            (cls,), environment = run.classes, record()["environment"]
+            (cls,) = run.classes
             told = record(run.notebook, run.dataset, cls, run.variant, run.seed, protocol=protocol)
-            told |= {"parameters": run.parameters(cls)}
-            told["environment"] = environment | {"source": run.source, "data_dir": str(run.data_dir)}
+            told["parameters"] = run.parameters(cls)
+            told["environment"] |= {"source": run.source, "data_dir": str(run.data_dir)}
             *main, again = verification.runs_of(told, tmp_path)
             assert again.parameters(cls) == told["parameters"] and again.record_path(cls) == run.record_path(cls)
             assert asdict(again.protocol) == asdict(run.protocol) and again.data_dir == run.data_dir
-            # The main run goes before it where it only looks at the trained cloner in another way.
-            assert [one.variant for one in main] == ([None] if run.variant in shares(notebook, protocol) else [])
+            # The main run goes before it where it only uses the trained cloner in another way.
+            assert [one.variant for one in main] == [None] * (run.variant in SHARES.get(notebook, ()))
             variants += run.variant is not None
     assert variants > 50
-
-
-def classes_of(notebook):
-    there = {"mnist": ["0"], "fashion_mnist": ["0"], "cifar10": ["0"], "mvtec": ["bottle"], "retinal_oct": ["oct2017"]}
-    there |= {"head_ct": ["normal"], "brain_mri": ["normal"]}
-    of = {dataset: there[dataset] for dataset in DATASETS[notebook] if dataset in there}
-    return of if notebook in ABLATIONS and len(DATASETS[notebook]) > 1 else next(iter(of.values()), None)
-
-
-def shares(notebook, protocol):
-    if notebook == "14_interpretability":
-        return ("smoothgrad", "guided_backprop")
-    return ("gradient", "renormalise", "soft_masks") if notebook[:2] == "15" else ()
 
 
 def test_records_are_drawn_by_the_seed(record, tmp_path):

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from kdhelpers import data, metrics, networks
 from kdhelpers.data import weights
+from kdhelpers.data.layouts import Own
 from kdhelpers.experiments import config
 from kdhelpers.inspection import detector, own_images, regions, thresholds
 from kdhelpers.paths import ROOT
@@ -115,7 +116,7 @@ def test_pictures_to_judge_beside_a_folder_with_masks(sample_data, folders):
     Image.new("RGB", (9, 9)).save(folders / "new" / "a.png")
     for label in ("bad", None):
         split = load(folders, DATA_DIR=str(own), TEST_LABEL=label)
-        assert data.fingerprint(own, seed=0, test_dir=folders / "new", test_label=label) == split.sha256
+        assert data.fingerprint(own, seed=0, own=Own(folders / "new", label)) == split.sha256
         assert len(split.train) == len(before.train) == 10 and len(split.labels) == len(before.labels) + 1
         maps = rng.random(split.masks.shape)
         with_it, without = (metrics.localization_of({"x": maps[: len(s.labels)]}, s, PROTOCOL) for s in (split, before))
@@ -248,7 +249,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
     assert list(again["bad"]) == list(table.bad == "yes")
     alone = loaded.score(table.image[9])
     assert alone["score"][0] == again["score"][9] and alone["image"][0] == table.image[9]
-    maps = loaded.maps(list(table.image[:2]))
+    maps = np.stack(loaded.maps(list(table.image[:2])))
     assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min()
     boxes = pd.read_csv(folder / "regions" / "boxes.csv")
     assert list(boxes) == regions.COLUMNS and len(list((folder / "regions" / "masks").iterdir())) == 14
@@ -337,7 +338,7 @@ NO_DETECTOR = "is not a detector", "name the detector.safetensors"
         (lambda path: path.write_text("score"), "untrained", NO_DETECTOR),
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), "untrained", NO_DETECTOR),
         (lambda path: save_file({"a": np.zeros(2)}, path), "untrained", NO_DETECTOR),
-        (changed(schema=1), "untrained", ("schema 1 instead of 2", *OTHER_VERSION)),
+        (changed(schema=1), "untrained", ("schema 1 instead of 3", *OTHER_VERSION)),
         (changed(protocol={"name": "x"}), "untrained", OTHER_VERSION),
         (changed(protocol=vars(PROTOCOL) | {"width": "equal"}), "untrained", OTHER_VERSION),
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
@@ -481,7 +482,7 @@ def test_scores_by_the_map_are_its_maximum_and_top(made, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     for name in detector.MAPS:
         whole = replace(made[0], map=name)
-        heat = np.sort(whole.maps(tmp_path / "a.png").ravel())
+        heat = np.sort(whole.maps(tmp_path / "a.png")[0].ravel())
         for score_by, expected in (("maximum", heat[-1]), ("top", heat[-10:].mean())):  # 1 % of 32 × 32 pixels
             assert replace(whole, score_by=score_by).score(tmp_path / "a.png")["score"][0] == pytest.approx(expected)
 
@@ -493,7 +494,7 @@ def test_calibration_keeps_to_the_rate_in_pictures_and_pixels(made, tmp_path):
     paths = sorted(tmp_path.glob("*.png"))
     found = made[0].calibrated(paths, 0.05)
     assert (found.scores(paths) > np.float32(found.threshold.value)).sum() == 1
-    assert (found.maps(paths) > found.pixel_threshold).mean() == pytest.approx(0.05, abs=0.002)
+    assert (np.stack(found.maps(paths)) > found.pixel_threshold).mean() == pytest.approx(0.05, abs=0.002)
 
 
 def test_regions_are_those_of_the_drawn_map(tmp_path):

@@ -51,8 +51,7 @@ def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind"))
     }
     if record["dataset"] == "mvtec":
         tensors["shown.masks"] = rng.integers(0, 2, (len(kinds), 8, 8), dtype=np.uint8) * np.uint8(255)
-    place = record | {"source_name": record["parameters"]["source_name"]}
-    path = results.path_of(folder, "cloners", place, ".safetensors")
+    path = results.path_of(folder, "cloners", record, ".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata={"kinds": json.dumps(kinds)})
     return record

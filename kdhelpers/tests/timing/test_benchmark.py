@@ -87,6 +87,8 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path):
     running_time.write(path, cases, machine, measured, agreement)
 
     assert [found.name for found in path.parent.iterdir()] == [path.name]  # nothing else is left
+    running_time.write_figures(path, measured, machine, "official", "smoke")
+    assert {found.suffix for found in path.parent.iterdir()} == {".json", ".md", ".png"}
     record = json.loads(path.read_text())
     assert {"commit", "packages", "threads"} <= record["environment"].keys()
     assert record["measured"]["32"]["training"]["released"] > 0
@@ -94,16 +96,18 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path):
     assert not running_time.is_current(path, [replace(cases[0], images=17)])
 
     speeds = running_time.speeds(measured, machine).set_index("what")
-    assert {"training, an image", "map, smoothgrad, an image", "maps and pixel AUROC of a category"} <= set(
-        speeds.index
-    )
-    training = speeds.loc["training, an image"]
+    assert list(speeds.index) == ["training", "detection", "localization"]
+    training = speeds.loc["training"]
     assert training["times faster"] == pytest.approx(training["released code (ms)"] / training["ours (ms)"])
-    assert training["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / machine["peak"])
+    peak = running_time.peak_of(measured, machine)
+    assert training["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / peak)
+    assert (speeds["% of the floor's speed"] <= 100).all()  # also with a peak that was measured too low
+    slow = running_time.speeds(measured, machine | {"peak": 1.0})
+    assert slow["% of the floor's speed"].max() == pytest.approx(100)
     assert len(running_time.picture(measured, machine, title="smoke").axes) == 3
     article = running_time.whole_article(measured, machine, "official")
     main = article[article["notebook"] == "01_mnist"].iloc[0]
-    assert main["from"] == "" and main["records"] == 100
+    assert main["from"] == "measured" and main["records"] == 100
     by_hand = 100 * (
         measured[32]["source"]["seconds"] * 16000 + measured[32]["training"]["ours"] * (6000 * 51 + 10 * 10000 / 3)
     )

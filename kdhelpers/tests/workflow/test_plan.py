@@ -129,6 +129,25 @@ def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(planned, plan, monk
     assert abs(work[0] - work[1]) <= max(job["work"] for job in found.values())
 
 
+def test_small_jobs_share_a_gpu_as_far_as_its_memory_goes(planned, plan, monkeypatch, sample_data, tmp_path):
+    import jobs
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    trainings, _ = planned(sample_data, "01_mnist", "03_cifar10", "04_mvtec")
+    most = {}
+    for memory in (80_000, 16_000, 8_000):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu, free=memory: (free * 2**20, 0))
+        found = jobs.for_snakemake(trainings, tmp_path, "full", plan.settings_of({}), cluster=False)
+        assert found["limits"] == {"gpu0": memory}
+        for name, job in found["jobs"].items():
+            most.setdefault(name.partition("-")[0], []).append(memory // job["resources"]["gpu0"])
+    assert {name: sorted(set(counts), reverse=True) for name, counts in most.items()} == {
+        "01_mnist": [4, 3],  # of 80 and 16 GB, and of 8
+        "03_cifar10": [1],
+        "04_mvtec": [4, 2, 1],
+    }
+
+
 @pytest.mark.parametrize(
     "runs, words",
     [

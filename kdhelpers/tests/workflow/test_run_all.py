@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ENVIRONMENT, refused
@@ -119,6 +120,7 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         (["verify", "device=cpu"], "unknown name device (did you mean DEVICE?)"),
         (["verify", "PROFILE=all"], "verify takes how many records"),
         (["verify", "RESULTS_DIR=none", "PROFILE=smoke"], "there are no records of profile smoke under "),
+        (["gpu-check", "SEED=1"], "unknown name SEED; gpu-check has DATA_DIR, SOURCE and RESULTS_DIR"),
         (["report", "none"], "none/records has no record of a full run: "),
     ],
 )
@@ -131,6 +133,12 @@ def test_a_wrong_word_is_one_line(words, error, monkeypatch):
     with refused(error):
         run_all.main()
     assert not (ROOT / "none").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_check_needs_a_gpu():
+    done, error = call("gpu-check"), "error: gpu-check needs a GPU that torch can use, and this machine has none\n"
+    assert (done.returncode, done.stderr) == (1, error)
 
 
 def test_the_command_itself_ends_in_that_line():

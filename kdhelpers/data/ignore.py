@@ -1,0 +1,37 @@
+"""Regions of your own images that may vary and are not judged, such as a label or a timestamp: IGNORE."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kdhelpers.data.images import read_picture
+from kdhelpers.data.listing import pictures
+from kdhelpers.errors import InputError
+
+
+def reader(ignore: Path | np.ndarray | None) -> Callable[[Path], Image.Image | None]:
+    """A function from a picture's path to its mask ("L", 255 where ignored), or to None where everything counts.
+
+    ignore: the picture of one mask for all; a folder with masks NAME.png or NAME_mask.png of the pictures called NAME;
+    or a mask that has been read, uint8 (h, w). Raises InputError for a mask that marks nothing or everything.
+    """
+    if ignore is None:
+        return lambda path: None
+    if isinstance(ignore, np.ndarray):
+        return lambda path: Image.fromarray(ignore)
+    if not ignore.is_dir():
+        mask = read(ignore)
+        return lambda path: mask
+    masks = {path.stem.removesuffix("_mask"): path for path in pictures(ignore)}
+    return lambda path: read(masks[path.stem]) if path.stem in masks else None
+
+
+def read(path: Path) -> Image.Image:
+    """The mask at `path`: whatever is not black is ignored."""
+    mask = np.asarray(read_picture(path)).any(axis=2)
+    if mask.all() or not mask.any():
+        what = "everything" if mask.all() else "nothing"
+        raise InputError(f"{path}: the mask ignores {what}; paint black what counts, and white what is to be ignored")
+    return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))

@@ -1,0 +1,73 @@
+"""Large pictures in tiles: square cut-outs that overlap, each resized to the size that the networks see."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kdhelpers.data.images import Size, blanked, fit, in_threads, read_picture
+
+OVERLAP = 0.25  # of a tile's side, at least
+
+
+def boxes(size: tuple[int, int], tile: int) -> list[tuple[int, int, int, int]]:
+    """(left, top, right, bottom) of the tiles that cover a picture of this (width, height), row by row.
+
+    A tile has `tile` pixels a side, or as many as the picture has.
+    """
+
+    def starts(length: int) -> list[int]:
+        count = 1 + math.ceil(max(0, length - tile) / (tile * (1 - OVERLAP)))
+        return [round(start) for start in np.linspace(0, max(0, length - tile), count)]
+
+    width, height = size
+    return [
+        (left, top, min(left + tile, width), min(top + tile, height))
+        for top in starts(height)
+        for left in starts(width)
+    ]
+
+
+def cut(picture: Image.Image, tile: int, size: Size) -> np.ndarray:
+    """The tiles of a picture, in the order of `boxes`: uint8 (n, 3, h, w)."""
+    found = [fit(picture.crop(box), size) for box in boxes(picture.size, tile)]
+    return np.stack(found).transpose(0, 3, 1, 2)
+
+
+def read(
+    paths: Sequence[Path],
+    size: Size,
+    tile: int,
+    ignored: Callable[[Path], Image.Image | None] = lambda path: None,
+    progress: str | None = None,
+) -> tuple[Tensor, np.ndarray]:
+    """The tiles of all pictures: uint8 (n, 3, h, w), and the index of each picture's first one, long (len(paths),)."""
+
+    def each(i: int) -> np.ndarray:
+        return cut(blanked(read_picture(paths[i]), ignored(paths[i])), tile, size)
+
+    found = in_threads(each, len(paths), progress)
+    first = np.cumsum([0, *(len(tiles) for tiles in found[:-1])])
+    return torch.from_numpy(np.concatenate(found)), first
+
+
+def joined(maps: np.ndarray, size: tuple[int, int], tile: int) -> np.ndarray:
+    """The map of a picture of this (width, height) from those of its tiles, (n, h, w): float32, as fine as the tiles'.
+
+    Where tiles overlap, each counts the more the nearer its centre is: no seams, and little of what borders do.
+    """
+    places = boxes(size, tile)
+    left, top, right, bottom = places[0]
+    h, w = maps.shape[1:]
+    across, down = w / (right - left), h / (bottom - top)
+    total = np.zeros((2, round(size[1] * down), round(size[0] * across)))
+    weight = np.minimum.outer(*(np.minimum(np.arange(n), np.arange(n)[::-1]) + 1.0 for n in (h, w)))
+    for heat, (left, top, _, _) in zip(maps, places, strict=True):
+        y = min(round(top * down), total.shape[1] - h)
+        x = min(round(left * across), total.shape[2] - w)
+        total[:, y : y + h, x : x + w] += weight * heat, weight
+    return (total[0] / total[1]).astype(np.float32)

@@ -1,0 +1,73 @@
+"""False alarms that a person has looked at: the cloner learns them too, without training from scratch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kdhelpers import training
+from kdhelpers.cache import SourceActivations, keep_freed_memory
+from kdhelpers.data import ignore, tiles
+from kdhelpers.data.images import Images, read_images
+from kdhelpers.data.layouts import Own, list_files
+from kdhelpers.errors import InputError
+from kdhelpers.files import file_sha256
+from kdhelpers.inspection.detector import Detector
+from kdhelpers.protocols import FALSE_ALARMS
+
+EPOCHS = 50  # a quarter of a training from scratch
+
+
+def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> tuple[Detector, str]:
+    """The detector after further training on its good pictures and `files`, with new thresholds; and a report.
+
+    Training resumes from the cloner with Adam as at its beginning. A held-out picture that is accepted is held out no
+    longer, since a threshold must not be set on what was learned; pictures accepted before are learned again.
+    Raises InputError for pictures that are not there, and when fewer than two held-out ones would be left.
+    """
+    environment, parameters = detector.record["environment"], detector.record["parameters"]
+    places = {name: Path(environment[name]) if environment.get(name) else None for name in ("test_dir", "ignore")}
+    own = Own(test_label=parameters["test_label"], **places)
+    split = list_files("folder", "", Path(environment["data_dir"]), detector.record["seed"], own=own)
+    accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
+    for path in accepted:
+        if not path.is_file():
+            raise InputError(f"{path} is missing: name pictures that are accepted as good")
+    known = {file_sha256(path) for path in accepted}
+    held_out = [image.path for image in split.test if image.label == 0 and file_sha256(image.path) not in known]
+    if len(held_out) < 2:
+        left = f"{len(held_out)} held-out good pictures would be left for the threshold"
+        raise InputError(f"{left}: add good ones to the folder, and train again")
+    train = [*(path for path in split.train if file_sha256(path) not in known), *accepted]
+    before = detector.scores(accepted)
+
+    device = next(detector.cloner.parameters()).device
+    ignored = ignore.reader(detector.ignore)
+    if detector.tile:
+        pixels, _ = tiles.read(train, detector.image_size, detector.tile, ignored)
+    else:
+        pixels, _ = read_images(train, detector.image_size, ignored=ignored)
+    keep_freed_memory()
+    with torch.enable_grad():
+        training.fit(
+            SourceActivations(detector.source, Images(pixels).to(device)),
+            detector.cloner,
+            detector.protocol,
+            epochs=epochs,
+            batch_size=parameters["batch_size"],
+            seed=detector.record["seed"],
+            title="accepting",
+        )
+    detector.cloner.eval()
+    learned = replace(detector, accepted=[str(path) for path in accepted])
+    learned = learned.calibrated(held_out, detector.threshold.false_alarms or FALSE_ALARMS)
+    old, new = detector.threshold.value, learned.threshold.value
+    lines = [
+        f"trained {epochs} more epochs on {len(train)} good pictures, {len(accepted)} of them accepted",
+        f"threshold {old:.6g} before, {new:.6g} now, set on {len(held_out)} held-out good pictures",
+    ]
+    for path, b, a in zip(accepted, before, learned.scores(accepted), strict=True):
+        lines.append(f"{path}: score {b:.6g} before, {a:.6g} now, {'above' if a > new else 'below'} the threshold")
+    lines.append("for a training from scratch, copy them into the folder of good pictures")
+    return learned, "\n".join(lines)

@@ -1,0 +1,60 @@
+"""PRECISION: what a run in bfloat16 computes, caches and records, on a CPU; float32 records do not know of it."""
+
+import pytest
+import torch
+
+from kdhelpers import training
+from kdhelpers.cache import SourceActivations
+from kdhelpers.experiments import config, records, runner, verification
+from kdhelpers.reporting import commands, show
+from kdhelpers.tests.conftest import refused
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bfloat16():
+    training.use_precision("bfloat16", CPU)
+    yield
+    training.use_precision("float32", CPU)
+
+
+def made(of_a_run, precision):
+    given = of_a_run | {"CLASSES": ["3"], "BATCH_SIZE": 8, "PRECISION": precision}
+    runs = config.resolve("01_mnist", **given)
+    return runs[0], runner.run_experiments(runs)[0]
+
+
+def test_a_run_in_bfloat16_is_near_and_says_so_and_one_in_float32_is_as_ever(of_a_run, bfloat16):
+    run, rough = made(of_a_run, "bfloat16")
+    plain_run, plain = made(of_a_run, "float32")
+    assert not torch.is_autocast_enabled("cpu")
+    assert rough["training"]["loss"] == pytest.approx(plain["training"]["loss"], rel=0.05)
+    assert rough["training"]["loss"] != plain["training"]["loss"]
+    assert rough["environment"]["precision"] == rough["parameters"]["precision"] == "bfloat16"
+    assert plain["environment"]["precision"] == "float32" and "precision" not in plain["parameters"]
+
+    assert "precision bfloat16 instead of float32" in rough["deviations"]
+    assert rough["deviations"][-1] == plain["deviations"][-1] == "source untrained instead of imagenet"
+    assert run.record_path("3").is_file() and plain_run.record_path("3").is_file()  # neither replaces the other
+    kinds = records.find(run.results_dir, "full")
+    assert [kind.source for kind in kinds] == ["untrained", "untrained-bfloat16"]
+    assert "computed in bfloat16" in run.title and "computed in bfloat16" in repr(show.beside_article([rough], 2))
+    assert plain_run.title == "" and "float" not in repr(show.beside_article([plain], 2))
+    assert "PRECISION=bfloat16" in commands.command_for("01_mnist", ["3"], None, [rough])
+    assert "PRECISION" not in commands.command_for("01_mnist", ["3"], None, [plain])
+    assert verification.runs_of(rough, run.results_dir)[-1].parameters("3") == rough["parameters"]
+
+
+def test_activations_in_bfloat16_take_half_the_memory(source, images, bfloat16):
+    half = SourceActivations(source, images)
+    training.use_precision("float32", CPU)
+    full = SourceActivations(source, images)
+    for a, b in zip(half.cached, full.cached, strict=True):
+        assert 2 * a.nbytes == b.nbytes
+        torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.05 * b.abs().max().item())
+
+
+def test_another_precision_is_refused(of_a_run):
+    with refused("PRECISION is 'float16': input should be 'float32', 'tf32' or 'bfloat16' (did you mean bfloat16?)"):
+        config.resolve("01_mnist", **of_a_run | {"CLASSES": None, "PRECISION": "float16"})

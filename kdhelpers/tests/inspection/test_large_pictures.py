@@ -1,0 +1,160 @@
+"""Your own large pictures in tiles or in other shapes, regions that are ignored, and false alarms that are accepted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kdhelpers import losses, networks
+from kdhelpers.data import tiles
+from kdhelpers.data.images import Images, read_images, read_picture
+from kdhelpers.experiments import config, runner
+from kdhelpers.inspection import detector, own_images
+from kdhelpers.tests.conftest import OWN, refused
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Eight good pictures of 200×90, alike but for noise, and one of another size with a bright square."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "parts"
+    (root / "good").mkdir(parents=True)
+    (root / "bad").mkdir()
+    for i in range(8):
+        noise = rng.integers(90, 110, (90, 200, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / "good" / f"{i}.png")
+    odd = rng.integers(90, 110, (100, 160, 3), dtype=np.uint8)
+    odd[10:40, 100:130] = 250
+    Image.fromarray(odd).save(root / "bad" / "odd.png")
+    return root
+
+
+def judged(root, **changed):
+    (run,) = config.from_notebook(
+        "00_quickstart", OWN | {"DATA_DIR": str(root), "RESULTS_DIR": str(root.parent / "r")} | changed
+    )
+    (record,) = runner.run_experiments([run])
+    split = run.load(run.classes[0])
+    return run, record, split, *own_images.judge(run, split)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 64), (640, 64), (1000, 131), (40, 300), (333, 777)])
+def test_tiles_cover_the_picture_and_overlap(size):
+    width, height = size
+    count = np.zeros((height, width), int)
+    found = tiles.boxes(size, 64)
+    for left, top, right, bottom in found:
+        assert (right - left, bottom - top) == (min(64, width), min(64, height))
+        count[top:bottom, left:right] += 1
+    assert count.min() == 1
+    lefts = sorted({box[0] for box in found})
+    assert all(b - a <= 48 for a, b in zip(lefts, lefts[1:], strict=False))  # at least a quarter is shared
+
+
+@pytest.mark.parametrize("size", [(64, 64), (200, 90), (40, 300)])
+def test_maps_of_tiles_are_joined_where_they_were_cut(size):
+    """The tiles of a picture are their own maps: joined, they are the picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    side = min(64, *size)
+    cut = tiles.cut(Image.fromarray(picture), side, side)
+    assert np.allclose(tiles.joined(cut[:, 0].astype(float), size, side), picture[..., 0], atol=1e-3)
+
+
+def test_a_picture_scores_as_its_worst_tile(pictures, source):
+    run, record, split, made, table = judged(pictures, TILE=64, IMAGE_SIZE=32)
+    assert record["parameters"]["tile"] == 64 and record["localization"] is None
+    assert (record["data"]["train"], len(split.tiles.train)) == (4, 4 * 4 * 2)
+    odd = split.names.index("bad/odd.png")
+    cut = tiles.cut(read_picture(pictures / "bad" / "odd.png"), 64, 32)
+    x = Images(torch.from_numpy(cut))[:]
+    cloner, fit = run.fit(run.classes[0])
+    with torch.no_grad():
+        a_s, a_c = (networks.critical_points(network, x) for network in (source, cloner))
+        expected = losses.score(a_s, a_c, fit.protocol).max().item()
+    assert table["score"][odd] == pytest.approx(expected, rel=1e-5) == pytest.approx(fit.scores[-1][odd], rel=1e-5)
+    (heat,) = made.maps(pictures / "bad" / "odd.png")
+    assert heat.shape == (50, 80)
+    own_images.write(run, made, table)
+    loaded = detector.load(own_images.folder_of(run) / "detector.safetensors", "untrained", "cpu")
+    assert loaded.tile == 64 and loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
+
+
+def test_a_size_may_be_height_and_width(pictures):
+    run, record, split, made, table = judged(pictures, IMAGE_SIZE=[32, 64])
+    assert record["parameters"]["image_size"] == [32, 64] and not run.is_pending(run.classes[0])
+    assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
+    detector.save(made, pictures.parent / "d.safetensors")
+    loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    assert loaded.image_size == (32, 64) and loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
+    with refused("IMAGE_SIZE is [32]", "at least 2"):
+        judged(pictures, IMAGE_SIZE=[32])
+
+
+@pytest.mark.parametrize("per_picture", [False, True])
+def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
+    mask = np.zeros((45, 100), np.uint8)
+    mask[:, 50:] = 1
+    place = pictures.parent / "masks" / ("odd_mask.png" if per_picture else "all.png")
+    place.parent.mkdir()
+    Image.fromarray(mask).save(place)
+    given = place.parent if per_picture else place
+    run, record, split, made, table = judged(pictures, IGNORE=str(given))
+    odd = pictures / "bad" / "odd.png"
+    before, (heat,) = made.scores([odd]), made.maps([odd])
+    assert table["score"][split.names.index("bad/odd.png")] == before[0]
+    assert (heat[:, 16:] == 0).all() and heat[:, :16].any()
+    detector.save(made, pictures.parent / "d.safetensors")
+    with Image.open(odd) as picture:
+        changed = np.array(picture)
+    changed[:, 80:] = 0
+    Image.fromarray(changed).save(odd)
+    loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    assert loaded.scores([odd]) == before and np.array_equal(loaded.maps([odd])[0], heat)
+    assert replace(loaded, ignore=None).scores([odd]) != before
+    assert run.is_pending(run.classes[0])  # the picture is another one
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("all.png", 0, ("all.png", "ignores nothing", "white what is to be ignored")),
+        ("all.png", 255, ("all.png", "ignores everything")),
+        ("strange.png", 1, ("strange.png", "no picture for this mask")),
+        (None, 1, ("IGNORE", "is missing")),
+    ],
+)
+def test_masks_that_cannot_be_meant_are_refused(pictures, name, value, words):
+    folder = pictures.parent / "masks"
+    if name:
+        folder.mkdir()
+        Image.new("L", (9, 9), value).save(folder / name)
+    with refused(*words):
+        judged(pictures, IGNORE=str(folder / name if name == "all.png" else folder))
+
+
+def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, source):
+    from kdhelpers.inspection.accepting import accept
+
+    run, record, split, made, table = judged(pictures, IMAGE_SIZE=32, EPOCHS=2)
+    held_out = split.paths[0]
+    odd = pictures / "bad" / "odd.png"
+    before = made.scores([odd])[0]
+    learned, report = accept(made, [odd, held_out], epochs=30)
+    assert learned.scores([odd])[0] < before / 2
+    assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
+    assert f"{odd}: score {before:.6g} before" in report
+    detector.save(learned, pictures.parent / "d.safetensors")
+    again = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    assert again.accepted == [str(odd), str(held_out)]
+    with refused("no.png is missing"):
+        accept(again, [pictures / "no.png"])
+
+
+def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
+    Image.new("RGB", (40, 40), (200, 10, 10)).save(tmp_path / "a.avif")
+    assert abs(int(read_images([tmp_path / "a.avif"], 32)[0][0, 0, 5, 5]) - 200) < 9
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    with refused("a.heic", "pip install pillow-heif"):
+        read_picture(tmp_path / "a.heic")
