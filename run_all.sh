@@ -14,6 +14,7 @@
 #   ./run_all.sh site       build a site of README, docs, notebooks and report in site/html, and check its links; the first
 #                           time this creates a small environment in .venv-site
 #   ./run_all.sh publish    copy the outputs of executed full runs into notebooks/
+#   ./run_all.sh release    write pyproject.toml's address and version into badges and setup cells, commit and tag
 #
 # smoke, full and publish take notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); smoke and full take options:
 #

@@ -70,7 +70,7 @@ def name_of(word: str) -> str:
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     found = [name for name in names if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0])]
     if not found:
-        commands = "smoke, full, test, report, publish, verify, site and gpu-check"
+        commands = "smoke, full, test, report, publish, release, verify, site and gpu-check"
         raise InputError(
             f"there is no command or notebook {word}; commands are {commands}, notebooks {' '.join(names)}"
         )
@@ -151,6 +151,12 @@ def main() -> int:
         from report import report
 
         report(Path(*words or [paths.RESULTS_DIR]))
+    elif command == "release":
+        from release import release
+
+        if words:
+            raise InputError(f"release takes no words, and {words[0]} was given")
+        release()
     elif command == "verify":
         from verify import verify
 

@@ -44,6 +44,26 @@ def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Seq
     return features.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), identity
 
 
+def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: torch.device | str) -> nn.Sequential:
+    """The source `given`, as the notebooks' SOURCE, if it is the one that the cloner at `path` was trained with.
+
+    wanted: its {"name", "sha256"}. Raises InputError when it is another one, without a download where that is known.
+    """
+    network, found = None, {"sha256": ""}
+    if given not in (builtin := ("imagenet", "untrained")):
+        found = identify_source(given)
+    if found["sha256"] == wanted["sha256"] or given == wanted["name"]:
+        network, found = load_source(given, device)
+    if found["sha256"] == wanted["sha256"]:
+        return network
+    fix = wanted["name"] if wanted["name"] in builtin else "the path of that file"
+    of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
+    raise InputError(
+        f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {given}{of} is "
+        f"another one: give {fix} as source"
+    )
+
+
 def identify_source(source: str) -> dict[str, str]:
     """{"name", "sha256"} of a weights file; its name is "imagenet" for torchvision's own file.
 

@@ -23,16 +23,17 @@ from kdhelpers import localization, losses, networks
 from kdhelpers.data import ignore, layouts, tiles, weights
 from kdhelpers.data.images import Images, Size, blanked, read_picture
 from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.experiments import artifacts
 from kdhelpers.experiments.config import device_of
 from kdhelpers.files import atomic_write, reading
 from kdhelpers.inspection import regions, thresholds
 from kdhelpers.inspection.thresholds import Threshold
+from kdhelpers.metrics import strongest
 from kdhelpers.protocols import Protocol
 
 SCHEMA = 3
 MAPS = ("gradients", "disagreement")
 SCORES = ("loss", "maximum", "top")
-TOP = 0.01  # the share of a map's pixels whose mean is the score "top"
 _PLAIN = ("map", "score_by", "pixel_threshold", "held_out", "tile", "accepted")  # fields that are stored as they are
 _AT_ONCE = 16  # tiles that are computed at once
 
@@ -72,6 +73,8 @@ class Detector:
 
         A rate sets the threshold of pixels too. Raises InputError unless one of the two is given, the rate in (0, 0.5].
         """
+        if not self.held_out:
+            raise InputError("a cloner has no held-out good pictures to set a threshold by: .calibrated(good, rate)")
         scores, pixels = (np.array(self.held_out[name], np.float32) for name in ("scores", "pixels"))
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
@@ -85,13 +88,13 @@ class Detector:
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         """A row for each picture: image (its path), score (float32), bad (bool: the score is above the threshold).
 
+        Without a threshold, of a cloner that was not calibrated, there is no column bad.
         images: a folder, with or without subfolders, one picture, or a list of pictures. Raises InputError for a path
         that is not a picture.
         """
         paths = _listed(images)
-        scores = self.scores(paths)
-        bad = scores > np.float32(self.threshold.value)
-        return pd.DataFrame({"image": [str(path) for path in paths], "score": scores, "bad": bad})
+        table = pd.DataFrame({"image": [str(path) for path in paths], "score": self.scores(paths)})
+        return table.assign(bad=table["score"] > np.float32(self.threshold.value)) if self.threshold else table
 
     @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
@@ -131,17 +134,13 @@ class Detector:
 
     def _each(self, paths: Sequence[Path], title: str) -> Iterator[tuple[Images, tuple[int, int]]]:
         """Of each picture in turn what the networks see, itself or its tiles, on the cloner's device; and its size."""
+        if self.record.get("dataset") == "cifar10":
+            raise InputError("cloners of CIFAR-10 need pictures that are prepared otherwise: use 03_cifar10")
         device, ignored = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
         for path in tqdm(paths, desc=title, unit="image", delay=1, mininterval=1):
             picture = blanked(read_picture(path), ignored(path))
             pixels = tiles.cut(picture, self.tile or max(picture.size), self.image_size)
             yield Images(torch.from_numpy(pixels)).to(device), picture.size
-
-
-def strongest(heat: np.ndarray, score_by: str) -> float:
-    """The score of a picture by its map (h, w): its "maximum", or the mean of its "top" 1 %."""
-    count = 1 if score_by == "maximum" else max(1, round(TOP * heat.size))
-    return float(np.sort(heat, axis=None)[-count:].mean())
 
 
 def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:
@@ -170,14 +169,14 @@ def save(detector: Detector, path: Path) -> None:
 
 
 def load(path: Path | str, source: str | None = None, device: str = "auto") -> Detector:
-    """The detector that `save` wrote at `path`.
+    """The detector that `save` wrote at `path`, or one without a threshold from a trained cloner of results/cloners.
 
     source: where the weights are that it was trained with, as the notebooks' SOURCE: imagenet, or the path of a file;
     None: where they were then. device: auto, cpu, cuda ... Raises InputError for a file that is not a detector, and for
     a source whose SHA-256 is not the recorded one.
     """
     found, place = read(path), device_of(device)
-    network = load_source(source or found.record["environment"]["source"], found.source_id, path, place)
+    network = weights.load_recorded(source or found.record["environment"]["source"], found.source_id, path, place)
     return replace(found, source=network, cloner=found.cloner.to(place))
 
 
@@ -186,12 +185,15 @@ def read(path: Path | str) -> Detector:
     path = Path(path).expanduser()
     try:
         with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})["detector"])
+            metadata = file.metadata() or {}
+            settings = json.loads(metadata["detector" if "detector" in metadata else "record"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, ValueError):
-        fix = "name the detector.safetensors that 00_quickstart has written"
+        fix = "name the detector.safetensors that 00_quickstart has written, or a cloner of results/cloners"
         raise InputError(f"{path} is missing, or is not a detector: {fix}") from None
     try:
+        if "record" in metadata:
+            return _of_cloner(path, settings)
         if settings["schema"] != SCHEMA:
             raise ValueError(f"schema {settings['schema']} instead of {SCHEMA}")
         protocol, threshold = Protocol(**settings["protocol"]), settings["threshold"]
@@ -208,24 +210,13 @@ def read(path: Path | str) -> Detector:
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
 
 
-def load_source(given: str, wanted: dict[str, str], path: Path | str, device: torch.device | str) -> nn.Sequential:
-    """The source `given`, as the notebooks' SOURCE, if it is the one that the cloner at `path` was trained with.
-
-    wanted: its {"name", "sha256"}. Raises InputError when it is another one, without a download where that is known.
-    """
-    network, found = None, {"sha256": ""}
-    if given not in (builtin := ("imagenet", "untrained")):
-        found = weights.identify_source(given)
-    if found["sha256"] == wanted["sha256"] or given == wanted["name"]:
-        network, found = weights.load_source(given, device)
-    if found["sha256"] == wanted["sha256"]:
-        return network
-    fix = wanted["name"] if wanted["name"] in builtin else "the path of that file"
-    of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
-    raise InputError(
-        f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {given}{of} is "
-        f"another one: give {fix} as source"
-    )
+def _of_cloner(path: Path, record: dict) -> Detector:
+    """Of a trained cloner, as `artifacts.save` wrote it with this record."""
+    parameters = record["parameters"]
+    protocol = Protocol(**parameters["protocol"])
+    cloner = artifacts.load_cloner(path, protocol)
+    protocol = replace(protocol, lam=record["training"]["lambda"])
+    return Detector(None, cloner, protocol, parameters["image_size"], record["source"], record)
 
 
 @reading()
@@ -256,10 +247,11 @@ def _main(arguments: argparse.Namespace) -> None:
         save(loaded, arguments.save or arguments.detector)
     if arguments.folder is None:
         return
-    table = loaded.score(arguments.folder)
-    above = int(table["bad"].sum())
-    table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
-    table["threshold"] = np.float32(loaded.threshold.value)
+    table, above = loaded.score(arguments.folder), "there is no threshold"
+    if loaded.threshold:
+        above = f"{int(table['bad'].sum())} of {len(table)} are above the threshold"
+        table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
+        table["threshold"] = np.float32(loaded.threshold.value)
     if arguments.out:
         with atomic_write(arguments.out) as temporary:
             table.to_csv(temporary, index=False, errors="surrogateescape")
@@ -270,12 +262,12 @@ def _main(arguments: argparse.Namespace) -> None:
         paths = [Path(path) for path in table["image"]]
         names = [f"{number:05d}" for number in range(1, len(paths) + 1)]
         regions.write(arguments.regions, names, paths, loaded.maps(paths), loaded.pixel_threshold)
-    print(f"{above} of {len(table)} are above the threshold", file=sys.stderr)
+    print(above, file=sys.stderr)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.detector", description=__doc__)
-    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="detector.safetensors of 00_quickstart")
+    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="of 00_quickstart, or a cloner")
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="of pictures to score, or one picture")
     parser.add_argument("--source", help="where the weights of its source are now, if not where they were then")
     parser.add_argument("--ignore", type=Path, metavar="PATH", help="another mask, or folder of masks, as IGNORE")

@@ -9,12 +9,10 @@ import json
 import logging
 import warnings
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
@@ -25,12 +23,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from kdhelpers import localization, losses, networks
 from kdhelpers.data.images import Images, Size, sides
 from kdhelpers.errors import InputError, in_one_line
-from kdhelpers.experiments import artifacts
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector
 from kdhelpers.inspection.detector import Detector
-from kdhelpers.protocols import Protocol
 
 TOLERANCE = 1e-4  # of every score, relative; of maps, absolute, in the median over images
 # Where two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
@@ -45,25 +41,10 @@ def load(path: Path, source: str | None = None) -> tuple[Detector, np.ndarray]:
     source: as in `detector.load`. The images are uint8 (n, h, w, 3), none with a detector; only a detector has a
     threshold. Raises InputError when the file is neither, or is of another version.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        if "detector" not in metadata:
-            record = json.loads(metadata["record"])
-            protocol = Protocol(**record["parameters"]["protocol"])
-            cloner = artifacts.load_cloner(path, protocol)
-            protocol, size = replace(protocol, lam=record["training"]["lambda"]), record["parameters"]["image_size"]
-            shown = results.load_pictures(path).pixels
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} is not a cloner of this version ({reason}): give one of results/cloners, or run its notebook again"
-        ) from None
-    if "detector" in metadata:
-        found = detector.load(path, source, "cpu")
+    found = detector.load(path, source, "cpu")
+    if found.threshold:
         return found, np.empty((0, *sides(found.image_size), 3), np.uint8)
-    network = detector.load_source(source or record["environment"]["source"], record["source"], path, "cpu")
-    return Detector(network, cloner, protocol, size, record["source"], record), shown
+    return found, results.load_pictures(path).pixels
 
 
 def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:

@@ -224,10 +224,10 @@ def test_what_cannot_be_exported_is_reported_in_one_line(small, trained, tmp_pat
     fails("was trained with the source untrained", path, "--source", str(tmp_path / "other.pt"))
     fails("none.pt' is neither", path, "--source", str(tmp_path / "none.pt"))
     for name in ("none.safetensors", "empty.safetensors", "other.pt"):
-        fails(f"{name} is not a cloner", name)
+        fails(f"{name} is missing, or is not a detector", name)
     for changed, words in (
         ({"method": "smoothgrad"}, "has maps by smoothgrad"),
-        ({"protocol": {"name": "official"}}, "is not a cloner of this version"),
+        ({"protocol": {"name": "official"}}, "of another version of kdhelpers"),
     ):
         content = record | {"parameters": record["parameters"] | changed}
         with monkeypatch.context() as patch:

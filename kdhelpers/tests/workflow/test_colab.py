@@ -1,4 +1,4 @@
-"""The notebooks where no repository lies around them, as on Colab: a wheel, an empty folder, `google.colab` there."""
+"""The notebooks where no repository lies around them, as on Colab and Kaggle: an empty folder, much of it preloaded."""
 
 import json
 import os
@@ -6,19 +6,26 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import Distribution, version
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import Distribution, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 
-from kdhelpers.paths import ROOT
+from kdhelpers import data, hosted
+from kdhelpers.data import samples
+from kdhelpers.paths import ROOT, SAMPLES_DIR
 from kdhelpers.reporting import published
 
 pytestmark = pytest.mark.slow
 
-INSTALL = "%pip install --quiet {wheels[-1]}"  # needs the network for what Colab lacks; here the wheel is installed
+INSTALL = "%pip install --constraint=preloaded.txt {package}"  # the tag's archive, or a wheel in its place
+ARCHIVE = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/archive/refs/tags/v[\w.]+\.tar\.gz")
 BARE = re.compile(r"pip3? install(?! --no-deps --no-index)[^\n`\"]*(?<![/\w.-])kdhelpers(?![-/\w.]*(\.whl|/|\.git))")
 PRELOADED = ("numpy", "torch", "torchvision")  # Colab's own: another version of one needs a restart, or breaks it
 
@@ -45,17 +52,23 @@ def pip(*arguments) -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder with nothing in it but the installed wheel."""
+def sources(tmp_path_factory):
+    """What the package is built from: a copy, so that no build leaves anything in the repository."""
     if find_spec("hatchling") is None:
         pytest.skip("hatchling, which builds the wheel, is missing: pip install hatchling")
-    folder = tmp_path_factory.mktemp("wheel")
-    sources = folder / "sources"  # a copy, so that no build leaves anything in the repository
+    folder = tmp_path_factory.mktemp("sources") / "kdhelpers-0.1.0"  # as an archive of GitHub's unpacks
     ignored = shutil.ignore_patterns(".*", "samples", "results", "__pycache__")
-    shutil.copytree(ROOT / "kdhelpers", sources / "kdhelpers", ignore=ignored)
-    shutil.copytree(ROOT / "data" / "paper", sources / "data" / "paper")
+    shutil.copytree(ROOT / "kdhelpers", folder / "kdhelpers", ignore=ignored)
+    shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(sources, tmp_path_factory):
+    """A folder with nothing in it but the installed wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, sources)
     (wheel,) = folder.glob("*.whl")
     pip("install", "--no-deps", "--no-index", "--target", folder / "site", wheel)
@@ -91,13 +104,15 @@ def test_nothing_that_colab_has_loaded_is_replaced(installed):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
-def test_the_first_cell_installs_the_uploaded_wheel_on_colab_and_nothing_elsewhere(path):
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    lines = "".join(cells[0]["source"]).splitlines()
-    assert lines[:3] == ["import sys", "", 'if "google.colab" in sys.modules:']
-    with_anomalib = INSTALL.replace("{wheels[-1]}", '"{wheels[-1]}[anomalib]"')
-    assert (with_anomalib if path.stem.startswith("30") else INSTALL) in map(str.strip, lines)
-    assert not any("%pip" in "".join(cell["source"]) for cell in cells[1:])
+def test_the_first_cell_installs_the_tag_where_notebooks_are_hosted_and_nothing_elsewhere(path):
+    title, *cells = [cell for cell in json.loads(path.read_text())["cells"]]
+    assert "".join(title["source"]).count(f"/notebooks/{path.name})") == 2  # both badges
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    lines = code[0].splitlines()
+    assert lines[3] == 'if "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ:'
+    anomalib = ' "anomalib>=2.7,<3"' if path.stem.startswith("30") else ""
+    assert f'    {INSTALL}{anomalib} | grep -v "already satisfied"' in lines
+    assert ARCHIVE.search(code[0]) and not any("%pip" in cell for cell in code[1:])
 
 
 def test_nothing_installs_the_package_by_its_bare_name():
@@ -114,21 +129,12 @@ def test_nothing_installs_the_package_by_its_bare_name():
     assert not BARE.search("pip install dist/kdhelpers-0.1.0-py3-none-any.whl")
 
 
-def test_without_the_wheel_the_first_cell_names_it(tmp_path, monkeypatch):
-    source = "".join(json.loads((ROOT / "notebooks/01_mnist.ipynb").read_text())["cells"][1]["source"])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "google.colab", object())
-    with pytest.raises(SystemExit, match="upload kdhelpers-.*whl"):
-        exec(source.replace(INSTALL, "pass"), {})
-
-
 def test_notebook_01_runs_from_an_empty_folder(installed, tmp_path):
     notebook = json.loads((ROOT / "notebooks" / "01_mnist.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert INSTALL in cells[0]
     (tmp_path / "content").mkdir()
-    (tmp_path / "content" / "kdhelpers-0-py3-none-any.whl").touch()
-    cells[0] = cells[0].replace(INSTALL, "print('on Colab')")
+    assert INSTALL in cells[0]
+    cells[0] = re.sub("%pip.*", "print('on Colab')", cells[0])  # installed already
     cells = [cell.replace('PROFILE = "full"', 'PROFILE = "smoke"') for cell in cells]
 
     folder = tmp_path / "content"
@@ -156,7 +162,132 @@ def test_notebook_01_runs_from_an_empty_folder(installed, tmp_path):
     assert [path.name for path in sorted(folder.iterdir())] == [
         "cells.json",
         "data",
-        "kdhelpers-0-py3-none-any.whl",
         "results",
     ]
     assert where["article"] == [99.82]  # digit 0, from the tables inside the wheel
+
+
+def make_wheel(folder: Path, name: str, number: str, code: str = "") -> Path:
+    """A wheel with a module of this code in it, and nothing else."""
+    module = name.replace("-", "_")
+    described = f"{module}-{number}.dist-info"
+    files = {
+        f"{module}.py": code,
+        f"{described}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n",
+        f"{described}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    path = folder / f"{module}-{number}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+        wheel.writestr(f"{described}/RECORD", "".join(f"{file},,\n" for file in files))
+    return path
+
+
+def python_3_12() -> str:
+    """Of Colab and Kaggle."""
+    if sys.version_info[:2] == (3, 12):
+        return sys.executable
+    for command in (["python3.12"], ["uv", "run", "--no-project", "--offline", "--python", "3.12", "python"]):
+        try:
+            show = [*command, "-c", "import sys; print(sys.executable)"]
+            chosen = os.environ | {"PYENV_VERSION": "3.12"}  # or pyenv's python3.12 does not start
+            return subprocess.run(show, env=chosen, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            continue
+    pytest.skip("there is no Python 3.12, which Colab and Kaggle have: install it, or uv with it")
+
+
+# What IPython does with the cell's magics.
+SHELL = """
+import subprocess, sys
+{loaded}
+class Shell:
+    def run_line_magic(self, name, line):
+        subprocess.run(f"{{sys.executable}} -m {{name}} {{line.format(**globals())}}", shell=True)
+get_ipython = Shell
+"""
+
+
+@pytest.mark.parametrize(
+    "host, preloaded",
+    [
+        ("colab", {"torch": "2.8.0+cu126", "numpy": "2.0.2"}),
+        ("kaggle", {"torch": "2.6.0+cu124", "numpy": "2.2.6"}),
+        ("kaggle", {"torch": "2.6.0+cu124", "numpy": "1.26.4"}),  # too old: refused, not replaced
+    ],
+)
+def test_the_setup_cell_in_python_3_12_replaces_nothing_that_is_loaded(host, preloaded, sources, tmp_path):
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python_3_12(), "-m", "venv", tmp_path / "env"], check=True)
+    site = next((tmp_path / "env").glob("lib/*/site-packages"))
+    for name in ("hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers"):  # what builds the archive
+        for file in distribution(name).files:
+            if file.parts[0] != "..":
+                (site / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), site / file)
+    index = tmp_path / "index"
+    index.mkdir()
+    no_gpu = "class cuda:\n    is_available = staticmethod(lambda: False)\n"
+    loaded = [make_wheel(tmp_path, name, number, no_gpu) for name, number in preloaded.items()]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", *loaded], check=True)
+    project = tomllib.loads((sources / "pyproject.toml").read_text())["project"]
+    for requirement in map(Requirement, project["dependencies"]):
+        make_wheel(index, requirement.name, "99")  # newer than anything that is loaded
+    with tarfile.open(tmp_path / "v0.1.0.tar.gz", "w:gz") as archive:
+        archive.add(sources, sources.name)
+
+    cell = "".join(json.loads((ROOT / "notebooks/06_head_ct.ipynb").read_text())["cells"][1]["source"])
+    cell = ARCHIVE.sub((tmp_path / "v0.1.0.tar.gz").as_uri(), cell.partition("\n\nimport pandas")[0])
+    kaggle = tmp_path / "kaggle/input"
+    if host == "kaggle":
+        mount(kaggle)
+        cell = cell.replace("prepare()", f"prepare({str(kaggle)!r})")
+    (tmp_path / "work").mkdir()
+    shell = SHELL.format(loaded="sys.modules['google.colab'] = sys" if host == "colab" else "")
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    own = {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(index),
+        "PIP_NO_BUILD_ISOLATION": "0",
+    }
+    own |= {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"} if host == "kaggle" else {}
+    code = shell + TransformerManager().transform_cell(cell)
+    done = subprocess.run([python, "-c", code], cwd=tmp_path / "work", env=others | own, capture_output=True, text=True)
+    described = {one.name: one.version for one in Distribution.discover(path=[str(site)])}
+    assert {name: described[name] for name in preloaded} == preloaded
+    if preloaded["numpy"] < "2":
+        assert done.returncode and "The user requested (constraint) numpy==1.26.4" in done.stdout + done.stderr
+        return
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert described["kdhelpers"] == project["version"] and described["seaborn"] == "99"
+    *_, gpu = lines = done.stdout.splitlines()
+    assert gpu.startswith("no GPU is attached") and ("Accelerator" in gpu) == (host == "kaggle")
+    assert sum(str(kaggle) in line for line in lines) == (2 if host == "kaggle" else 0)
+
+
+def mount(folder: Path, inner: str = "head_ct/head_ct", datasets: str = "") -> None:
+    """HeadCT and BrainMRI as Kaggle mounts them, from the samples' own files."""
+    samples.make()
+    head_ct = folder / datasets / "head-ct-hemorrhage"
+    shutil.copytree(SAMPLES_DIR / "head_ct/head_ct", head_ct / inner)
+    shutil.copy(SAMPLES_DIR / "head_ct/labels.csv", head_ct)
+    for part in ("", "brain_tumor_dataset"):
+        place = folder / datasets / "brain-mri-images-for-brain-tumor-detection" / part
+        shutil.copytree(SAMPLES_DIR / "brain_mri", place, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("layout", [{}, {"inner": "head_ct"}, {"datasets": "datasets/somebody"}])
+def test_what_kaggle_mounts_is_what_the_notebooks_read(layout, tmp_path, capsys):
+    mount(tmp_path / "input", **layout)
+    for _ in range(2):  # the cell may run again
+        hosted.prepare(tmp_path / "input", tmp_path / "data")
+        assert "head_ct: from " in capsys.readouterr().out
+    for dataset in ("head_ct", "brain_mri"):
+        assert data.status(dataset, tmp_path / "data") == {"normal": ""}
+        here, there = (
+            data.load(dataset, "normal", folder, image_size=32, seed=0, progress=False)
+            for folder in (SAMPLES_DIR, tmp_path / "data")
+        )
+        assert here.sha256 == there.sha256  # the same files under the same names

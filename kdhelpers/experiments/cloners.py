@@ -1,0 +1,95 @@
+"""Trained cloners as assets of a release: listed with their checksums, and after a download put where notebooks look.
+
+Command line: `python -m kdhelpers.experiments.cloners FOLDER`, see --help.
+"""
+
+import argparse
+import csv
+import io
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from kdhelpers import paths
+from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.files import atomic_write, file_sha256, reading
+
+LIST = "cloners.csv"  # in RESULTS_DIR: file, sha256, bytes, record
+_SUFFIXES = (".safetensors", ".predictions.csv.gz")  # of a cloner, and of its scores of the test images
+
+
+def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
+    """By the name of each asset its file in results_dir/cloners, and the file of the record it belongs to."""
+    found = {}
+    for cloner in sorted(results_dir.glob("cloners/*/full/**/*.safetensors")):
+        stem = cloner.relative_to(results_dir / "cloners").with_suffix("")
+        record = results_dir / "records" / f"{stem}.json"
+        if record.is_file() and record.read_text(encoding="utf-8") == _record_in(cloner):
+            for path in (cloner.with_suffix(suffix) for suffix in _SUFFIXES):
+                found["__".join(path.relative_to(results_dir / "cloners").parts)] = path, record
+    return found
+
+
+def table(results_dir: Path) -> str:
+    """results/cloners.csv: a row for each trained cloner whose record is recorded, and for its predictions."""
+    assets = _assets(results_dir)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "sha256", "bytes", "record"))
+    for name, (path, record) in assets.items():
+        writer.writerow((name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix()))
+    return text.getvalue() if assets else ""
+
+
+def collect(results_dir: Path, folder: Path) -> int:
+    """Link all assets into `folder` under their own names, ready to be uploaded; return how many there are."""
+    assets = _assets(results_dir)
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, (path, _) in assets.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(path.absolute())
+    return len(assets)
+
+
+@reading()
+def place(folder: Path, results_dir: Path = paths.RESULTS_DIR) -> None:
+    """Check downloaded assets in `folder` against RESULTS_DIR's list, and copy them where the notebooks look for them.
+
+    A notebook then finds a trained cloner beside its record and does not train. Raises InputError for a file with
+    another checksum, and for a cloner of another record than the present one.
+    """
+    with open(results_dir / LIST, newline="", encoding="utf-8") as file:
+        listed = {row["file"]: row for row in csv.DictReader(file)}
+    found = [path for path in sorted(folder.iterdir()) if path.name in listed]
+    if not found:
+        raise InputError(f"{folder} has none of the files in {results_dir / LIST}: download some from the release")
+    for path in found:
+        row = listed[path.name]
+        if file_sha256(path) != row["sha256"]:
+            raise InputError(f"{path} is damaged, or of another release: download it again")
+        record = results_dir / row["record"]
+        cloner = results_dir / "cloners" / record.relative_to(results_dir / "records")
+        target = cloner.with_suffix(next(suffix for suffix in _SUFFIXES if path.name.endswith(suffix)))
+        if target.suffix == ".safetensors" and record.read_text(encoding="utf-8") != _record_in(path):
+            raise InputError(f"{path} is not the cloner of {record}, which was recorded again: check the record out")
+        with atomic_write(target) as temporary:
+            shutil.copyfile(path, temporary)
+        print(target)
+
+
+def _record_in(cloner: Path) -> str:
+    """The text of the record that a cloner's file carries."""
+    try:
+        with safe_open(cloner, framework="np") as file:
+            return (file.metadata() or {}).get("record", "")
+    except SafetensorError:
+        raise InputError(f"{cloner} is damaged: remove it, and run its notebook or download it again") from None
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m kdhelpers.experiments.cloners", description=place.__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the downloaded files")
+    parser.add_argument("--results", type=Path, metavar="RESULTS_DIR", default=paths.RESULTS_DIR)
+    given = parser.parse_args()
+    in_one_line(place, given.folder.expanduser(), given.results.expanduser())

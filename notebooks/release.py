@@ -1,0 +1,80 @@
+"""./run_all.sh release: writes the repository's address and the version's tag wherever they are named; tags.
+
+Both are set in pyproject.toml and nowhere else. Nothing is pushed. Trained cloners in results/cloners are listed in
+results/cloners.csv and collected in dist/cloners under the names that they have as release assets.
+"""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from kdhelpers.errors import InputError
+from kdhelpers.experiments import cloners
+from kdhelpers.paths import ROOT
+
+PLACEHOLDER = "-unpublished-"
+# In badges (github/OWNER/NAME/blob/TAG/notebooks/, github.com/...) and in setup cells (the tag's archive).
+NAMED = re.compile(r"(github(?:\.com)?)/[\w.-]+/[\w.-]+/(blob|archive/refs/tags)/v[\w.]+?(?=/notebooks/|\.tar\.gz)")
+BADGE = re.compile(r"(/blob/[\w.]+/notebooks/)\w+\.ipynb")  # of a notebook copied from another one
+
+
+def release(root: Path = ROOT) -> None:
+    """Do it; InputError while the address is the placeholder, for uncommitted changes, and for a tag that is taken."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    address, version = project["urls"]["Repository"], project["version"]
+    if PLACEHOLDER in address or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise InputError(f"{address} is no repository on GitHub: set Repository under [project.urls] in pyproject.toml")
+    if git(root, "status", "--porcelain"):
+        raise InputError("there are uncommitted changes (git status): commit them, then release")
+    tag = f"v{version}"
+    changes = {path: text for path, text in texts(root, address, version).items() if text != _read(path)}
+    tagged = git(root, "tag", "--list", tag)
+    if tagged and changes:
+        names = ", ".join(str(path.relative_to(root)) for path in changes)
+        raise InputError(f"{tag} is already tagged, and {names} would change: raise version in pyproject.toml")
+    collected = cloners.collect(root / "results", root / "dist" / "cloners")
+    if tagged:
+        print(f"nothing is new: {tag} is tagged, and every file names {address}")
+        return
+    for path, text in changes.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"{path.relative_to(root)}: written")
+    if changes:
+        git(root, "add", *map(str, changes))
+        git(root, "commit", "--quiet", "--message", f"Release {tag}")
+    git(root, "tag", "--annotate", "--message", tag, tag)
+    assets = " dist/cloners/*" if collected else ""
+    print(f"{tag} is tagged. To publish it: git push origin HEAD {tag} && gh release create {tag}{assets}")
+
+
+def texts(root: Path, address: str, version: str) -> dict[Path, str]:
+    """Every file that names the address or the version, and its text with these."""
+    place = address.removeprefix("https://github.com/")
+    found = {}
+    for path in [root / "README.md", *sorted(root.glob("notebooks/*.ipynb"))]:
+        found[path] = NAMED.sub(rf"\1/{place}/\2/v{version}", _read(path))
+        if path.suffix == ".ipynb":
+            found[path] = BADGE.sub(rf"\g<1>{path.name}", found[path])
+    for name, fields in {
+        "CITATION.cff": {r"(?<=^repository-code: ).*": address, r"(?<=^version: ).*": version},
+        "codemeta.json": {r'(?<="codeRepository": ")[^"]*': address, r'(?<="version": ")[^"]*': version},
+    }.items():
+        text = _read(root / name)
+        for pattern, value in fields.items():
+            text = re.sub(pattern, value, text, flags=re.MULTILINE)
+        found[root / name] = text
+    listed = cloners.table(root / "results")
+    return found | ({root / "results" / cloners.LIST: listed} if listed else {})
+
+
+def git(root: Path, *arguments: str) -> str:
+    """The output of a git command; InputError with its first line when it fails."""
+    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"git {arguments[0]} failed: {(done.stderr or done.stdout).strip().splitlines()[0]}")
+    return done.stdout.strip()
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
