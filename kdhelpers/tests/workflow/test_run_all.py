@@ -121,6 +121,7 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         (["verify", "PROFILE=all"], "verify takes how many records"),
         (["verify", "RESULTS_DIR=none", "PROFILE=smoke"], "there are no records of profile smoke under "),
         (["gpu-check", "SEED=1"], "unknown name SEED; gpu-check has DATA_DIR, SOURCE and RESULTS_DIR"),
+        (["release", "v1"], "release takes no words, and v1 was given"),
         (["report", "none"], "none/records has no record of a full run: "),
     ],
 )
