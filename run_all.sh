@@ -11,6 +11,8 @@
 #   ./run_all.sh gpu-check  run the tests that need a GPU, then notebook 21: its table and picture stay in
 #                           results/running_time; takes DATA_DIR, SOURCE and RESULTS_DIR as NAME=VALUE
 #   ./run_all.sh report     make tables, figures, report.html and the README's table from the records
+#   ./run_all.sh site       build a site of README, docs, notebooks and report in site/html, and check its links; the first
+#                           time this creates a small environment in .venv-site
 #   ./run_all.sh publish    copy the outputs of executed full runs into notebooks/
 #   ./run_all.sh release    write pyproject.toml's address and version into badges and setup cells, commit and tag
 #
@@ -45,19 +47,23 @@ fail() {
 }
 
 # An active environment is used if it has what pyproject.toml requires; otherwise one is made from the lock.
-extras=(run)
+extras=(run) lock=requirements.lock folder=.venv program=(notebooks/run_all.py "$@") size="3 GB"
 [[ ${1:-} != test && ${1:-} != gpu-check ]] || extras=(run test export)
+if [[ ${1:-} == site ]]; then # needs neither torch nor data
+    [[ $# == 1 ]] || fail "site takes nothing else"
+    unset VIRTUAL_ENV CONDA_PREFIX
+    lock=docs/site.lock folder=.venv-site program=(docs/build_site.py) size="100 MB"
+fi
 for active in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
     [[ -x $active/bin/python ]] || continue
     if lacks=$("$active/bin/python" notebooks/requirements.py "${extras[@]}" 2>&1); then
         echo "environment: $active"
-        exec "$active/bin/python" notebooks/run_all.py "$@"
+        exec "$active/bin/python" "${program[@]}"
     fi
     echo "the active environment $active is not used, it lacks: ${lacks##*$'\n'}"
 done
 
-hash=$(cat requirements.lock | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c1-12)
-folder=.venv
+hash=$(cat "$lock" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c1-12)
 [[ ${CI:-} != true ]] || folder=${XDG_CACHE_HOME:-$HOME/.cache}/kdhelpers/$hash
 mkdir -p "$folder"
 if command -v flock >/dev/null; then # two commands at once: the second waits for the first one's environment
@@ -73,19 +79,19 @@ if [[ $(cat "$folder/finished" 2>/dev/null) != "$hash" ]]; then
         fi
     done
     [[ -n $base ]] || fail "there is no Python 3.11, 3.12 or 3.13 on PATH: install one, or activate an environment"
-    total=$(grep -c '==' requirements.lock)
-    echo "installing $total packages into $folder: two minutes when they are cached, else as long as 3 GB take to come"
+    total=$(grep -c '==' "$lock")
+    echo "installing $total packages into $folder: two minutes when they are cached, else as long as $size take to come"
     "$base" -m venv --clear "$folder" || fail "$base cannot make environments: install its venv module (python3-venv)"
-    "$folder/bin/python" -m pip install --requirement requirements.lock --progress-bar off 2>"$folder/install.log" |
+    "$folder/bin/python" -m pip install --requirement "$lock" --progress-bar off 2>"$folder/install.log" |
         awk -v total="$total" '/^(Collecting|Processing)/ && ++n % 25 == 0 { print "  " n " of " total " packages found"; fflush() }
             /^Installing/ { print "  unpacking, a minute or two"; fflush() }' ||
         fail "the installation failed: $(grep -m1 ERROR "$folder/install.log" || tail -n 1 "$folder/install.log")"
     mkdir -p "$folder/etc/jupyter"
     cp jupyter_nbconvert_config.py "$folder/etc/jupyter/"
-    [[ ${CI:-} == true ]] || "$folder/bin/python" -m pip install --quiet --no-deps --editable . ||
+    [[ ${CI:-} == true || ${1:-} == site ]] || "$folder/bin/python" -m pip install --quiet --no-deps --editable . ||
         fail "kdhelpers could not be installed into $folder"
     echo "$hash" >"$folder/finished"
 fi
 exec 9>&-
 echo "environment: $folder"
-exec "$folder/bin/python" notebooks/run_all.py "$@"
+exec "$folder/bin/python" "${program[@]}"

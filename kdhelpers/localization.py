@@ -107,9 +107,10 @@ def smoothgrad(
 def attribution(
     method: str, source: nn.Sequential, cloner: nn.Sequential, images, protocol: Protocol, *, seed: int = 0
 ) -> np.ndarray:
-    """One-channel attribution of every image, before the filters of Eq. 6; float32 (n, h, w) in [0, 1].
+    """One-channel attribution of every image, before the filters of Eq. 6; float32 (n, h, w).
 
-    method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4). images: `images.Images`.
+    method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4), each image's in [0, 1]; or "disagreement", 0 or
+    more, not in the article. images: `images.Images`.
     """
     cloner.eval()
 
@@ -117,6 +118,8 @@ def attribution(
         x = images[index]
         if method == "gradients":
             return one_channel(gradients(source, cloner, x, protocol))
+        if method == "disagreement":
+            return disagreement(source, cloner, x, protocol)
         if method == "smoothgrad":
             # Up to 10,000 images for each seed of a run, which no data set has among its masks.
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
@@ -125,7 +128,7 @@ def attribution(
         elif method == "guided_backprop":
             grey = one_channel(gradients(source, cloner, x, protocol, relu=GuidedReLU.apply))
         else:
-            raise ValueError(f"method {method!r}; there are gradients, smoothgrad and guided_backprop")
+            raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
         return _stretch(grey, grey.flatten(1).amax(1)) if protocol.renormalise else grey
 
     chunk = max(1, (_PIXELS_ON_GPU if images.pixels.is_cuda else _PIXELS) // images.pixels[0, 0].numel())

@@ -70,7 +70,7 @@ def name_of(word: str) -> str:
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     found = [name for name in names if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0])]
     if not found:
-        commands = "smoke, full, test, report, publish, release, verify and gpu-check"
+        commands = "smoke, full, test, report, publish, release, verify, site and gpu-check"
         raise InputError(
             f"there is no command or notebook {word}; commands are {commands}, notebooks {' '.join(names)}"
         )

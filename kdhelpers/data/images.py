@@ -53,7 +53,7 @@ class Images:
         x = self.pixels[index].float() / 255
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         if self.normalise:
-            mean, std = _imagenet(x.device)
+            mean, std = (_on_gpu if x.is_cuda else _imagenet)(x.device)
             x = (x - mean) / std
         return x
 
@@ -66,10 +66,12 @@ class Images:
         return replace(self, pixels=self.pixels.to(device))
 
 
-@cache
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and standard deviation on a device, copied there once: each copy would wait for the GPU."""
+    """ImageNet's mean and standard deviation on a device."""
     return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+
+
+_on_gpu = cache(_imagenet)  # each copy would wait for the GPU; on a CPU, what an export traces must not stay
 
 
 def read_picture(path: Path | str) -> Image.Image:

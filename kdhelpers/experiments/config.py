@@ -9,7 +9,7 @@ from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import records
-from kdhelpers.experiments.parameters import Common, OwnImages, Training, from_cell, parse
+from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, Training, from_cell, parse
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
@@ -28,6 +28,20 @@ def from_notebook(notebook: str, namespace: dict) -> list[Run]:
     if runs[0].dataset == "folder":
         _refuse_namesake(runs[0])
     return runs
+
+
+def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dict]:
+    """The `Run` of 04_mvtec of the one category to compare on, anomalib's methods, and the keywords of `run_method`."""
+    asked = from_cell(BesideAnomalib, notebook, namespace)
+    if not (asked.is_smoke and asked.CLASSES is None or isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1):
+        raise InputError(f"CLASSES is {asked.CLASSES!r}; it is a list of the one category, such as ['screw']")
+    (run,) = resolve("04_mvtec", **{name: getattr(asked, name) for name in Training.model_fields})
+    refuse_to_replace([run])
+    backbones = "untrained" if asked.is_smoke else asked.BACKBONES
+    methods = asked.METHODS or (["patchcore"] if backbones == "untrained" else ["stfpm", "patchcore"])
+    if backbones == "untrained" and "stfpm" in methods:
+        raise InputError("METHODS has 'stfpm', whose teacher anomalib always loads: give BACKBONES='imagenet'")
+    return run, methods, {"epochs": asked.STFPM_EPOCHS, "coreset": asked.CORESET, "backbones": backbones}
 
 
 def resolve(notebook: str, **given) -> list[Run]:

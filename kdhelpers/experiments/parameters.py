@@ -71,6 +71,15 @@ class OwnImages(Training):
     FALSE_ALARMS: Annotated[float, Field(gt=0, le=0.5)] = FALSE_ALARMS
 
 
+class BesideAnomalib(Training):
+    """Parameters of the notebook that sets anomalib's methods beside ours."""
+
+    METHODS: list[Literal["stfpm", "patchcore"]] | None
+    STFPM_EPOCHS: Epochs
+    CORESET: Annotated[float, Field(gt=0, le=1)]  # the share of patches that PatchCore keeps
+    BACKBONES: Literal["imagenet", "untrained"]
+
+
 Model = TypeVar("Model", bound=Common)
 
 

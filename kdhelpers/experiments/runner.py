@@ -85,6 +85,8 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         judged = split if measurable else split.subset(split.sample_indices(0 if split.tiles else 8))
         maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
         pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
+        if pixels and run.method == "disagreement":  # the only maps that are not stretched image by image
+            pixels = {name: one | metrics.detection_by_maps(maps[name], split.labels) for name, one in pixels.items()}
     shown = judged.sample_indices()
     measured = {
         "source": source_id,

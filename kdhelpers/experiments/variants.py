@@ -81,6 +81,7 @@ _VARIANTS = {
         Variant(None, "Gradients"),
         Variant("smoothgrad", "SmoothGrad", run={"method": "smoothgrad"}),
         Variant("guided_backprop", "GBP", run={"method": "guided_backprop"}),
+        Variant("disagreement", "disagreement (not in the article)", run={"method": "disagreement"}),
     ],
 }
 _IN_WORDS = {

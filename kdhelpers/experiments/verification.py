@@ -1,6 +1,7 @@
 """Does a recorded number come out again? A run is made anew from its record alone, and the two are compared."""
 
 import json
+import math
 import random
 import tempfile
 import textwrap
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from kdhelpers import paths
+from kdhelpers.data.images import sides
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
@@ -169,7 +171,8 @@ def cost(record: dict) -> float:
     """What a record costs to make, relative to others; the same for all in smoke, where starting is all that counts."""
     if record["profile"] == "smoke":
         return 1.0
-    return float(record["data"]["train"] * record["training"]["stopped_at"] * record["parameters"]["image_size"] ** 2)
+    pixels = math.prod(sides(record["parameters"]["image_size"]))
+    return float(record["data"]["train"] * record["training"]["stopped_at"] * pixels)
 
 
 def _differences(name: str, recorded: object, made: object) -> Iterator[Difference]:

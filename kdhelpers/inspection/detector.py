@@ -28,12 +28,12 @@ from kdhelpers.experiments.config import device_of
 from kdhelpers.files import atomic_write, reading
 from kdhelpers.inspection import regions, thresholds
 from kdhelpers.inspection.thresholds import Threshold
+from kdhelpers.metrics import strongest
 from kdhelpers.protocols import Protocol
 
 SCHEMA = 3
 MAPS = ("gradients", "disagreement")
 SCORES = ("loss", "maximum", "top")
-TOP = 0.01  # the share of a map's pixels whose mean is the score "top"
 _PLAIN = ("map", "score_by", "pixel_threshold", "held_out", "tile", "accepted")  # fields that are stored as they are
 _AT_ONCE = 16  # tiles that are computed at once
 
@@ -141,12 +141,6 @@ class Detector:
             picture = blanked(read_picture(path), ignored(path))
             pixels = tiles.cut(picture, self.tile or max(picture.size), self.image_size)
             yield Images(torch.from_numpy(pixels)).to(device), picture.size
-
-
-def strongest(heat: np.ndarray, score_by: str) -> float:
-    """The score of a picture by its map (h, w): its "maximum", or the mean of its "top" 1 %."""
-    count = 1 if score_by == "maximum" else max(1, round(TOP * heat.size))
-    return float(np.sort(heat, axis=None)[-count:].mean())
 
 
 def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:

@@ -32,6 +32,7 @@ TOLERANCE = 1e-4  # of every score, relative; of maps, absolute, in the median o
 # Where two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
 # differ by up to 1e-2.
 _TOLERANCE_OF_ONE = 5e-2
+_UNIT = 2**22  # of the weights of Pillow's filters
 _aten = torch.ops.aten
 
 
@@ -119,24 +120,34 @@ def _example(trained: Detector) -> Tensor:
 
 
 def resized(pixels: Tensor, size: Size) -> Tensor:
-    """Pictures (n, h, w, 3) resized as by Pillow's antialiased bilinear filter: whole float (n, *size, 3).
+    """Pictures (n, h, w, 3) resized exactly as by Pillow's antialiased bilinear filter: whole float (n, *size, 3).
 
-    Pillow rounds after each of its two passes, whose order it chooses by the sizes; here there is one rounding, so that
-    some values differ by one of 255.
+    Pillow rounds after each of its two passes. It begins with the rows, or with the columns where these shrink by more
+    than twice as many pixels. In double precision, since products and sums are of whole numbers up to 2³⁹.
     """
-    x = pixels.permute(0, 3, 1, 2).float()
-    h, w = sides(size)
-    x = _triangles(x.shape[2], h) @ x @ _triangles(x.shape[3], w).T
-    return (x + 0.5).floor().permute(0, 2, 3, 1)
+    x = pixels.permute(0, 3, 1, 2).double()
+    (down, rows), (across, columns) = (_triangles(x.shape[2 + i], side) for i, side in enumerate(sides(size)))
+    x = torch.where(
+        rows > 2 * columns.clamp(min=0),
+        _rounded(_rounded(down @ x) @ across.T),
+        _rounded(down @ _rounded(x @ across.T)),
+    )
+    return x.float().permute(0, 2, 3, 1)
 
 
-def _triangles(length: int, size: int) -> Tensor:
-    """The weights (size, length) of a triangular filter as wide as two pixels of the coarser of the two grids."""
-    at = torch.arange(length) + 0.5
-    scale = (at.amax(0) + 0.5) / size  # a tensor: the graph's lengths are not known
-    centre = (torch.arange(size) + 0.5) * scale
-    weights = (1 - (at - centre.unsqueeze(1)).abs() / scale.clamp(min=1)).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
+def _triangles(length: int, size: int) -> tuple[Tensor, Tensor]:
+    """The weights (size, length) of a triangular filter as wide as two pixels of the coarser of the two grids, whole
+    multiples of 1 / _UNIT; and by how many pixels the length shrinks."""
+    at = torch.arange(length, dtype=torch.float64)
+    before = at.amax(0) + 1  # a tensor: the graph's lengths are not known
+    scale = before / size
+    centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale
+    weights = (1 - (at + 0.5 - centre.unsqueeze(1)).abs() / scale.clamp(min=1)).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True) * _UNIT + 0.5).floor(), before - size
+
+
+def _rounded(sums: Tensor) -> Tensor:
+    return (sums / _UNIT + 0.5).floor()
 
 
 def trace(trained: Detector) -> torch.fx.GraphModule:

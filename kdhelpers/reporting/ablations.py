@@ -16,6 +16,8 @@ METRICS = {
     "pixel_auroc": "pixel AUROC",
     "pixel_auroc_raw": "pixel AUROC without the Gaussian",
     "aupro": "AUPRO",
+    "auroc_maximum": "AUROC by the map's maximum",
+    "auroc_top": "AUROC by the map's top 1 %",
 }
 CONFIDENCE = 0.95
 _ALIKE = ("epochs", "batch_size", "image_size")  # what the variants of a comparison must have in common
@@ -46,8 +48,9 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
                 names = dataset, record["class"], variant.label, variant.name is None, record["seed"], is_stale(record)
                 maps = (record["localization"] or {}).get(record["parameters"]["method"], {})
                 gaussian, raw = maps.get("gaussian", {}), maps.get("raw", {})
-                numbers = gaussian.get("pixel_auroc"), raw.get("pixel_auroc"), gaussian.get("aupro")
-                rows.append((*names, record["detection"]["auroc"], *numbers))
+                of_maps = [gaussian.get(name) for name in ("aupro", "auroc_maximum", "auroc_top")]
+                numbers = record["detection"]["auroc"], gaussian.get("pixel_auroc"), raw.get("pixel_auroc"), *of_maps
+                rows.append((*names, *numbers))
     return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
 
 

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from kdhelpers import training
+from kdhelpers import localization, training
+from kdhelpers.data import weights
 from kdhelpers.experiments import config
 from kdhelpers.experiments import runner as experiment
 from kdhelpers.tests.conftest import ASKED
@@ -45,11 +48,23 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     monkeypatch.setattr("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 2)
     runs = config.resolve("14_interpretability", **given)
     records = experiment.run_experiments(runs)
-    assert trainings == ["mvtec bottle (1 of 3)"]
-    assert [list(r["localization"]) for r in records] == [["gradients"], ["smoothgrad"], ["guided_backprop"]]
+    assert trainings == ["mvtec bottle (1 of 4)"]
+    assert [list(r["localization"]) for r in records] == [
+        ["gradients"],
+        ["smoothgrad"],
+        ["guided_backprop"],
+        ["disagreement"],
+    ]
     for record in records[1:]:
         assert record["training"] == records[0]["training"] and record["detection"] == records[0]["detection"]
         assert record["seconds"].get("train", 0) == 0
+    cloner, fit = runs[0].fit("bottle")
+    split, (source, _) = runs[0].load("bottle"), weights.load_source("untrained")
+    maps = localization.maps("disagreement", source, cloner, split.test, fit.protocol, seed=0)["gaussian"]
+    found = records[-1]["localization"]["disagreement"]["gaussian"]
+    assert found["auroc_maximum"] == pytest.approx(100 * roc_auc_score(split.labels, maps.max(axis=(1, 2))))
+    top = np.sort(maps.reshape(len(maps), -1))[:, -10:].mean(1)  # 1 % of 32×32 pixels
+    assert found["auroc_top"] == pytest.approx(100 * roc_auc_score(split.labels, top))
 
     # Without the cloner on this machine a variant that is missing has it trained again; else nothing needs it.
     runs[0].cloner_path("bottle").unlink()

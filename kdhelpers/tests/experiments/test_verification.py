@@ -178,7 +178,7 @@ def test_what_no_notebook_makes_is_reported(recorded):
 
 CLASSES = {"mnist": "0", "fashion_mnist": "0", "cifar10": "0", "mvtec": "bottle", "retinal_oct": "oct2017"}
 CLASSES |= {"head_ct": "normal", "brain_mri": "normal"}
-SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop"}}
+SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop", "disagreement"}}
 SHARES |= {"15_unstated_details": {"gradient", "renormalise", "soft_masks"}}
 
 
@@ -222,6 +222,11 @@ def test_records_are_drawn_by_the_seed(record, tmp_path):
     assert drawn[0] == drawn[1] != drawn[2] and [len(set(seeds)) for seeds in drawn] == [3, 3, 3]
     assert len(verification.choose(tmp_path, 7)) == 7 and len(verification.choose(tmp_path, 50)) == 20
     assert {one["profile"] for one in verification.choose(tmp_path, 2, profile="smoke")} == {"smoke"}
+
+
+def test_the_cost_of_a_record_is_in_pixels(record):
+    square, wide = (record(parameters={"image_size": size}) for size in (64, [32, 128]))
+    assert verification.cost(square) == verification.cost(wide) == 3 * 64**2
 
 
 def test_differences_are_to_the_last_digit():

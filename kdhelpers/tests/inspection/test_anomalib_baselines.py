@@ -7,8 +7,11 @@ from importlib.util import find_spec
 from unittest.mock import Mock
 
 import numpy as np
+import papermill
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from kdhelpers.experiments import config
 from kdhelpers.inspection import anomalib_baselines
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ASKED, refused
@@ -43,12 +46,12 @@ def test_the_optional_dependency_is_the_one_that_is_asked_for():
 
 
 def test_none_stands_for_both_methods_and_in_smoke_for_patchcore(given):
-    run, chosen = anomalib_baselines.from_notebook(NOTEBOOK, given)
+    run, methods, chosen = config.beside_anomalib(NOTEBOOK, given)
     assert (run.notebook, run.classes, run.epochs, run.image_size) == ("04_mvtec", ("bottle",), 601, 128)
-    assert chosen == {"methods": ["stfpm", "patchcore"], "epochs": 100, "coreset": 0.1, "backbones": "imagenet"}
+    assert methods == ["stfpm", "patchcore"]
+    assert chosen == {"epochs": 100, "coreset": 0.1, "backbones": "imagenet"}
     smoke = given | {"PROFILE": "smoke", "CLASSES": None}
-    changed = {"methods": ["patchcore"], "backbones": "untrained"}
-    assert anomalib_baselines.from_notebook(NOTEBOOK, smoke)[1] == chosen | changed
+    assert config.beside_anomalib(NOTEBOOK, smoke)[1:] == (["patchcore"], chosen | {"backbones": "untrained"})
 
 
 @pytest.mark.parametrize(
@@ -66,36 +69,39 @@ def test_none_stands_for_both_methods_and_in_smoke_for_patchcore(given):
 )
 def test_a_wrong_value_is_refused(given, changed, message):
     with refused(message):
-        anomalib_baselines.from_notebook(NOTEBOOK, given | changed)
+        config.beside_anomalib(NOTEBOOK, given | changed)
 
 
 def test_a_record_made_otherwise_is_not_undone(given, record):
-    run, _ = anomalib_baselines.from_notebook(NOTEBOOK, given)
+    run, _, _ = config.beside_anomalib(NOTEBOOK, given)
     path = run.record_path("bottle")
     path.parent.mkdir(parents=True)
     content = record("04_mvtec", "mvtec", "bottle", source_name="untrained", parameters=run.parameters("bottle"))
     path.write_text(json.dumps(content))
     with refused("has epochs 601, this run 5", "another RESULTS_DIR"):
-        anomalib_baselines.from_notebook(NOTEBOOK, given | {"EPOCHS": 5})
+        config.beside_anomalib(NOTEBOOK, given | {"EPOCHS": 5})
 
 
 @needs_anomalib
-def test_patchcore_scores_every_test_image_and_the_file_says_what_it_was_made_with(given):
+def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given):
     changed = {"BACKBONES": "untrained", "METHODS": ["patchcore"], "IMAGE_SIZE": 64}
-    run, chosen = anomalib_baselines.from_notebook(NOTEBOOK, given | changed)
+    run, (method,), chosen = config.beside_anomalib(NOTEBOOK, given | changed)
     split = run.load("bottle")
-    found = anomalib_baselines.run_methods(run, split, **chosen)
-    one = found["patchcore"]
+    one = anomalib_baselines.run_method(run, split, method, **chosen)
     assert one["scores"].shape == (len(split.test),) and one["maps"].shape == split.masks.shape
     normal, anomalous = (one["scores"][split.labels == label] for label in (0, 1))
     assert len(np.unique(one["scores"])) > 2 and normal.mean() < anomalous.mean()
-    assert list(anomalib_baselines.table(found)["method"]) == ["PatchCore"]
+    assert one["numbers"]["image_auroc"] == 100 * roc_auc_score(split.labels, one["scores"])
 
-    path = anomalib_baselines.save(run, split, found, chosen)
-    content = json.loads(path.read_text())
-    assert content["methods"]["patchcore"] == one["numbers"] and content["remark"] == anomalib_baselines.UNTRAINED
+
+@needs_anomalib
+def test_the_notebook_writes_what_it_shows(tmp_path):
+    papermill.execute_notebook(
+        ROOT / "notebooks" / f"{NOTEBOOK}.ipynb",
+        tmp_path / "out.ipynb",
+        {"PROFILE": "smoke", "EPOCHS": 2, "RESULTS_DIR": str(tmp_path)},
+        kernel_name="python3",
+    )
+    content = json.loads(next(tmp_path.glob("beside_anomalib/smoke/*.json")).read_text())
+    assert list(content["methods"]) == ["ours", "patchcore"] and "smoke" in content["remark"].lower()
     assert content["anomalib"]["version"] == anomalib_baselines.versions()
-    one["numbers"]["aupro"] = float("nan")
-    with pytest.raises(ValueError, match="JSON"):
-        anomalib_baselines.save(run, split, found, chosen)
-    assert json.loads(path.read_text()) == content

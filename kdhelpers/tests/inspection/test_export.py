@@ -198,18 +198,23 @@ def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it
 
 @pytest.mark.parametrize("sides", [(64, 64), (200, 64), (50, 131), (301, 400)])
 def test_pictures_of_any_size_come_out_as_if_pillow_had_resized_them(exported, tmp_path, sides):
-    """Of smooth pictures, as cameras take them; the map has the picture's size."""
+    """Score and resized pixels are Pillow's, even of noise; the map has the picture's size."""
     out, _, (loaded, _) = exported
-    rng, height, width = np.random.default_rng(2), *sides
-    coarse = [Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(4)]
-    pictures = np.stack([np.asarray(one.resize((width, height), Image.Resampling.BICUBIC)) for one in coarse])
+    pictures = np.random.default_rng(2).integers(0, 256, (4, *sides, 3), dtype=np.uint8)
     small = np.stack([fit(Image.fromarray(one), 64) for one in pictures])
-    differs = np.abs(export.resized(torch.from_numpy(pictures), 64).numpy() - small)
-    assert differs.max() <= 1 and differs.mean() < 0.3
+    assert np.array_equal(export.resized(torch.from_numpy(pictures), 64).numpy(), small)
     scores, _ = of_the_package(loaded, small)
     found = run_alone(out, tmp_path, pictures)
-    np.testing.assert_allclose(found["scores"], scores, rtol=2e-3)
-    assert found["maps"].shape == (4, height, width)
+    np.testing.assert_allclose(found["scores"], scores, rtol=1e-4)
+    assert found["maps"].shape == (4, *sides)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 100)])
+@pytest.mark.parametrize("sides", [(50, 60), (200, 90), (90, 200), (300, 41), (64, 300), (65, 64), (129, 96)])
+def test_resizing_is_pillow_s_to_the_bit(size, sides):
+    picture = np.random.default_rng(3).integers(0, 256, (*sides, 3), dtype=np.uint8)
+    found = export.resized(torch.from_numpy(picture[None]), size)[0].numpy()
+    assert np.array_equal(found, fit(Image.fromarray(picture), size))
 
 
 def test_what_cannot_be_exported_is_reported_in_one_line(small, trained, tmp_path, monkeypatch):
