@@ -266,10 +266,9 @@ def _call(name: str, *arguments):
 
 
 def _fit(case: Case, activations: SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
+    same = {"epochs": epochs, "batch_size": case.batch_size, "seed": case.seed}
     with redirect_stderr(io.StringIO()):  # its progress bar
-        return training.fit(
-            activations, cloner, case.protocol, epochs=epochs, batch_size=case.batch_size, seed=case.seed
-        )
+        return training.fit(activations, cloner, case.protocol, **same)
 
 
 class _Doubles(Images):
@@ -297,5 +296,5 @@ def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
     found = _fit(case, SourceActivations(source, images), cloner, steps).loss
-    apart = np.max(np.abs(np.array(found) / expected - 1))
-    return {"ours": found, "released": expected, "largest relative difference": float(apart)}
+    apart = float(np.max(np.abs(np.array(found) / expected - 1)))
+    return {"ours": found, "released": expected, "largest relative difference": apart}
