@@ -35,7 +35,8 @@ def vec(a: Tensor) -> Tensor:
 
     But bfloat16, in which a cosine near one has no digits left, becomes float32.
     """
-    return a.movedim(1, -1).flatten(1).to(torch.promote_types(a.dtype, torch.float32))
+    vectors = a.movedim(1, -1).flatten(1)
+    return vectors.float() if vectors.dtype == torch.bfloat16 else vectors
 
 
 def total_loss(l_val: Tensor, l_dir: Tensor, protocol: Protocol) -> Tensor:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from kdhelpers.experiments import artifacts, config, parameters
-from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, Variant, variants_of
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, METHODS, Variant, variants_of
 from kdhelpers.files import write_json
 from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.paper_style import in_style
@@ -105,6 +105,7 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     for notebook, datasets in DATASETS.items():
         for dataset in datasets if datasets != ("folder",) else ():
             variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
+            variants = [one for one in variants if one.run.get("method", METHODS[0]) in METHODS]  # the article's
             count = SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
             *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
             ours, released = (count * sum(side) / 3600 for side in seconds)
