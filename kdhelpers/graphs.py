@@ -59,5 +59,5 @@ class GraphedStep:
             with torch.cuda.graph(graph):
                 self.result = self.step(self.batch)
             self.graph = graph
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
+        except torch.OutOfMemoryError as error:  # any other error is one of the step, and is raised
             warnings.warn(f"training without CUDA graphs ({str(error).splitlines()[0]})", stacklevel=2)

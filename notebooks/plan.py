@@ -1,5 +1,6 @@
 """What ./run_all.sh runs: which notebooks, with which seeds and parameters, in which order, and how far that is."""
 
+import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from execute import check_names, parameters_of
 
 from kdhelpers import data, paths, protocols
 from kdhelpers.data import weights
+from kdhelpers.data.images import sides
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments.config import resolve
 from kdhelpers.experiments.runs import Run
@@ -257,7 +259,7 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
 def _gpu_mb(run: Run) -> int:
     """About how much of a GPU's memory a run takes: CUDA itself, S's activations, and a step or a batch of maps."""
     _, tests, masked = running_time.SETS.get(run.dataset, (1, 100, 100))
-    pixels = run.image_size**2
+    pixels = math.prod(sides(run.image_size))
     stored = 58 * (protocols.SETTINGS[run.dataset].images + tests) * pixels  # bytes a pixel
     working = max(2400 * run.batch_size, 4000 * min(masked, 128)) * pixels  # C with gradients; S
     return 1000 + (stored + working) // 2**20

@@ -28,7 +28,7 @@ Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
 _FEW = 16  # values of a mask that numbers defects; soft edges have more
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb; here it is an error from there on
-_PACKAGES = dict.fromkeys((".heic", ".heif"), "pillow-heif") | {".avif": "pillow-avif-plugin"}  # if Pillow lacks them
+_PACKAGES = dict.fromkeys((".heic", ".heif"), "pillow-heif") | {".avif": "pillow>=11.3"}
 with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -214,8 +214,11 @@ def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
             f"{path}: too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
         ) from None
     except Image.UnidentifiedImageError:
-        if needs := _PACKAGES.get(Path(path).suffix.lower()):
-            raise InputError(f"{path}: needs the package {needs}: pip install {needs}, or convert it") from None
+        suffix = Path(path).suffix.lower()
+        if suffix in _PACKAGES and suffix not in Image.registered_extensions():
+            raise InputError(
+                f"{path}: cannot be read without pip install '{_PACKAGES[suffix]}'; or convert it"
+            ) from None
         raise InputError(f"{path}: is not a picture that can be read; replace it or remove it") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for a broken file
         reason = " ".join(str(error).split())

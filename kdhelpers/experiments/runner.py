@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -79,15 +80,18 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     else:
         cloner, fit = _distil(run, split, source, which, shared, seconds, checkpoint=checkpoint, title=title)
     with timed(seconds, "localize"):
-        # Without masks there is nothing to measure: only the few maps that are shown are computed. Maps of tiles are
-        # stretched one by one and do not make one of the whole.
+        # Without masks there is nothing to measure: only the few maps that are shown are computed. Of tiles there are
+        # none: they would be stretched one by one and not make one of the whole.
         measurable = split.masks is not None and not split.tiles
-        judged = split if measurable else split.subset(split.sample_indices(0 if split.tiles else 8))
-        maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
+        few = np.empty(0, int) if split.tiles else split.sample_indices()
+        judged = split if measurable else split.subset(few)
+        maps = {"gaussian": np.empty((0, *split.test.pixels.shape[2:]))}
+        if len(judged.test):
+            maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
         pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
         if pixels and run.method == "disagreement":  # the only maps that are not stretched image by image
             pixels = {name: one | metrics.detection_by_maps(maps[name], split.labels) for name, one in pixels.items()}
-    shown = judged.sample_indices()
+    shown = judged.sample_indices().astype(int)
     measured = {
         "source": source_id,
         "detection": metrics.detection(fit.scores, split.labels, fit.scored),

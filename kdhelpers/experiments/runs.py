@@ -45,7 +45,7 @@ class Run:
     # Of your own images only:
     own: Own = Own()  # pictures to score, what to ignore, tiles
     map: str = "disagreement"  # of the detector, one of `inspection.detector.MAPS`; no record depends on it
-    score_by: str = "loss"  # of the detector, one of `inspection.detector.SCORES`; no record depends on it
+    score_by: str = "loss"  # of the detector, or by the map: `metrics.strongest`; no record depends on it
     false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
 
     def parameters(self, cls: str) -> dict:

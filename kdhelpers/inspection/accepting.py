@@ -1,6 +1,7 @@
 """False alarms that a person has looked at: the cloner learns them too, without training from scratch."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from kdhelpers.data.layouts import Own, list_files
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256
 from kdhelpers.inspection.detector import Detector
-from kdhelpers.protocols import FALSE_ALARMS
+from kdhelpers.protocols import SETTINGS
 
-EPOCHS = 50  # a quarter of a training from scratch
+EPOCHS = SETTINGS["folder"].epochs // 4  # a quarter of a training from scratch
 
 
 def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> tuple[Detector, str]:
@@ -24,8 +25,11 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
 
     Training resumes from the cloner with Adam as at its beginning. A held-out picture that is accepted is held out no
     longer, since a threshold must not be set on what was learned; pictures accepted before are learned again.
-    Raises InputError for pictures that are not there, and when fewer than two held-out ones would be left.
+    The given detector is left as it is. Raises InputError for pictures that are not there, when fewer than two held-out
+    ones would be left, and for a threshold that was set by hand, since no rate says where the new one should lie.
     """
+    if detector.threshold.false_alarms is None:
+        raise InputError("the threshold was set by hand: give the rate of false alarms for the new one, --false-alarms")
     environment, parameters = detector.record["environment"], detector.record["parameters"]
     places = {name: Path(environment[name]) if environment.get(name) else None for name in ("test_dir", "ignore")}
     own = Own(test_label=parameters["test_label"], **places)
@@ -42,7 +46,8 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     train = [*(path for path in split.train if file_sha256(path) not in known), *accepted]
     before = detector.scores(accepted)
 
-    device = next(detector.cloner.parameters()).device
+    cloner = deepcopy(detector.cloner)
+    device = next(cloner.parameters()).device
     ignored = ignore.reader(detector.ignore)
     if detector.tile:
         pixels, _ = tiles.read(train, detector.image_size, detector.tile, ignored)
@@ -52,16 +57,15 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     with torch.enable_grad():
         training.fit(
             SourceActivations(detector.source, Images(pixels).to(device)),
-            detector.cloner,
+            cloner,
             detector.protocol,
             epochs=epochs,
             batch_size=parameters["batch_size"],
             seed=detector.record["seed"],
             title="accepting",
         )
-    detector.cloner.eval()
-    learned = replace(detector, accepted=[str(path) for path in accepted])
-    learned = learned.calibrated(held_out, detector.threshold.false_alarms or FALSE_ALARMS)
+    learned = replace(detector, cloner=cloner.eval(), accepted=[str(path) for path in accepted])
+    learned = learned.calibrated(held_out, detector.threshold.false_alarms)
     old, new = detector.threshold.value, learned.threshold.value
     lines = [
         f"trained {epochs} more epochs on {len(train)} good pictures, {len(accepted)} of them accepted",

@@ -29,11 +29,11 @@ from kdhelpers.files import atomic_write, reading
 from kdhelpers.inspection import regions, thresholds
 from kdhelpers.inspection.thresholds import Threshold
 from kdhelpers.metrics import strongest
-from kdhelpers.protocols import Protocol
+from kdhelpers.protocols import PRECISIONS, Protocol
+from kdhelpers.training import use_precision
 
 SCHEMA = 3
 MAPS = ("gradients", "disagreement")
-SCORES = ("loss", "maximum", "top")
 _PLAIN = ("map", "score_by", "pixel_threshold", "held_out", "tile", "accepted")  # fields that are stored as they are
 _AT_ONCE = 16  # tiles that are computed at once
 
@@ -52,7 +52,7 @@ class Detector:
     source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
     record: dict  # of the training, as `artifacts.save` makes it
     map: str = "disagreement"  # one of MAPS: of the article, or `localization.disagreement`
-    score_by: str = "loss"  # one of SCORES: the article's, or the map's maximum, or the mean of its top 1 %
+    score_by: str = "loss"  # or by the map: `metrics.strongest`
     threshold: Threshold | None = None  # of scores
     pixel_threshold: float = 0.0  # of maps: no more of the pixels of held-out good pictures than asked for exceed it
     held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, and quantiles of their maps
@@ -176,6 +176,7 @@ def load(path: Path | str, source: str | None = None, device: str = "auto") -> D
     a source whose SHA-256 is not the recorded one.
     """
     found, place = read(path), device_of(device)
+    use_precision(PRECISIONS[0], place)  # as in the training
     network = weights.load_recorded(source or found.record["environment"]["source"], found.source_id, path, place)
     return replace(found, source=network, cloner=found.cloner.to(place))
 

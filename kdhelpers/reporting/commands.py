@@ -32,15 +32,15 @@ def command_for(
     if profile != "full":
         return _line(profile, notebook, settings)
     # Records that were not all made with the same settings need a line each.
-    groups: dict[tuple, set[int]] = {}
+    groups: dict[str, set[int]] = {}
     for record in records:
-        groups.setdefault(tuple(_changed(record).items()), set()).add(record["seed"])
+        groups.setdefault(json.dumps(_changed(record)), set()).add(record["seed"])
     lines = []
     for changed, seeds in groups.items():
         which: list[dict] = [{"SEED": seed} for seed in sorted(seeds)]
         if seeds == set(range(len(seeds))):
             which = [{"seeds": len(seeds)} if len(seeds) != SEEDS else {}]
-        lines += [_line(profile, notebook, settings | dict(changed) | one) for one in which]
+        lines += [_line(profile, notebook, settings | json.loads(changed) | one) for one in which]
     return " && ".join(lines)
 
 
@@ -54,7 +54,8 @@ def _changed(record: dict) -> dict[str, object]:
     """The settings of a record that are not the defaults."""
     setting = SETTINGS[record["dataset"]]
     defaults = {"EPOCHS": setting.epochs, "IMAGE_SIZE": setting.image_size, "BATCH_SIZE": BATCH_SIZE}
-    made = {name: record["parameters"][name.lower()] for name in defaults}
+    defaults |= {"TILE": None, "TEST_LABEL": None}  # of your own images
+    made = {name: record["parameters"].get(name.lower()) for name in defaults}
     return {name: value for name, value in made.items() if value != defaults[name]} | _of_kind(record)
 
 
@@ -64,6 +65,7 @@ def _of_kind(record: dict) -> dict[str, str]:
     imagenet = record["parameters"]["source_name"] == source_name("imagenet", precision)
     made = {"PROTOCOL": record["protocol"], "SOURCE": "imagenet" if imagenet else environment["source"]}
     made |= {"PRECISION": precision, "DATA_DIR": environment["data_dir"]}
+    made |= {"TEST_DIR": environment.get("test_dir"), "IGNORE": environment.get("ignore")}
     defaults = {"PROTOCOL": "official", "SOURCE": "imagenet", "PRECISION": PRECISIONS[0]}
-    defaults |= {"DATA_DIR": paths.DATA_DIR.name}
+    defaults |= {"DATA_DIR": paths.DATA_DIR.name, "TEST_DIR": None, "IGNORE": None}
     return {name: value for name, value in made.items() if value != defaults[name]}

@@ -122,8 +122,8 @@ def running_time(records: Sequence[dict]) -> pd.DataFrame:
     only_one(records)
 
     def key(record: dict) -> tuple:
-        dataset, px = in_order(record["dataset"], "")[0], record["parameters"]["image_size"]
-        return record["notebook"], dataset, record["variant"] or "", px
+        dataset, size = in_order(record["dataset"], "")[0], record["parameters"]["image_size"]
+        return record["notebook"], dataset, record["variant"] or "", tuple(size) if isinstance(size, list) else (size,)
 
     rows = []
     for (notebook, _, variant, px), members in groupby(sorted(records, key=key), key):
@@ -132,7 +132,10 @@ def running_time(records: Sequence[dict]) -> pd.DataFrame:
         variants = variants_of(notebook, dataset, protocol_for(group[0]["protocol"], dataset))
         label = next((one.label for one in variants if (one.name or "") == variant), variant) + mark(group)
         row = {"notebook": notebook, "data set": title_of(dataset), "variant": label, "records": len(group)}
-        row |= {"px": px, "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}
+        row |= {
+            "px": px[0] if len(px) == 1 else "×".join(map(str, px)),
+            "epochs": round(np.mean([r["training"]["stopped_at"] for r in group])),
+        }
         for name in ("data", "source", "train", "detect", "localize"):
             row[f"{name} (s)"] = f"{np.mean([r['seconds'].get(name, 0) for r in group]):.1f}"
         for name, title in (("host", "host (MB)"), ("device", "GPU (MB)")):

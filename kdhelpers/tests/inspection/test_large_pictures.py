@@ -12,6 +12,9 @@ from kdhelpers.data import tiles
 from kdhelpers.data.images import Images, read_images, read_picture
 from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import detector, own_images
+from kdhelpers.inspection.accepting import accept
+from kdhelpers.reporting import extras
+from kdhelpers.reporting.commands import command_for
 from kdhelpers.tests.conftest import OWN, refused
 
 
@@ -66,6 +69,7 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
     run, record, split, made, table = judged(pictures, TILE=64, IMAGE_SIZE=32)
     assert record["parameters"]["tile"] == 64 and record["localization"] is None
     assert (record["data"]["train"], len(split.tiles.train)) == (4, 4 * 4 * 2)
+    assert not len(run.pictures(run.classes[0]).maps)
     odd = split.names.index("bad/odd.png")
     cut = tiles.cut(read_picture(pictures / "bad" / "odd.png"), 64, 32)
     x = Images(torch.from_numpy(cut))[:]
@@ -84,6 +88,10 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
 def test_a_size_may_be_height_and_width(pictures):
     run, record, split, made, table = judged(pictures, IMAGE_SIZE=[32, 64])
     assert record["parameters"]["image_size"] == [32, 64] and not run.is_pending(run.classes[0])
+    full = record | {"profile": "full"}
+    command = command_for("00_quickstart", None, None, [full, full | {"seed": 3}])
+    assert "'IMAGE_SIZE=[32, 64]'" in command and f"DATA_DIR={pictures}" in command
+    assert extras.running_time([full])["px"].tolist() == ["32×64"]
     assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
     detector.save(made, pictures.parent / "d.safetensors")
     loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
@@ -135,14 +143,12 @@ def test_masks_that_cannot_be_meant_are_refused(pictures, name, value, words):
 
 
 def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, source):
-    from kdhelpers.inspection.accepting import accept
-
     run, record, split, made, table = judged(pictures, IMAGE_SIZE=32, EPOCHS=2)
     held_out = split.paths[0]
     odd = pictures / "bad" / "odd.png"
     before = made.scores([odd])[0]
     learned, report = accept(made, [odd, held_out], epochs=30)
-    assert learned.scores([odd])[0] < before / 2
+    assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
     assert f"{odd}: score {before:.6g} before" in report
     detector.save(learned, pictures.parent / "d.safetensors")
@@ -150,11 +156,13 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, source):
     assert again.accepted == [str(odd), str(held_out)]
     with refused("no.png is missing"):
         accept(again, [pictures / "no.png"])
+    with refused("threshold was set by hand", "--false-alarms"):
+        accept(again.with_threshold(0.5), [odd])
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
     Image.new("RGB", (40, 40), (200, 10, 10)).save(tmp_path / "a.avif")
     assert abs(int(read_images([tmp_path / "a.avif"], 32)[0][0, 0, 5, 5]) - 200) < 9
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
-    with refused("a.heic", "pip install pillow-heif"):
+    with refused("a.heic", "pip install 'pillow-heif'"):
         read_picture(tmp_path / "a.heic")

@@ -10,7 +10,6 @@ import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import Distribution, distribution, version
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,8 +53,6 @@ def pip(*arguments) -> None:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     """What the package is built from: a copy, so that no build leaves anything in the repository."""
-    if find_spec("hatchling") is None:
-        pytest.skip("hatchling, which builds the wheel, is missing: pip install hatchling")
     folder = tmp_path_factory.mktemp("sources") / "kdhelpers-0.1.0"  # as an archive of GitHub's unpacks
     ignored = shutil.ignore_patterns(".*", "samples", "results", "__pycache__")
     shutil.copytree(ROOT / "kdhelpers", folder / "kdhelpers", ignore=ignored)

@@ -100,7 +100,7 @@ def test_without_a_network_a_download_is_one_short_line(monkeypatch, planned, tm
 
 
 def test_your_own_images_are_pending_until_their_results_are_written(planned, plan, tmp_path, sample_data):
-    asked = {"SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32, "DEVICE": "cpu"}
+    asked = {"SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": [32, 64], "DEVICE": "cpu"}
     (job,), _ = planned(sample_data / "own_images", "00_quickstart", **asked)
     defaults = plan.parameters_of(ROOT / "notebooks" / "00_quickstart.ipynb")
     runner.run_experiments(config.resolve("00_quickstart", **defaults | job.parameters), cloners=True)
