@@ -41,9 +41,7 @@ class Split:
 
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its images on `device`."""
-        tiles = self.tiles
-        if tiles:
-            tiles = tiles._replace(train=tiles.train.to(device), test=tiles.test.to(device))
+        tiles = self.tiles and Tiles(self.tiles.train.to(device), self.tiles.test.to(device), self.tiles.first)
         return replace(self, train=self.train.to(device), test=self.test.to(device), tiles=tiles)
 
     def subset(self, index: np.ndarray) -> "Split":

@@ -42,15 +42,15 @@ def read(
     paths: Sequence[Path],
     size: Size,
     tile: int,
-    ignored: Callable[[Path], Image.Image | None] = lambda path: None,
-    progress: str | None = None,
+    ignored: Callable[[Path], Image.Image | None],
+    title: str = "tiles",
 ) -> tuple[Tensor, np.ndarray]:
     """The tiles of all pictures: uint8 (n, 3, h, w), and the index of each picture's first one, long (len(paths),)."""
 
-    def each(i: int) -> np.ndarray:
-        return cut(blanked(read_picture(paths[i]), ignored(paths[i])), tile, size)
+    def each(path: Path) -> np.ndarray:
+        return cut(blanked(read_picture(path), ignored(path)), tile, size)
 
-    found = in_threads(each, len(paths), progress)
+    found = in_threads(each, paths, title)
     first = np.cumsum([0, *(len(tiles) for tiles in found[:-1])])
     return torch.from_numpy(np.concatenate(found)), first
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
+from kdhelpers.data.downloads import downloading
 from kdhelpers.errors import InputError
-from kdhelpers.files import NO_ROOM, file_sha256, network_timeout, reading
+from kdhelpers.files import file_sha256, reading
 from kdhelpers.networks import make_source
 
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
@@ -35,7 +36,9 @@ def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Seq
         digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in features.parameters()))
         identity = {"name": "untrained", "sha256": digest.hexdigest()}
     else:
-        path = _download() if source == "imagenet" else Path(source)
+        path = imagenet_path() if source == "imagenet" else Path(source)
+        if source == "imagenet" and not path.is_file():
+            _download(path)
         identity = identify_source(str(path))
         if source == "imagenet" and identity["name"] != "imagenet":
             found = f"{identity['sha256'][:8]}… instead of {_IMAGENET_SHA256}…"
@@ -90,20 +93,10 @@ def imagenet_path() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
 
 
-def _download() -> Path:
-    path = imagenet_path()
-    if not path.is_file():
-        try:
-            with network_timeout():
-                torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
-        except (OSError, RuntimeError) as error:  # no network, no room, or another checksum
-            if getattr(error, "errno", None) in NO_ROOM:
-                raise InputError(f"there is no room for the ImageNet weights at {path}: make room there") from None
-            raise InputError(
-                f"the ImageNet weights could not be downloaded ({error}): fetch {IMAGENET.url} and put it at {path}, "
-                "or give its path as SOURCE"
-            ) from error
-    return path
+def _download(path: Path) -> None:
+    fix = f"fetch {IMAGENET.url} and put it at {path}, or give its path as SOURCE"
+    with downloading("the ImageNet weights", path.parent, fix):
+        torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
 
 
 def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -162,7 +162,7 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, source):
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
     Image.new("RGB", (40, 40), (200, 10, 10)).save(tmp_path / "a.avif")
-    assert abs(int(read_images([tmp_path / "a.avif"], 32)[0][0, 0, 5, 5]) - 200) < 9
+    assert abs(int(read_images([tmp_path / "a.avif"], 32)[0, 0, 5, 5]) - 200) < 9
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     with refused("a.heic", "pip install 'pillow-heif'"):
         read_picture(tmp_path / "a.heic")

@@ -62,7 +62,7 @@ def test_good_ones_are_held_out(tmp_path, count, held_out):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:03d}.png")
 
     def split(seed):
-        found = data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=seed, progress=False)
+        found = data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=seed)
         red = [set(images.pixels[:, 0, 0, 0].tolist()) for images in (found.train, found.test)]
         assert not red[0] & red[1] and red[0] | red[1] == set(range(count))
         assert not found.labels.any() and found.kinds == ["good"] * held_out and len(red[1]) == held_out
