@@ -148,7 +148,7 @@ def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, title
 
 def sides(size: Size) -> tuple[int, int]:
     """(height, width) in pixels."""
-    return (size, size) if isinstance(size, int) else size
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def in_words(size: Size) -> str:

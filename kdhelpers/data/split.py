@@ -59,8 +59,8 @@ class Split:
 
     def sample_indices(self, count: int = 8) -> np.ndarray:
         """Indices of up to `count` test images to look at: one normal, then each other kind in turn."""
-        normal, anomalous = np.flatnonzero(self.labels == 0), np.flatnonzero(self.labels != 0)
-        kinds = dict.fromkeys(self.kinds[i] for i in anomalous)
-        by_kind = [[i for i in anomalous if self.kinds[i] == kind] for kind in kinds]
-        turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
-        return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
+        first, by_kind = np.flatnonzero(self.labels == 0)[:1], {}
+        for i in np.flatnonzero(self.labels):
+            by_kind.setdefault(self.kinds[i], []).append(i)
+        turns = [members[turn] for turn in range(count) for members in by_kind.values() if turn < len(members)]
+        return np.array([*first, *sorted(turns[: count - len(first)])])

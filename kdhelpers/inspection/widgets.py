@@ -33,12 +33,7 @@ def threshold_slider(
     draw = maps if callable(maps) else lambda index: maps[index]
     display(picture(split, draw, scores, threshold, title, top=top))
     if is_attended():
-        try:
-            import ipywidgets
-        except ImportError:
-            print("sliders need ipywidgets: pip install ipywidgets")
-        else:
-            _sliders(ipywidgets, split, draw, scores, threshold, top, save)
+        _sliders(split, draw, scores, threshold, top, save)
 
 
 def is_attended() -> bool:
@@ -78,8 +73,10 @@ def picture(
     return figures.titled(figure, f"the threshold, and {what}", title)
 
 
-def _sliders(ipywidgets, split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
+def _sliders(split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
     """Sliders for the threshold and for the image, by the rank of its score."""
+    import ipywidgets  # needed only where a person can move them
+
     order = np.argsort(-scores, kind="stable")
     low, high = float(scores.min()), float(scores.max())
     step = (high - low) / _STEPS or 1.0

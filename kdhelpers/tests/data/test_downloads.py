@@ -136,13 +136,6 @@ def test_archives_put_by_hand_are_unpacked_and_stay(sample_data, mnist, tmp_path
     assert data.status("mnist", tmp_path)["0"] == "" and set(mnist) < set(visible(tmp_path))
 
 
-def test_the_first_mirror_is_down_and_the_second_used(sample_data, mnist, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url + "missing/no/", server.url])
-    server.files = mnist
-    assert torch.equal(load("mnist", "2", tmp_path).test.pixels, load("mnist", "2", sample_data).test.pixels)
-    assert not set(mnist) & set(visible(tmp_path))
-
-
 def test_cifar10_from_the_server_equals_what_was_packed(cifar10, archive, server, tmp_path):
     downloads.fetch("cifar10", tmp_path)
     assert all(map(np.array_equal, downloads.read("cifar10", tmp_path), downloads.read("cifar10", cifar10)))
