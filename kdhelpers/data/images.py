@@ -92,15 +92,7 @@ def read_images(
     `ignore.reader` returns it. title: of the progress bar. Raises InputError naming the file when it is unreadable,
     empty, truncated, not a picture, several pictures in one, or of more than 89 million pixels.
     """
-    pixels = torch.empty((len(paths), 3, *sides(size)), dtype=torch.uint8)
-    out = pixels.numpy()  # shares memory
-
-    def read(i: int) -> None:
-        picture = blanked(read_picture(paths[i]), ignored(paths[i]))
-        out[i] = fit(picture, size, lanczos=lanczos).transpose(2, 0, 1)
-
-    in_threads(read, range(len(paths)), title)
-    return pixels
+    return _stacked(lambda path: blanked(read_picture(path), ignored(path)), paths, 3, size, lanczos, title)
 
 
 def read_masks(
@@ -135,14 +127,17 @@ def upright_size(path: Path | str) -> tuple[int, int]:
 def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, title: str = "images") -> Tensor:
     """Decoded pictures, uint8 (n, h, w) or (n, h, w, 3), resized as by `fit`: uint8 (n, 1 or 3, size, size)."""
     channels = arrays.shape[3] if arrays.ndim == 4 else 1
-    pixels = torch.empty((len(arrays), channels, size, size), dtype=torch.uint8)
-    out = pixels.numpy()
+    return _stacked(Image.fromarray, arrays, channels, size, lanczos, title)
+
+
+def _stacked(picture_of: Callable, items: Sequence, channels: int, size: Size, lanczos: bool, title: str) -> Tensor:
+    pixels = torch.empty((len(items), channels, *sides(size)), dtype=torch.uint8)
+    out = pixels.numpy()  # shares memory
 
     def resize(i: int) -> None:
-        image = fit(Image.fromarray(arrays[i]), size, lanczos=lanczos)
-        out[i] = image.transpose(2, 0, 1) if image.ndim == 3 else image
+        out[i] = np.atleast_3d(fit(picture_of(items[i]), size, lanczos=lanczos)).transpose(2, 0, 1)
 
-    in_threads(resize, range(len(arrays)), title)
+    in_threads(resize, range(len(items)), title)
     return pixels
 
 

@@ -85,10 +85,10 @@ def _sliders(split, draw, scores: np.ndarray, threshold: float, top: float | Non
     rank = ipywidgets.IntSlider(1, min=1, max=len(scores), description="image")
     limit.layout.width = rank.layout.width = "36em"
 
+    @ipywidgets.interact(limit=limit, rank=rank)
     def show(limit: float, rank: int) -> None:
         display(picture(split, draw, scores, limit, chosen=order[rank - 1], top=top))
 
-    ipywidgets.interact(show, limit=limit, rank=rank)
     if save:
         button = ipywidgets.Button(description="save this threshold")
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from copy import deepcopy
 from dataclasses import replace
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import cv2
@@ -239,7 +238,6 @@ def test_what_cannot_be_exported_is_reported_in_one_line(small, trained, tmp_pat
         content = record | {"parameters": record["parameters"] | changed}
         with monkeypatch.context() as patch:
             patch.setattr(export.json, "loads", lambda _, content=content: content)
-            patch.setattr(export.results, "load_pictures", lambda _: SimpleNamespace(pixels=None))
             fails(words)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     fails("needs the package onnxscript: install it in the repository with: pip install -e '.[export]'")
