@@ -91,7 +91,8 @@ def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
         if getattr(error, "errno", None) in NO_ROOM:
             raise InputError(f"there is no room for {what} in {place}: make room there") from None
         if isinstance(error, OSError) and not isinstance(error, URLError) and error.filename is not None:
-            raise InputError(f"{what} cannot be written to {error.filename} ({error.strerror or error})") from None
+            reason = f"{what} cannot be written to {error.filename} ({error.strerror or error})"
+            raise InputError(f"{reason}: check the path and its rights, or {fix}") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{what} could not be downloaded ({reason}): {fix}") from error
 

@@ -213,6 +213,7 @@ def written(folders, **changed):
     return run, record, split, table
 
 
+@pytest.mark.slow
 def test_the_whole_way_and_again(folders, capsys):
     run, record, split, table = written(folders)
     said = own_images.describe(split) + own_images.auroc_of(record)
