@@ -17,30 +17,18 @@ from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.files import reading
 from kdhelpers.protocols import GOOD
 
-_MVTEC = {  # images of train/good, of test/good, and of defects, each of which has a mask
-    "bottle": (209, 20, 63),
-    "cable": (224, 58, 92),
-    "capsule": (219, 23, 109),
-    "carpet": (280, 28, 89),
-    "grid": (264, 21, 57),
-    "hazelnut": (391, 40, 70),
-    "leather": (245, 32, 92),
-    "metal_nut": (220, 22, 93),
-    "pill": (267, 26, 141),
-    "screw": (320, 41, 119),
-    "tile": (230, 33, 84),
-    "toothbrush": (60, 12, 30),
-    "transistor": (213, 60, 40),
-    "wood": (247, 19, 60),
-    "zipper": (240, 32, 119),
-}
+_MVTEC = """
+    bottle 209 20 63, cable 224 58 92, capsule 219 23 109, carpet 280 28 89, grid 264 21 57, hazelnut 391 40 70,
+    leather 245 32 92, metal_nut 220 22 93, pill 267 26 141, screw 320 41 119, tile 230 33 84, toothbrush 60 12 30,
+    transistor 213 60 40, wood 247 19 60, zipper 240 32 119
+"""  # images of train/good, of test/good, and of defects, each of which has a mask
 COUNTS = {  # of images (and masks) in the folders that the notebooks read; *: all folders but good
     "mnist": {"train": 60_000, "test": 10_000},
     "fashion_mnist": {"train": 60_000, "test": 10_000},
     "cifar10": {"train": 50_000, "test": 10_000},
     "mvtec": {
-        f"{category}/{place}": count
-        for category, (train, good, bad) in _MVTEC.items()
+        f"{category}/{place}": int(count)
+        for category, train, good, bad in map(str.split, _MVTEC.split(","))
         for place, count in {"train/good": train, "test/good": good, "test/*": bad, "ground_truth/*": bad}.items()
     },
     "oct2017": {"train/NORMAL": 26_315} | {f"test/{kind}": 250 for kind in ("NORMAL", "CNV", "DME", "DRUSEN")},
@@ -53,20 +41,14 @@ _MD5 = {  # of MNIST's files, unpacked; torchvision checks the packed ones, and 
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-_CLASSES = {  # what `layouts.list_files` is asked for
-    "mvtec": [("mvtec", category) for category in _MVTEC],
-    "oct2017": [("retinal_oct", "oct2017")],
-    "head_ct": [("head_ct", "normal")],
-    "brain_mri": [("brain_mri", "normal")],
-}
 
 
 @reading()
 def check(dataset: str, data_dir: Path) -> str:
     """complete, absent, missing N of M and where, how many more than the official ones, or damaged and how."""
     try:
-        found = _in_folders(dataset, data_dir)
-        if dataset in downloads.IDX or downloads.folder("cifar10", data_dir).is_dir() and dataset == "cifar10":
+        found, expected = _in_folders(dataset, data_dir), COUNTS[dataset]
+        if dataset in downloads.IDX or dataset == "cifar10" and downloads.folder(dataset, data_dir).is_dir():
             paths = downloads.files(dataset, data_dir)
             gone = [path.name for path in paths if not path.is_file()]
             if 0 < len(gone) < len(paths):
@@ -74,14 +56,14 @@ def check(dataset: str, data_dir: Path) -> str:
             if not gone:
                 arrays = downloads.read(dataset, data_dir)
                 found = {"train": len(arrays.train), "test": len(arrays.test)}
-        expected, count, total = COUNTS[dataset], sum(COUNTS[dataset].values()), sum(found.values())
+        count, total = sum(expected.values()), sum(found.values())
         if not total:
             return "absent"
         if lacks := {place: number - found[place] for place, number in expected.items() if found[place] < number}:
             where = ", ".join(f"{number} in {place}" for place, number in [*lacks.items()][:3])
             more = " …" if len(lacks) > 3 else ""
-            categories = dict.fromkeys(place.partition("/")[0] for place in expected) if dataset == "mvtec" else ()
-            whole = [name for name in categories if f"{name}/" not in " ".join(lacks)]
+            lacking = {place.partition("/")[0] for place in lacks}
+            whole = [name for name in _categories(dataset) if name not in lacking]
             complete = f"; complete are {', '.join(whole)}" if whole else ""
             return f"missing {sum(lacks.values())} of {count}: {where}{more}{complete}"
         if total > count:
@@ -89,11 +71,16 @@ def check(dataset: str, data_dir: Path) -> str:
         for path in downloads.files("mnist", data_dir) if dataset == "mnist" else ():
             if calculate_md5(path) != _MD5[path.name]:
                 return f"damaged: {path} has another MD5 than {_MD5[path.name]}; remove it to have it downloaded again"
-        for name, cls in _CLASSES.get(dataset, ()):
-            list_files(name, cls, data_dir, seed=0)  # labels and masks belong to the images
+        if dataset not in downloads.PAGES:
+            for category in _categories(dataset) or [""]:
+                list_files(dataset, category, data_dir, seed=0)  # labels and masks belong to the images
     except InputError as error:
         return f"damaged: {error}"
     return "complete"
+
+
+def _categories(dataset: str) -> list[str]:
+    return list(dict.fromkeys(place.partition("/")[0] for place in COUNTS[dataset])) if dataset == "mvtec" else []
 
 
 def _in_folders(dataset: str, data_dir: Path) -> dict[str, int]:

@@ -2,16 +2,16 @@
 
 import os
 import shutil
-import sys
 import tarfile
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import calculate_md5
@@ -21,7 +21,7 @@ from kdhelpers.files import NO_ROOM, network_timeout
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 BATCHES = datasets.CIFAR10.base_folder
-_PAGES = {
+PAGES = {
     "mnist": "yann.lecun.com/exdb/mnist",
     "fashion_mnist": "github.com/zalandoresearch/fashion-mnist",
     "cifar10": "www.cs.toronto.edu/~kriz/cifar.html",
@@ -60,44 +60,41 @@ def fetch(dataset: str, data_dir: Path) -> None:
     temporary folder, so that an interruption leaves no incomplete file in place; a second process waits for the first.
     Raises InputError saying what to fetch, from where and where to put it.
     """
-    if dataset not in _PAGES:
-        raise InputError(f"{dataset!r} cannot be downloaded; {', '.join(_PAGES)} can")
     place, is_cifar = folder(dataset, data_dir), dataset == "cifar10"
     archives_in = place.parent if is_cifar else place
     names = [datasets.CIFAR10.filename] if is_cifar else [name for name, _ in IDX[dataset].resources]
-    try:
+    fix = f"fetch {', '.join(names)} from {PAGES[dataset]} and put it in {archives_in}"
+    with downloading(dataset, archives_in, fix):
         archives_in.mkdir(parents=True, exist_ok=True)
-        with _locked(archives_in / f".{dataset}.lock"), tempfile.TemporaryDirectory(dir=archives_in) as temporary:
-            temporary = Path(temporary)
+        lock = FileLock(archives_in / f".{dataset}.lock")
+        with lock, tempfile.TemporaryDirectory(dir=archives_in) as temporary:
             if present(dataset, data_dir):  # another process was faster
                 return
-            arriving = temporary / archives_in.relative_to(data_dir)
+            arriving = Path(temporary, archives_in.relative_to(data_dir))
             arriving.mkdir(parents=True)
             for path in (archives_in / name for name in names):
                 if path.is_file():
                     shutil.copy(path, arriving)
-            with network_timeout():
-                datasets.CIFAR10(arriving, download=True) if is_cifar else IDX[dataset](temporary, download=True)
+            datasets.CIFAR10(arriving, download=True) if is_cifar else IDX[dataset](temporary, download=True)
             place.mkdir(exist_ok=True)
             for path in files(dataset, data_dir):
-                os.replace(temporary / path.relative_to(data_dir), path)
-    except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:  # torchvision raises any of these
-        if getattr(error, "errno", None) in NO_ROOM:
-            raise InputError(f"there is no room for {dataset} in {archives_in}: make room there") from None
-        if isinstance(error, OSError) and not isinstance(error, URLError) and error.filename is not None:
-            raise InputError(f"{dataset} cannot be written to {error.filename} ({error.strerror or error})") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        get = f"fetch {', '.join(names)} from {_PAGES[dataset]} and put it in {archives_in}"
-        raise InputError(f"{dataset} could not be downloaded ({reason}): {get}") from error
+                os.replace(Path(temporary, path.relative_to(data_dir)), path)
 
 
-def _locked(path: Path) -> AbstractContextManager:
-    lock = FileLock(path)
+@contextmanager
+def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
+    """Around a download to `place`: whatever torchvision and torch.hub raise becomes an InputError with the fix."""
     try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path.parent}: waiting for another process that downloads", file=sys.stderr, flush=True)
-        return lock.acquire()
+        with network_timeout():
+            yield
+    except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise InputError(f"there is no room for {what} in {place}: make room there") from None
+        if isinstance(error, OSError) and not isinstance(error, URLError) and error.filename is not None:
+            reason = f"{what} cannot be written to {error.filename} ({error.strerror or error})"
+            raise InputError(f"{reason}: check the path and its rights, or {fix}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{what} could not be downloaded ({reason}): {fix}") from error
 
 
 def read(dataset: str, data_dir: Path) -> Arrays:
@@ -106,8 +103,9 @@ def read(dataset: str, data_dir: Path) -> Arrays:
     if dataset == "cifar10":
         for path, md5 in zip(paths, _batch_sums().values(), strict=True):  # unpickling other files might run code
             if (found := calculate_md5(path)) != md5:
-                fix = "remove it to have it downloaded again"
-                raise InputError(f"{path} is damaged: MD5 {found} found, {md5} expected; {fix}")
+                raise InputError(
+                    f"{path} is damaged: MD5 {found} found, {md5} expected; remove it to have it downloaded again"
+                )
         train, test = (datasets.CIFAR10(data_dir / "cifar10", train=train) for train in (True, False))
         return Arrays(train.data, np.array(train.targets), test.data, np.array(test.targets))
     parts = [_read_idx(path) for path in paths]
@@ -119,14 +117,14 @@ def read(dataset: str, data_dir: Path) -> Arrays:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    images = "images" in path.name
+    images, fix = "images" in path.name, "remove it to have it downloaded again"
     try:
         array = (read_image_file if images else read_label_file)(str(path)).numpy()
     except Exception as error:  # a damaged header ends in any of half a dozen kinds
         reason = f" ({' '.join(str(error).split())})" if str(error) else ""
-        raise InputError(f"{path}: damaged or truncated{reason}; remove it to have it downloaded again") from None
+        raise InputError(f"{path}: damaged or truncated{reason}; {fix}") from None
     if images and (array.ndim != 3 or 0 in array.shape) or not images and (array.size == 0 or array.max() > 9):
-        raise InputError(f"{path}: not what it should hold; remove it to have it downloaded again")
+        raise InputError(f"{path}: not what it should hold; {fix}")
     return array
 
 

@@ -1,7 +1,6 @@
 """Pictures: from files to uint8 tensors, and from these to the float batches that the networks see."""
 
 import contextlib
-import hashlib
 import importlib
 import io
 import os
@@ -76,7 +75,7 @@ _on_gpu = cache(_imagenet)  # each copy would wait for the GPU; on a CPU, what a
 
 def read_picture(path: Path | str) -> Image.Image:
     """One picture upright and in RGB, as large as it is. Raises InputError as `read_images` does."""
-    return _decode(path, _bytes(path), "RGB")
+    return _decode(path, "RGB")
 
 
 def read_images(
@@ -85,72 +84,66 @@ def read_images(
     *,
     lanczos: bool = False,
     ignored: Callable[[Path], Image.Image | None] = lambda path: None,
-    progress: str | None = None,
-) -> tuple[Tensor, dict[Path, str]]:
-    """Pictures, decoded and resized as by `fit`: uint8 (n, 3, h, w), and the SHA-256 (hex) of each file's bytes.
+    title: str = "images",
+) -> Tensor:
+    """Pictures, decoded in a few threads and resized as by `fit`: uint8 (n, 3, h, w).
 
-    EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit. Files are read once, in a
-    few threads. ignored: as `ignore.reader` returns it. progress: title of a progress bar; None for no bar.
-    Raises InputError naming the file when it is unreadable, empty, truncated, not a picture, several pictures in one,
-    or of more than 89 million pixels.
+    EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit. ignored: as
+    `ignore.reader` returns it. title: of the progress bar. Raises InputError naming the file when it is unreadable,
+    empty, truncated, not a picture, several pictures in one, or of more than 89 million pixels.
     """
-    pixels = torch.empty((len(paths), 3, *sides(size)), dtype=torch.uint8)
-    out = pixels.numpy()  # shares memory
-
-    def read(i: int) -> str:
-        data = _bytes(paths[i])
-        picture = blanked(_decode(paths[i], data, "RGB"), ignored(paths[i]))
-        out[i] = fit(picture, size, lanczos=lanczos).transpose(2, 0, 1)
-        return hashlib.sha256(data).hexdigest()
-
-    return pixels, dict(zip(paths, in_threads(read, len(paths), progress), strict=True))
+    return _stacked(lambda path: blanked(read_picture(path), ignored(path)), paths, 3, size, lanczos, title)
 
 
 def read_masks(
-    pairs: Sequence[tuple[Path, Path]], size: Size, *, own: bool = False, progress: str | None = None
-) -> tuple[np.ndarray, dict[Path, str]]:
-    """Ground-truth masks: float32 (n, h, w) in [0, 1], resized bilinearly and left soft; and SHA-256 as above.
+    pairs: Sequence[tuple[Path, Path]], size: Size, *, own: bool = False, title: str = "masks"
+) -> np.ndarray:
+    """Ground-truth masks: float32 (n, h, w) in [0, 1], resized bilinearly and left soft.
 
     pairs: each mask and its picture. In a mask of two values, 0 and another one, the other one is 1 whatever it is
     (1, 255, a palette's colour); otherwise 255 is 1. own: of your own images; in a mask of up to _FEW values all but 0
     are 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError naming the mask as
     `read_images` does, when its size is not the picture's, or when it marks nothing.
     """
-    masks = np.empty((len(pairs), *sides(size)), np.float32)
 
-    def read(i: int) -> str:
-        path, picture = pairs[i]
-        data = _bytes(path)
-        mask = _decode(path, data, None)
-        with Image.open(picture) as image:
-            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by a quarter: width and height change places
-            expected = image.size[::-1] if turned else image.size
-        if mask.size != expected:
+    def read(pair: tuple[Path, Path]) -> np.ndarray:
+        path, picture = pair
+        mask = _decode(path, None)
+        if mask.size != (expected := upright_size(picture)):
             has, needs = (f"{w}x{h}" for w, h in (mask.size, expected))
             raise InputError(f"{path}: the mask is {has} pixels, its picture {picture.name} {needs}; resize it")
-        masks[i] = fit(_two_valued(path, mask, _FEW if own else 2), size).astype(np.float32) / 255
-        return hashlib.sha256(data).hexdigest()
+        return fit(_two_valued(path, mask, _FEW if own else 2), size).astype(np.float32) / 255
 
-    return masks, dict(zip((mask for mask, _ in pairs), in_threads(read, len(pairs), progress), strict=True))
+    return np.stack(in_threads(read, pairs, title))
 
 
-def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, progress: str | None = None) -> Tensor:
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) of a picture after its EXIF rotation, without decoding it."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by a quarter: width and height change places
+        return image.size[::-1] if turned else image.size
+
+
+def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, title: str = "images") -> Tensor:
     """Decoded pictures, uint8 (n, h, w) or (n, h, w, 3), resized as by `fit`: uint8 (n, 1 or 3, size, size)."""
     channels = arrays.shape[3] if arrays.ndim == 4 else 1
-    pixels = torch.empty((len(arrays), channels, size, size), dtype=torch.uint8)
-    out = pixels.numpy()
+    return _stacked(Image.fromarray, arrays, channels, size, lanczos, title)
+
+
+def _stacked(picture_of: Callable, items: Sequence, channels: int, size: Size, lanczos: bool, title: str) -> Tensor:
+    pixels = torch.empty((len(items), channels, *sides(size)), dtype=torch.uint8)
+    out = pixels.numpy()  # shares memory
 
     def resize(i: int) -> None:
-        image = fit(Image.fromarray(arrays[i]), size, lanczos=lanczos)
-        out[i] = image.transpose(2, 0, 1) if image.ndim == 3 else image
+        out[i] = np.atleast_3d(fit(picture_of(items[i]), size, lanczos=lanczos)).transpose(2, 0, 1)
 
-    in_threads(resize, len(arrays), progress)
+    in_threads(resize, range(len(items)), title)
     return pixels
 
 
 def sides(size: Size) -> tuple[int, int]:
     """(height, width) in pixels."""
-    return (size, size) if isinstance(size, int) else size
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def in_words(size: Size) -> str:
@@ -180,16 +173,12 @@ def fit(image: Image.Image, size: Size, *, lanczos: bool = False) -> np.ndarray:
     return np.asarray(image)
 
 
-def _bytes(path: Path | str) -> bytes:
+def _decode(path: Path | str, mode: str | None) -> Image.Image:
+    """The picture upright, converted to `mode`; None leaves 16-bit grey as it is and makes "L" of the rest."""
     with reading(path):
         data = Path(path).read_bytes()
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
-    return data
-
-
-def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
-    """The picture upright, converted to `mode`; None leaves 16-bit grey as it is and makes "L" of the rest."""
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > _MOST_PIXELS:
@@ -199,37 +188,28 @@ def _decode(path: Path | str, data: bytes, mode: str | None) -> Image.Image:
             raise InputError(f"{path}: holds {image.n_frames} pictures in one file; save them as one file each")
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode == "F" or image.mode.startswith("I"):
-            image = _sixteen_bit(path, image)
+            values = np.asarray(image)
+            if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+                fix = "save it as 8 or 16 bit"
+                raise InputError(f"{path}: its values do not fit 16 bits (Pillow's mode {image.mode}); {fix}")
             if mode is None:
-                return image
+                return Image.fromarray(values.astype(np.uint16))
             # Scaled, where convert() would clip everything above 255 to white.
-            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
         if image.mode == "P":
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # spares Pillow's warning
         return image.convert(mode or "L")
     except InputError:
         raise
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{path}: too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
-        ) from None
+        reason = f"too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
     except Image.UnidentifiedImageError:
-        suffix = Path(path).suffix.lower()
-        if suffix in _PACKAGES and suffix not in Image.registered_extensions():
-            raise InputError(
-                f"{path}: cannot be read without pip install '{_PACKAGES[suffix]}'; or convert it"
-            ) from None
-        raise InputError(f"{path}: is not a picture that can be read; replace it or remove it") from None
+        reason = "is not a picture that can be read; replace it or remove it"
+        if (suffix := Path(path).suffix.lower()) in _PACKAGES.keys() - Image.registered_extensions().keys():
+            reason = f"cannot be read without pip install '{_PACKAGES[suffix]}'; or convert it"
     except Exception as error:  # Pillow's decoders raise a dozen kinds for a broken file
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged or truncated ({reason}); fetch it again or remove it") from None
-
-
-def _sixteen_bit(path: Path | str, image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{path}: its values do not fit 16 bits (Pillow's mode {image.mode}); save it as 8 or 16 bit")
-    return Image.fromarray(values.astype(np.uint16))
+        reason = f"damaged or truncated ({' '.join(str(error).split())}); fetch it again or remove it"
+    raise InputError(f"{path}: {reason}")
 
 
 def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
@@ -249,7 +229,7 @@ def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def in_threads(function: Callable, count: int, progress: str | None) -> list:
-    # Pillow lets go of the interpreter's lock while it decodes and resizes.
-    bar = {"desc": progress, "unit": "image", "disable": progress is None, "delay": 1, "mininterval": 1}
-    return thread_map(function, range(count), max_workers=os.cpu_count(), tqdm_class=tqdm, **bar)
+def in_threads(function: Callable, items: Sequence, title: str) -> list:
+    """The function of each item, in order. Pillow lets go of the interpreter's lock while it decodes and resizes."""
+    bar = {"desc": title, "unit": "image", "delay": 1, "mininterval": 1, "tqdm_class": tqdm}
+    return thread_map(function, items, max_workers=os.cpu_count(), **bar)

@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +50,12 @@ class Files(NamedTuple):
 
     train: list[Path]
     test: list[TestImage]
-    others: Sequence[Path] = ()
+    others: list[Path] = []
+
+    @property
+    def all(self) -> list[Path]:
+        masks = [image.mask for image in self.test if image.mask]
+        return [*self.train, *(image.path for image in self.test), *masks, *self.others]
 
 
 _ADVICE = {
@@ -90,12 +94,11 @@ def list_files(
     if name == "folder":
         return _own(data_dir, seed, own)
     if name == "mvtec":
-        return _inspection(inside("mvtec", cls), name)
+        return _inspection(inside(name, cls), name)
     if name == "cifar10":
-        train = pictures(inside("cifar10", "train", cls))
-        inside("cifar10", "test", cls)
-        test = by_kind(inside("cifar10", "test"), normal=cls)
-        return Files(train, [image._replace(label=int(image.kind != GOOD)) for image in test])
+        train, _ = pictures(inside(name, "train", cls)), inside(name, "test", cls)
+        kinds = {f: GOOD if f.name.lower() == cls.lower() else f.name for f in _folders_in(inside(name, "test"))}
+        return Files(train, _of_kinds(kinds))
     if name in ("oct2017", "resc"):
         normal, *anomalies = ("NORMAL", "CNV", "DME", "DRUSEN") if name == "oct2017" else (GOOD, "Ungood")
         train = pictures(inside(name, "train", normal))
@@ -111,8 +114,7 @@ def list_files(
     if len(normal) <= normal_test:
         raise InputError(f"{root}: has {len(normal)} normal images, of which {normal_test} go to test; add more")
     drawn, train = _draw(normal, normal_test, seed)
-    test = [TestImage(path) for path in drawn] + [TestImage(path, kind, LABELS["bad"]) for path in anomalous]
-    return Files(train, test, others)
+    return Files(train, [*map(TestImage, drawn), *(TestImage(path, kind, LABELS["bad"]) for path in anomalous)], others)
 
 
 def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
@@ -139,6 +141,11 @@ def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
     ]
 
 
+def _by_name(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
+    """The test images in the folders of `root`, whose kinds are their names (`kind_of`)."""
+    return _of_kinds({f: kind_of(f, labels) for f in _folders_in(root)})
+
+
 def _folders_in(root: Path) -> list[Path]:
     """The folders of test images in `root`; InputError for pictures beside them, and without any."""
     found = entries(root)
@@ -152,24 +159,15 @@ def _folders_in(root: Path) -> list[Path]:
     return folders
 
 
-def by_kind(root: Path, normal: str = GOOD) -> list[TestImage]:
-    """The test images of `root`, whose folders are named after the kinds; `normal` is that of the normal ones."""
-    return _of_kinds({f: GOOD if f.name.lower() == normal.lower() else f.name for f in _folders_in(root)})
-
-
 def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = None) -> Files:
     """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of your own images.
 
-    Your own images need no test folder, and masks for every anomalous test image or for none; their folders have more
-    names (`kind_of`).
+    Your own images need no test folder, and masks for every anomalous test image or for none.
     """
     inside, is_mvtec = partial(folder, root, advice=_ADVICE[dataset]), dataset == "mvtec"
-    good = [] if is_mvtec else [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD]
-    train = [path for place in good or [inside("train", GOOD)] for path in pictures(place)]
-    test = []
-    if is_mvtec or find(root, "test").is_dir():
-        folders = _folders_in(inside("test"))
-        test = by_kind(inside("test")) if is_mvtec else _of_kinds({f: kind_of(f, labels) for f in folders})
+    good = [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD] or [inside("train", GOOD)]
+    train = [path for place in good for path in pictures(place)]
+    test = _by_name(inside("test"), labels) if is_mvtec or find(root, "test").is_dir() else []
     truths = [f for f in subfolders(find(root, "ground_truth")) if f.name.lower() not in FOLDERS[GOOD]]
     masks = {(f.name.lower(), path.name): path for f in truths for path in pictures(f, empty=True)}
     if not masks and not is_mvtec:
@@ -204,22 +202,23 @@ def _own(root: Path, seed: int, own: Own) -> Files:
         train, test = pictures(root), []
     else:
         every = root.name.lower() in FOLDERS[GOOD]  # good/lot_1, good/lot_2 ...
-        kinds = {path: GOOD if every else kind_of(path, labels) for path in subfolders(root)}
-        train = [path for place, kind in kinds.items() if kind == GOOD for path in pictures(place)]
-        test = _of_kinds({place: kind for place, kind in kinds.items() if kind != GOOD})
+        images = _of_kinds({path: GOOD if every else kind_of(path, labels) for path in subfolders(root)})
+        train = [image.path for image in images if image.kind == GOOD]
+        test = [image for image in images if image.kind != GOOD]
         if not train:
             raise InputError(f"{root}: no folder in it holds good pictures by its name; {_ADVICE['folder']}")
     if all(image.kind != GOOD for image in test):
         count = min(max(math.ceil(HELD_OUT * len(train)), LEAST_HELD_OUT), len(train) // 2)
         held_out, train = _draw(train, count, seed)
-        test = [TestImage(path) for path in held_out] + test
-    known = {path.resolve() for path in [*train, *(image.path for image in test)]}
+        test = [*map(TestImage, held_out), *test]
+    paths = [*train, *(image.path for image in test)]
+    known = {path.resolve() for path in paths}
     more = [] if test_dir is None else to_score(test_dir, labels)
     for image in more:
         if image.path.resolve() in known:
             raise InputError(f"{image.path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
     masks = [] if own.ignore is None else pictures(own.ignore) if own.ignore.is_dir() else [own.ignore]
-    stems = {path.stem for path in [*train, *(image.path for image in test + more)]}
+    stems = {path.stem for path in [*paths, *(image.path for image in more)]}
     for mask in masks:
         if mask.resolve() in known:
             raise InputError(f"IGNORE {mask} lies among the pictures: move it to another folder")
@@ -239,7 +238,7 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]
                 f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or "
                 "name one of the folders as TEST_DIR"
             )
-        return _of_kinds({f: kind_of(f, labels) for f in _folders_in(root)})
+        return _by_name(root, labels)
     name = root.name.lower()
     explained = isinstance(labels, dict) or name in FOLDERS[GOOD] | FOLDERS[UNKNOWN]
     kind = kind_of(root, labels) if explained else root.name
@@ -254,8 +253,7 @@ def _head_ct(root: Path, paths: list[Path]) -> tuple[list[Path], list[Path]]:
         if not path.stem.isdecimal() or int(path.stem) in images:
             raise InputError(f"{path}: its name is not an id of its own as in 000.png; remove it")
         images[int(path.stem)] = path
-    table = root / "labels.csv"
-    labels = _read_labels(table)
+    labels = _read_labels(table := root / "labels.csv")
     for number in sorted(images.keys() ^ labels.keys()):
         if number in images:
             raise InputError(f"{images[number]}: {table.name} has no label for id {number}; add it or remove the image")
@@ -273,8 +271,7 @@ def _read_labels(table: Path) -> dict[int, int]:
             header, *rows = [*filter(None, csv.reader(file, skipinitialspace=True))] or [["empty"]]
         if [name.strip() for name in header] != ["id", "hemorrhage"]:
             raise ValueError(f"the header is {', '.join(header)} instead of id, hemorrhage")
-        for row in rows:
-            number, label = map(int, row)
+        for number, label in (map(int, row) for row in rows):
             if label not in (0, 1) or number in labels:
                 raise ValueError(f"id {number} is there twice, or its label {label} is neither 0 nor 1")
             labels[number] = label

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from kdhelpers import paths
 from kdhelpers.data import drawing
 from kdhelpers.data.drawing import blob, bottle, carpet, clouds, cookie, grid, head, mix, retina, scratch, to_image
-from kdhelpers.errors import InputError
+from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.protocols import CLASS_NAMES
 
 Contents = Iterator[tuple[str, Image.Image | bytes]]  # of a sample's files, each with its path in DATA_DIR
@@ -199,7 +199,4 @@ _CONTENTS = {
 
 
 if __name__ == "__main__":
-    try:
-        print(make(*sys.argv[1:2]))
-    except InputError as error:
-        sys.exit(str(error))
+    in_one_line(lambda: print(make(*sys.argv[1:2])))

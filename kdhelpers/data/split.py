@@ -41,9 +41,7 @@ class Split:
 
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its images on `device`."""
-        tiles = self.tiles
-        if tiles:
-            tiles = tiles._replace(train=tiles.train.to(device), test=tiles.test.to(device))
+        tiles = self.tiles and Tiles(self.tiles.train.to(device), self.tiles.test.to(device), self.tiles.first)
         return replace(self, train=self.train.to(device), test=self.test.to(device), tiles=tiles)
 
     def subset(self, index: np.ndarray) -> "Split":
@@ -61,8 +59,8 @@ class Split:
 
     def sample_indices(self, count: int = 8) -> np.ndarray:
         """Indices of up to `count` test images to look at: one normal, then each other kind in turn."""
-        normal, anomalous = np.flatnonzero(self.labels == 0), np.flatnonzero(self.labels != 0)
-        kinds = dict.fromkeys(self.kinds[i] for i in anomalous)
-        by_kind = [[i for i in anomalous if self.kinds[i] == kind] for kind in kinds]
-        turns = [members[turn] for turn in range(count) for members in by_kind if turn < len(members)]
-        return np.array([*normal[:1], *sorted(turns[: count - len(normal[:1])])])
+        first, by_kind = np.flatnonzero(self.labels == 0)[:1], {}
+        for i in np.flatnonzero(self.labels):
+            by_kind.setdefault(self.kinds[i], []).append(i)
+        turns = [members[turn] for turn in range(count) for members in by_kind.values() if turn < len(members)]
+        return np.array([*first, *sorted(turns[: count - len(first)])])

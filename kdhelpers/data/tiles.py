@@ -14,17 +14,18 @@ from kdhelpers.data.images import Size, blanked, fit, in_threads, read_picture
 OVERLAP = 0.25  # of a tile's side, at least
 
 
-def boxes(size: tuple[int, int], tile: int) -> list[tuple[int, int, int, int]]:
+def boxes(size: tuple[int, int], tile: int | None) -> list[tuple[int, int, int, int]]:
     """(left, top, right, bottom) of the tiles that cover a picture of this (width, height), row by row.
 
-    A tile has `tile` pixels a side, or as many as the picture has.
+    A tile has `tile` pixels a side, or as many as the picture has; None: the whole picture is the one tile.
     """
+    width, height = size
+    tile = tile or max(size)
 
     def starts(length: int) -> list[int]:
         count = 1 + math.ceil(max(0, length - tile) / (tile * (1 - OVERLAP)))
         return [round(start) for start in np.linspace(0, max(0, length - tile), count)]
 
-    width, height = size
     return [
         (left, top, min(left + tile, width), min(top + tile, height))
         for top in starts(height)
@@ -32,7 +33,7 @@ def boxes(size: tuple[int, int], tile: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def cut(picture: Image.Image, tile: int, size: Size) -> np.ndarray:
+def cut(picture: Image.Image, tile: int | None, size: Size) -> np.ndarray:
     """The tiles of a picture, in the order of `boxes`: uint8 (n, 3, h, w)."""
     found = [fit(picture.crop(box), size) for box in boxes(picture.size, tile)]
     return np.stack(found).transpose(0, 3, 1, 2)
@@ -41,21 +42,21 @@ def cut(picture: Image.Image, tile: int, size: Size) -> np.ndarray:
 def read(
     paths: Sequence[Path],
     size: Size,
-    tile: int,
-    ignored: Callable[[Path], Image.Image | None] = lambda path: None,
-    progress: str | None = None,
+    tile: int | None,
+    ignored: Callable[[Path], Image.Image | None],
+    title: str = "tiles",
 ) -> tuple[Tensor, np.ndarray]:
     """The tiles of all pictures: uint8 (n, 3, h, w), and the index of each picture's first one, long (len(paths),)."""
 
-    def each(i: int) -> np.ndarray:
-        return cut(blanked(read_picture(paths[i]), ignored(paths[i])), tile, size)
+    def each(path: Path) -> np.ndarray:
+        return cut(blanked(read_picture(path), ignored(path)), tile, size)
 
-    found = in_threads(each, len(paths), progress)
+    found = in_threads(each, paths, title)
     first = np.cumsum([0, *(len(tiles) for tiles in found[:-1])])
     return torch.from_numpy(np.concatenate(found)), first
 
 
-def joined(maps: np.ndarray, size: tuple[int, int], tile: int) -> np.ndarray:
+def joined(maps: np.ndarray, size: tuple[int, int], tile: int | None) -> np.ndarray:
     """The map of a picture of this (width, height) from those of its tiles, (n, h, w): float32, as fine as the tiles'.
 
     Where tiles overlap, each counts the more the nearer its centre is: no seams, and little of what borders do.

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
+from kdhelpers.data.downloads import downloading
 from kdhelpers.errors import InputError
-from kdhelpers.files import NO_ROOM, file_sha256, network_timeout, reading
+from kdhelpers.files import file_sha256, reading
 from kdhelpers.networks import make_source
 
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
 _IMAGENET_SHA256 = Path(IMAGENET.url).stem.rpartition("-")[2]  # its first digits, which torchvision puts in the name
+_BUILTIN = ("imagenet", "untrained")
 _LAYOUT = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
 
 
@@ -35,7 +37,9 @@ def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Seq
         digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in features.parameters()))
         identity = {"name": "untrained", "sha256": digest.hexdigest()}
     else:
-        path = _download() if source == "imagenet" else Path(source)
+        path = imagenet_path() if source == "imagenet" else Path(source)
+        if source == "imagenet" and not path.is_file():
+            _download(path)
         identity = identify_source(str(path))
         if source == "imagenet" and identity["name"] != "imagenet":
             found = f"{identity['sha256'][:8]}… instead of {_IMAGENET_SHA256}…"
@@ -49,14 +53,12 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
 
     wanted: its {"name", "sha256"}. Raises InputError when it is another one, without a download where that is known.
     """
-    network, found = None, {"sha256": ""}
-    if given not in (builtin := ("imagenet", "untrained")):
-        found = identify_source(given)
-    if found["sha256"] == wanted["sha256"] or given == wanted["name"]:
+    found = {"sha256": ""} if given in _BUILTIN else identify_source(given)
+    if given == wanted["name"] or found["sha256"] == wanted["sha256"]:
         network, found = load_source(given, device)
-    if found["sha256"] == wanted["sha256"]:
-        return network
-    fix = wanted["name"] if wanted["name"] in builtin else "the path of that file"
+        if found["sha256"] == wanted["sha256"]:
+            return network
+    fix = wanted["name"] if wanted["name"] in _BUILTIN else "the path of that file"
     of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
     raise InputError(
         f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {given}{of} is "
@@ -79,7 +81,7 @@ def identify_source(source: str) -> dict[str, str]:
 
 def source_name(source: str) -> str:
     """The name of a source in paths of records: "imagenet", "untrained", or stem-<first 8 digits of its SHA-256>."""
-    if source in ("imagenet", "untrained"):
+    if source in _BUILTIN:
         return source
     identity = identify_source(source)
     return identity["name"] if identity["name"] == "imagenet" else f"{identity['name']}-{identity['sha256'][:8]}"
@@ -90,20 +92,10 @@ def imagenet_path() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
 
 
-def _download() -> Path:
-    path = imagenet_path()
-    if not path.is_file():
-        try:
-            with network_timeout():
-                torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
-        except (OSError, RuntimeError) as error:  # no network, no room, or another checksum
-            if getattr(error, "errno", None) in NO_ROOM:
-                raise InputError(f"there is no room for the ImageNet weights at {path}: make room there") from None
-            raise InputError(
-                f"the ImageNet weights could not be downloaded ({error}): fetch {IMAGENET.url} and put it at {path}, "
-                "or give its path as SOURCE"
-            ) from error
-    return path
+def _download(path: Path) -> None:
+    fix = f"fetch {IMAGENET.url} and put it at {path}, or give its path as SOURCE"
+    with downloading("the ImageNet weights", path.parent, fix):
+        torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
 
 
 def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from kdhelpers import training
 from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import ignore, tiles
-from kdhelpers.data.images import Images, read_images
+from kdhelpers.data.images import Images
 from kdhelpers.data.layouts import Own, list_files
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256
@@ -26,10 +26,10 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     Training resumes from the cloner with Adam as at its beginning. A held-out picture that is accepted is held out no
     longer, since a threshold must not be set on what was learned; pictures accepted before are learned again.
     The given detector is left as it is. Raises InputError for pictures that are not there, when fewer than two held-out
-    ones would be left, and for a threshold that was set by hand, since no rate says where the new one should lie.
+    ones would be left, and without a threshold or with one set by hand: no rate says where the new one should lie.
     """
-    if detector.threshold.false_alarms is None:
-        raise InputError("the threshold was set by hand: give the rate of false alarms for the new one, --false-alarms")
+    if not detector.threshold or detector.threshold.false_alarms is None:
+        raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
     environment, parameters = detector.record["environment"], detector.record["parameters"]
     places = {name: Path(environment[name]) if environment.get(name) else None for name in ("test_dir", "ignore")}
     own = Own(test_label=parameters["test_label"], **places)
@@ -48,11 +48,7 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
 
     cloner = deepcopy(detector.cloner)
     device = next(cloner.parameters()).device
-    ignored = ignore.reader(detector.ignore)
-    if detector.tile:
-        pixels, _ = tiles.read(train, detector.image_size, detector.tile, ignored)
-    else:
-        pixels, _ = read_images(train, detector.image_size, ignored=ignored)
+    pixels, _ = tiles.read(train, detector.image_size, detector.tile, ignore.reader(detector.ignore))
     keep_freed_memory()
     with torch.enable_grad():
         training.fit(

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from kdhelpers import localization, losses, networks
@@ -34,7 +34,7 @@ from kdhelpers.training import use_precision
 
 SCHEMA = 3
 MAPS = ("gradients", "disagreement")
-_PLAIN = ("map", "score_by", "pixel_threshold", "held_out", "tile", "accepted")  # fields that are stored as they are
+_AS_IS = "image_size record map score_by pixel_threshold held_out tile accepted".split()  # how these fields are stored
 _AT_ONCE = 16  # tiles that are computed at once
 
 
@@ -63,9 +63,9 @@ class Detector:
     def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
         """The detector with both thresholds set on held-out good pictures, at this rate of false alarms."""
         maps, ignored = self.maps(good), ignore.reader(self.ignore)
-        scores = self.scores(good, maps)
         pixels = np.concatenate([heat[~_ignored(heat, ignored(path))] for path, heat in zip(good, maps, strict=True)])
-        held_out = {"scores": scores.tolist(), "pixels": np.quantile(pixels, np.linspace(0, 1, 1001)).tolist()}
+        held_out = {"scores": self.scores(good, maps).tolist()}
+        held_out["pixels"] = np.quantile(pixels, np.linspace(0, 1, 1001)).tolist()
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
@@ -96,18 +96,22 @@ class Detector:
         table = pd.DataFrame({"image": [str(path) for path in paths], "score": self.scores(paths)})
         return table.assign(bad=table["score"] > np.float32(self.threshold.value)) if self.threshold else table
 
+    def verdicts(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
+        """The same as in scores.csv: bad is yes or no, and the threshold is in a column."""
+        table = self.score(images)
+        if not self.threshold:
+            return table
+        return table.assign(bad=np.where(table["bad"], "yes", "no"), threshold=np.float32(self.threshold.value))
+
     @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
         """The score of each picture, with tiles that of its worst one: float32 (n,). maps: if computed already."""
         if self.score_by != "loss":
             return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
         found = []
-        for images, _ in self._each(paths, "scores"):
-            each = []
-            for x in (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE)):
-                a_s, a_c = (networks.critical_points(network, x) for network in (self.source, self.cloner))
-                each.append(losses.score(a_s, a_c, self.protocol))
-            found.append(torch.cat(each).max())
+        for batches, *_ in self._each(paths, "scores"):
+            pairs = ([networks.critical_points(network, x) for network in (self.source, self.cloner)] for x in batches)
+            found.append(torch.cat([losses.score(a_s, a_c, self.protocol) for a_s, a_c in pairs]).max())
         return torch.stack(found).cpu().numpy()
 
     @torch.enable_grad()
@@ -118,29 +122,32 @@ class Detector:
         up together. Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures
         compare. `images` as in `score`.
         """
-        found, paths, ignored = [], _listed(images), ignore.reader(self.ignore)
-        for path, (images, size) in zip(paths, self._each(paths, "heat maps"), strict=True):
+        found = []
+        for batches, size, mask in self._each(_listed(images), "heat maps"):
             grey = []
-            for x in (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE)):
+            for x in batches:
                 if self.map == "disagreement":
                     each = localization.disagreement(self.source, self.cloner, x, self.protocol)
                 else:
                     each = localization.gradients(self.source, self.cloner, x, self.protocol).abs().sum(1)
                 grey.append(localization.localization_map(each.cpu().numpy()))
-            heat = tiles.joined(np.concatenate(grey), size, self.tile) if self.tile else grey[0][0]
-            heat[_ignored(heat, ignored(path))] = 0
+            heat = tiles.joined(np.concatenate(grey), size, self.tile)
+            heat[_ignored(heat, mask)] = 0
             found.append(heat)
         return found
 
-    def _each(self, paths: Sequence[Path], title: str) -> Iterator[tuple[Images, tuple[int, int]]]:
-        """Of each picture in turn what the networks see, itself or its tiles, on the cloner's device; and its size."""
+    def _each(
+        self, paths: Sequence[Path], title: str
+    ) -> Iterator[tuple[Iterator[Tensor], tuple[int, int], Image.Image | None]]:
+        """Of each picture in turn what the networks see, itself or its tiles, in batches; its size; what is ignored."""
         if self.record.get("dataset") == "cifar10":
             raise InputError("cloners of CIFAR-10 need pictures that are prepared otherwise: use 03_cifar10")
         device, ignored = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
         for path in tqdm(paths, desc=title, unit="image", delay=1, mininterval=1):
-            picture = blanked(read_picture(path), ignored(path))
-            pixels = tiles.cut(picture, self.tile or max(picture.size), self.image_size)
-            yield Images(torch.from_numpy(pixels)).to(device), picture.size
+            mask = ignored(path)
+            picture = blanked(read_picture(path), mask)
+            pixels = torch.from_numpy(tiles.cut(picture, self.tile, self.image_size))
+            yield (Images(part).to(device)[:] for part in pixels.split(_AT_ONCE)), picture.size, mask
 
 
 def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:
@@ -151,16 +158,19 @@ def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:
 
 
 def save(detector: Detector, path: Path) -> None:
-    """Write the cloner's weights, and all settings as JSON in the metadata, atomically; the source is not included."""
+    """Write the cloner's weights, and all settings as JSON in the metadata, atomically; the source is not included.
+
+    Raises InputError for a cloner without a threshold.
+    """
+    if not detector.threshold:
+        raise InputError("a cloner without a threshold is not a detector: set one with .calibrated(good, rate)")
     settings = {
         "schema": SCHEMA,
         "protocol": asdict(detector.protocol),
-        "image_size": detector.image_size,
         "source": detector.source_id,
-        "record": detector.record,
         "threshold": asdict(detector.threshold),
         "ignore": str(detector.ignore) if isinstance(detector.ignore, Path) else None,
-    } | {name: getattr(detector, name) for name in _PLAIN}
+    } | {name: getattr(detector, name) for name in _AS_IS}
     tensors = {name: value.contiguous() for name, value in detector.cloner.state_dict().items()}
     if isinstance(detector.ignore, np.ndarray):
         tensors["ignore"] = torch.from_numpy(detector.ignore)
@@ -193,8 +203,12 @@ def read(path: Path | str) -> Detector:
         fix = "name the detector.safetensors that 00_quickstart has written, or a cloner of results/cloners"
         raise InputError(f"{path} is missing, or is not a detector: {fix}") from None
     try:
-        if "record" in metadata:
-            return _of_cloner(path, settings)
+        if "record" in metadata:  # a cloner, as `artifacts.save` writes it
+            parameters = settings["parameters"]
+            protocol = Protocol(**parameters["protocol"])
+            cloner = artifacts.load_cloner(path, protocol)
+            protocol = replace(protocol, lam=settings["training"]["lambda"])
+            return Detector(None, cloner, protocol, parameters["image_size"], settings["source"], settings)
         if settings["schema"] != SCHEMA:
             raise ValueError(f"schema {settings['schema']} instead of {SCHEMA}")
         protocol, threshold = Protocol(**settings["protocol"]), settings["threshold"]
@@ -202,22 +216,12 @@ def read(path: Path | str) -> Detector:
         cloner = networks.make_cloner(protocol, seed=0)
         mask = state.pop("ignore").numpy() if "ignore" in state else settings["ignore"] and Path(settings["ignore"])
         cloner.load_state_dict(state)
-        size = settings["image_size"]
-        rest = (size if isinstance(size, int) else tuple(size), settings["source"], settings["record"])
-        plain = {name: settings[name] for name in _PLAIN}
-        return Detector(None, cloner.eval(), protocol, *rest, threshold=threshold, ignore=mask, **plain)
+        same = {name: settings[name] for name in _AS_IS}
+        more = {"source_id": settings["source"], "threshold": threshold, "ignore": mask}
+        return Detector(None, cloner.eval(), protocol, **same, **more)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
-
-
-def _of_cloner(path: Path, record: dict) -> Detector:
-    """Of a trained cloner, as `artifacts.save` wrote it with this record."""
-    parameters = record["parameters"]
-    protocol = Protocol(**parameters["protocol"])
-    cloner = artifacts.load_cloner(path, protocol)
-    protocol = replace(protocol, lam=record["training"]["lambda"])
-    return Detector(None, cloner, protocol, parameters["image_size"], record["source"], record)
 
 
 @reading()
@@ -232,41 +236,8 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
     return [Path(path).expanduser() for path in images]
 
 
-def _main(arguments: argparse.Namespace) -> None:
-    loaded = load(arguments.detector, arguments.source, arguments.device)
-    if arguments.ignore:
-        loaded = replace(loaded, ignore=arguments.ignore)
-    if arguments.threshold is not None or arguments.false_alarms is not None:
-        loaded = loaded.with_threshold(arguments.threshold, false_alarms=arguments.false_alarms)
-        print(loaded.threshold, file=sys.stderr)
-    if arguments.accept:
-        from kdhelpers.inspection.accepting import accept  # which imports this module
-
-        loaded, report = accept(loaded, arguments.accept)
-        print(report, file=sys.stderr)
-    if arguments.save or arguments.accept:
-        save(loaded, arguments.save or arguments.detector)
-    if arguments.folder is None:
-        return
-    table, above = loaded.score(arguments.folder), "there is no threshold"
-    if loaded.threshold:
-        above = f"{int(table['bad'].sum())} of {len(table)} are above the threshold"
-        table["bad"] = np.where(table["bad"], "yes", "no")  # as in the scores.csv of 00_quickstart
-        table["threshold"] = np.float32(loaded.threshold.value)
-    if arguments.out:
-        with atomic_write(arguments.out) as temporary:
-            table.to_csv(temporary, index=False, errors="surrogateescape")
-    else:
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
-        print(table.to_csv(index=False), end="")
-    if arguments.regions:
-        paths = [Path(path) for path in table["image"]]
-        names = [f"{number:05d}" for number in range(1, len(paths) + 1)]
-        regions.write(arguments.regions, names, paths, loaded.maps(paths), loaded.pixel_threshold)
-    print(above, file=sys.stderr)
-
-
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    """The command line, see --help. Raises InputError for what is not there or does not fit."""
     parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.detector", description=__doc__)
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="of 00_quickstart, or a cloner")
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="of pictures to score, or one picture")
@@ -279,10 +250,43 @@ if __name__ == "__main__":
     parser.add_argument(
         "--accept",
         type=Path,
-        nargs="+",
         metavar="FILE",
-        help="learn these false alarms too, and set the threshold again",
+        nargs="+",
+        help="learn these false alarms too",
     )
     parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector there")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    in_one_line(_main, parser.parse_args())
+    given = parser.parse_args(arguments)
+    loaded = load(given.detector, given.source, given.device)
+    if given.ignore:
+        loaded = replace(loaded, ignore=given.ignore)
+    if given.threshold is not None or given.false_alarms is not None:
+        loaded = loaded.with_threshold(given.threshold, false_alarms=given.false_alarms)
+        print(loaded.threshold, file=sys.stderr)
+    if given.accept:
+        from kdhelpers.inspection.accepting import accept  # which imports this module
+
+        loaded, report = accept(loaded, given.accept)
+        print(report, file=sys.stderr)
+    if given.save or given.accept:
+        save(loaded, given.save or given.detector)
+    if given.folder is None:
+        return
+    table, above = loaded.verdicts(given.folder), "there is no threshold"
+    if loaded.threshold:
+        above = f"{(table['bad'] == 'yes').sum()} of {len(table)} are above the threshold"
+    if given.out:
+        with atomic_write(given.out) as temporary:
+            table.to_csv(temporary, index=False, errors="surrogateescape")
+    else:
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
+        print(table.to_csv(index=False), end="")
+    if given.regions:
+        paths = [Path(path) for path in table["image"]]
+        names = [f"{number:05d}" for number in range(1, len(paths) + 1)]
+        regions.write(given.regions, names, paths, loaded.maps(paths), loaded.pixel_threshold)
+    print(above, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    in_one_line(main)

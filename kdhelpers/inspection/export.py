@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +37,6 @@ _UNIT = 2**22  # of the weights of Pillow's filters
 _aten = torch.ops.aten
 
 
-def load(path: Path, source: str | None = None) -> tuple[Detector, np.ndarray]:
-    """The cloner or detector at `path` with its source, and the few test images saved with a cloner.
-
-    source: as in `detector.load`. The images are uint8 (n, h, w, 3), none with a detector; only a detector has a
-    threshold. Raises InputError when the file is neither, or is of another version.
-    """
-    found = detector.load(path, source, "cpu")
-    if found.threshold:
-        return found, np.empty((0, *sides(found.image_size), 3), np.uint8)
-    return found, results.load_pictures(path).pixels
-
-
 def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     """Write source and cloner as one ONNX file that replaces `path` once it has been checked against PyTorch.
 
@@ -60,13 +49,10 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     shown: uint8 (n, h, w, 3), images to check beside random ones; how far they differ is printed. Raises InputError
     when that is more than rounding, when `path` cannot be written, and without onnx, onnxscript and onnxruntime.
     """
-    try:
-        import onnx  # noqa: F401 - both are needed by torch's exporter, which names them less clearly
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        install = "install it in the repository with: pip install -e '.[export]'"
-        raise InputError(f"an export needs the package {error.name}: {install}") from None
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if not find_spec(name):
+            install = "install it in the repository with: pip install -e '.[export]'"
+            raise InputError(f"an export needs the package {name}: {install}")
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     varying = {i: torch.export.Dim(name) for i, name in enumerate("n" if _is_fixed(trained) else "nhw")}
     with warnings.catch_warnings():
@@ -86,15 +72,15 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     for name, value in metadata.items():
         program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
     h, w = sides(trained.image_size)
-    h, w = (h, w) if _is_fixed(trained) else (h + 9, 2 * w)
+    h, w = (h, w) if _is_fixed(trained) else (h + 9, 2 * w)  # another size than the traced one
     noise = np.random.default_rng(0).integers(0, 256, (4, h, w, 3), dtype=np.uint8)
     with atomic_write(path) as temporary:
         program.save(temporary, external_data=False)
-        for name, pixels in (("random images", noise), ("test images", shown)):
+        for name, pixels in {"random images": noise, "test images": shown}.items():
             if not len(pixels):
                 continue
             found = compare(temporary, trained, pixels)
-            score, map_, own = (found[what].max() for what in ("score", "map", "PyTorch"))
+            score, map_, own = (differences.max() for differences in found.values())
             print(
                 f"{len(pixels)} {name}: largest difference from PyTorch {score:.0e} in the score (relative), "
                 f"{map_:.0e} in the map; between PyTorch's maps in single and double precision {own:.0e}"
@@ -108,9 +94,10 @@ def _is_fixed(trained: Detector) -> bool:
     return trained.record["dataset"] == "cifar10"
 
 
-def _images(trained: Detector, pixels: Tensor) -> Images:
-    """The images of this size, uint8 or whole float (n, h, w, 3), as the networks see them."""
-    return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))
+def _seen(trained: Detector, pixels: Tensor) -> Tensor:
+    """What the networks see of pictures, uint8 (n, h, w, 3)."""
+    pixels = pixels if _is_fixed(trained) else resized(pixels, trained.image_size)
+    return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:]
 
 
 def _example(trained: Detector) -> Tensor:
@@ -153,14 +140,13 @@ def _rounded(sums: Tensor) -> Tensor:
 def trace(trained: Detector) -> torch.fx.GraphModule:
     """The function from images to (score, map) as a graph of torch's operators without autograd; as in `to_onnx`."""
     source, cloner, protocol = _plain(trained.source), _plain(trained.cloner), trained.protocol
-    size = trained.image_size
     down, across = (
         torch.from_numpy(gaussian_filter1d(np.eye(side), localization.SIGMA, axis=0).astype(np.float32))
-        for side in sides(size)
+        for side in sides(trained.image_size)
     )
 
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = _images(trained, pixels if _is_fixed(trained) else resized(pixels, size))[:]
+        x = _seen(trained, pixels)
         grey = localization.one_channel(localization.gradients(source, cloner, x, protocol))
         # The same forward pass as in `gradients`; the exporter finds that out and keeps one.
         a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
@@ -226,9 +212,9 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.n
     import onnxruntime
 
     found_score, found_map = onnxruntime.InferenceSession(path).run(None, {"images": pixels})
-    maps, whole = [], torch.from_numpy(pixels)
+    maps = []
     for dtype in (torch.float32, torch.float64):
-        x = _images(trained, whole if _is_fixed(trained) else resized(whole, trained.image_size))[:].to(dtype)
+        x = _seen(trained, torch.from_numpy(pixels)).to(dtype)
         source, cloner = (deepcopy(network).to(dtype) for network in (trained.source, trained.cloner))
         grey = localization.one_channel(localization.gradients(source, cloner, x, trained.protocol))
         heat = torch.from_numpy(localization.localization_map(grey.numpy())).unsqueeze(1)
@@ -262,22 +248,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     parser.add_argument("--source", metavar="imagenet|PATH", help="where the source's weights are now, if they moved")
     given = parser.parse_args(arguments)
-    trained, shown = load(given.cloner, given.source)
-    method = trained.record["parameters"]["method"]
+    trained = detector.load(given.cloner, given.source, "cpu")
+    method, score_by = trained.record["parameters"]["method"], trained.score_by
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph those by gradients: give the main run's cloner")
     if trained.ignore is not None:
         raise InputError(f"{given.cloner} ignores regions, a graph does not: train it without IGNORE")
-    if trained.score_by != "loss":
-        raise InputError(
-            f"{given.cloner} scores by SCORE={trained.score_by}, a graph by the loss: train with SCORE=loss"
-        )
+    if score_by != "loss":
+        raise InputError(f"{given.cloner} scores by SCORE={score_by}, a graph by the loss: train with SCORE=loss")
+    shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners come with images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
     if trained.tile:
-        print(
-            f"it scores one tile of {trained.tile} px: cut pictures as kdhelpers.data.tiles does, the worst one counts"
-        )
+        cut = "cut pictures as kdhelpers.data.tiles does, the worst one counts"
+        print(f"it scores one tile of {trained.tile} px: {cut}")
     if trained.threshold:
         print(f"bad is a score above {trained.threshold.value:.6g}, which is in its metadata too")
 

@@ -1,6 +1,5 @@
 """The results of your own images beside the record: scores, heat maps, a sheet of the worst, and the detector."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers.data import ignore, weights
+from kdhelpers.data import ignore, safe_name, weights
 from kdhelpers.data.images import read_picture
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
@@ -65,10 +64,9 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     kept = {"map": run.map, "score_by": run.score_by, "tile": run.own.tile, "ignore": mask}
     made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, **kept)
     good = [path for path, label in zip(split.paths, split.labels, strict=True) if label == 0]
-    made, scores = made.calibrated(good, run.false_alarms), made.scores(split.paths)
-    table = pd.DataFrame({"image": map(str, split.paths), "kind": split.kinds, "score": scores})
-    table["bad"] = np.where(scores > np.float32(made.threshold.value), "yes", "no")
-    table["threshold"] = np.float32(made.threshold.value)
+    made = made.calibrated(good, run.false_alarms)
+    table = made.verdicts(split.paths)
+    table.insert(1, "kind", split.kinds)
     return made, table
 
 
@@ -108,7 +106,8 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
         picture = _picture(row.image)
         hot = figures.overlay(picture, heat, top)
-        names.append(f"{rank:03d}-{_safe(row.kind)}-{_safe(Path(row.image).stem)}")
+        kind, stem = (safe_name(name)[:80] or "image" for name in (row.kind, Path(row.image).stem))
+        names.append(f"{rank:03d}-{kind}-{stem}")
         with atomic_write(folder / "heat_maps" / f"{names[-1]}.png") as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
         on_sheet += [hot] if rank <= ON_SHEET else []
@@ -154,8 +153,3 @@ def _picture(path: str) -> np.ndarray:
     factor = np.clip(max(picture.size), *_LONGER_SIDE) / max(picture.size)
     size = [max(1, round(side * factor)) for side in picture.size]
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
-
-
-def _safe(name: str) -> str:
-    """The name with "_" for what is unsafe in a file name, no longer than file systems allow."""
-    return re.sub(r"[^\w.]+", "_", name).strip("._")[:80] or "image"

@@ -8,14 +8,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from kdhelpers.data.images import upright_size
 from kdhelpers.files import atomic_write
 
 COLUMNS = ["image", "x", "y", "width", "height", "area", "peak"]
-
-
-def full_size(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w), stretched bilinearly to a picture's (width, height): float32 (height, width)."""
-    return cv2.resize(heat.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
 
 
 def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
@@ -38,15 +34,12 @@ def write(
     """
     found = []
     for name, path, heat in zip(names, paths, maps, strict=True):
-        with Image.open(path) as picture:
-            turned = picture.getexif().get(0x0112) in (5, 6, 7, 8)
-            stretched = full_size(heat, picture.size[::-1] if turned else picture.size)
+        stretched = cv2.resize(heat.astype(np.float32), upright_size(path), interpolation=cv2.INTER_LINEAR)
         found.append(boxes(stretched, threshold).assign(image=str(path)))
         with atomic_write(folder / "masks" / f"{name}.png") as temporary:
             Image.fromarray(np.where(stretched > threshold, 255, 0).astype(np.uint8)).save(temporary, "png")
         with atomic_write(folder / "maps" / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, heat.astype(np.float32))
     with atomic_write(folder / "boxes.csv") as temporary:
-        pd.concat([pd.DataFrame(columns=COLUMNS), *found])[COLUMNS].to_csv(
-            temporary, index=False, errors="surrogateescape"
-        )
+        table = pd.concat([pd.DataFrame(columns=COLUMNS), *found])
+        table.to_csv(temporary, columns=COLUMNS, index=False, errors="surrogateescape")

@@ -38,15 +38,12 @@ class Threshold:
 def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
     """The smallest score that no more than the share `false_alarms` of these scores lie above.
 
-    scores: float32 (n,), of good images that the cloner did not learn. false_alarms: in (0, 1). Raises ValueError
-    without scores.
+    scores: float32 (n,), of one or more good images that the cloner did not learn. false_alarms: in (0, 1).
 
     Clopper and Pearson's interval holds for a threshold set on the same images too: the rate above the (k + 1)-th
     highest of n scores has the distribution Beta(k + 1, n − k), whose upper end is the interval's, and whose lower end
     is above the interval's.
     """
-    if not len(scores):
-        raise ValueError("a threshold needs scores of good images")
     allowed = math.floor(false_alarms * len(scores) + 1e-9)  # 0.29 · 100 is 28.999999999999996
     return at(scores, np.sort(scores)[::-1][allowed], false_alarms)
 

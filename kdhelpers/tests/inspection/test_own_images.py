@@ -2,29 +2,27 @@
 
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from kdhelpers import data, metrics, networks
 from kdhelpers.data import weights
-from kdhelpers.data.layouts import Own
-from kdhelpers.experiments import config
+from kdhelpers.data.layouts import LABELS, Own, list_files
+from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import detector, own_images, regions, thresholds
-from kdhelpers.paths import ROOT
+from kdhelpers.inspection.accepting import accept
 from kdhelpers.protocols import protocol_for
-from kdhelpers.tests.conftest import ENVIRONMENT, OWN, execute, make_record, one_line, refused
+from kdhelpers.tests.conftest import OWN, make_record, one_line, refused
 
 PROTOCOL = protocol_for("official", "folder")
 
@@ -59,51 +57,63 @@ def load(root, **changed):
 @pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2), (2, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
-        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:03d}.png")
+        (tmp_path / f"{i}.png").touch()
 
-    def split(seed):
-        found = data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=seed, progress=False)
-        red = [set(images.pixels[:, 0, 0, 0].tolist()) for images in (found.train, found.test)]
-        assert not red[0] & red[1] and red[0] | red[1] == set(range(count))
-        assert not found.labels.any() and found.kinds == ["good"] * held_out and len(red[1]) == held_out
-        return red[1]
+    def test(seed):
+        files = list_files("folder", "", tmp_path, seed)
+        found = {image.path for image in files.test}
+        assert len(found) == held_out and len(found | set(files.train)) == count == held_out + len(files.train)
+        assert {(image.kind, image.label) for image in files.test} == {("good", 0)}
+        return found
 
-    if count == 2:
-        with refused("1 training image; at least 2 are needed"):
-            split(0)
-    else:
-        assert split(0) == split(0)
-        assert count == 4 or split(0) != split(1)
+    assert test(0) == test(0)
+    assert count < 15 or test(0) != test(1)
 
 
 @pytest.mark.parametrize(
-    "layout, label, kinds, labels",
+    "layout, label, train, test",
     [
-        ({"new": 2}, None, {"new"}, {2}),
-        ({"new": 2}, "bad", {"new"}, {1}),
-        ({"new": 2}, "good", {"new"}, {0}),
-        ({"new": 2}, "unknown", {"new"}, {2}),
-        ({"Good": 2}, None, {"good"}, {0}),
-        ({"new/dent": 1, "new/good": 1, "new/unknown": 1}, None, {"dent", "good", "unknown"}, {0, 1, 2}),
-        ({"new/NG": 1, "new/OK": 1, "new/Unlabeled": 1}, None, {"NG", "good", "unknown"}, {0, 1, 2}),
-        ({"new/no": 1, "new/yes": 1}, {"No": "good", "yes": "bad"}, {"good", "yes"}, {0, 1}),
-        ({"PASS": 2}, None, {"good"}, {0}),
+        ({"ok": 12, "NG": 3}, None, 6, {"good": 6, "NG": 3}),
+        ({"Normal": 8, "healthy": 4, "scratch": 2, "unlabeled": 1}, None, 6, {"good": 6, "scratch": 2, "unknown": 1}),
+        ({"no": 12, "yes": 3}, {"no": "good", "yes": "bad"}, 6, {"good": 6, "yes": 3}),
+        ({"train/PASS": 6, "test/pass": 3, "test/dent": 2}, None, 6, {"good": 3, "dent": 2}),
+        ({"a": 12, "b": 2}, {"a": "good"}, 6, {"good": 6, "b": 2}),
+        # good ones only, and a folder to judge
+        ({"good/lot_1": 6, "good/lot_2": 6, "Pass": 2}, None, 6, {"good": 8}),
+        ({"good": 12, "new/dent": 1, "new/good": 1, "new/unknown": 1}, None, 6, {"good": 7, "dent": 1, "unknown": 1}),
+        ({"good": 12, "new/NG": 1, "new/OK": 1, "new/Unlabeled": 1}, None, 6, {"good": 7, "NG": 1, "unknown": 1}),
+        ({"good": 12, "new/no": 1, "new/yes": 1}, {"No": "good", "yes": "bad"}, 6, {"good": 7, "yes": 1}),
     ],
 )
-def test_what_the_pictures_to_judge_are(folders, layout, label, kinds, labels):
-    shutil.rmtree(folders / "new")
-    for number, (name, count) in enumerate(layout.items()):
-        (folders / name).mkdir(parents=True)
+def test_folders_are_understood_by_their_names(tmp_path, layout, label, train, test):
+    for place, count in layout.items():
+        (tmp_path / place).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (9, 9), (number, i, 77)).save(folders / name / f"{i}.png")
-    test_dir = folders / next(iter(layout)).split("/")[0]
-    split = load(folders, TEST_DIR=str(test_dir), TEST_LABEL=label)
-    theirs = [i for i, name in enumerate(split.names) if name.startswith(test_dir.name + "/")]
-    assert len(theirs) == sum(layout.values()) and len(split.labels) - len(theirs) == 7
-    assert {split.kinds[i] for i in theirs} == kinds and {split.labels[i] for i in theirs} == labels
-    known = {"good": 0, "unknown": 2}
-    assert len(kinds) == 1 or [known.get(kind, 1) for kind in split.kinds] == split.labels.tolist()
-    assert [path.name for path in split.paths] == [name.rpartition("/")[2] for name in split.names]
+            (tmp_path / place / f"{i}.png").touch()
+    last = next(reversed(layout)).split("/")[0]
+    own = Own(tmp_path / last if last in ("new", "Pass") else None, label)
+    files = list_files("folder", "", tmp_path / "good" if own.test_dir else tmp_path, 0, own=own)
+    kinds = [image.kind for image in files.test]
+    assert len(files.train) == train and {kind: kinds.count(kind) for kind in kinds} == test
+    assert all(image.label == LABELS.get(image.kind, 1) for image in files.test)
+
+
+@pytest.mark.parametrize(
+    "name, label, kind, value",
+    [
+        ("new", None, "new", 2),
+        ("new", "bad", "new", 1),
+        ("new", "good", "new", 0),
+        ("new", "unknown", "new", 2),
+        ("PASS", None, "good", 0),
+    ],
+)
+def test_what_pictures_without_folders_are(folders, name, label, kind, value):
+    (folders / "new").rename(folders / name)
+    split = load(folders, TEST_DIR=str(folders / name), TEST_LABEL=label)
+    theirs = [i for i, path in enumerate(split.names) if path.startswith(f"{name}/")]
+    assert len(theirs) == 7 and len(split.labels) == 14
+    assert {(split.kinds[i], split.labels[i]) for i in theirs} == {(kind, value)}
 
 
 def test_pictures_to_judge_beside_a_folder_with_masks(sample_data, folders):
@@ -127,7 +137,6 @@ def test_unlabeled_images_have_no_part_in_auroc():
     scores = np.array([[0.1, 0.5, 0.4, 0.9, 0.0]])
     for labels, auroc, reason in (
         ([0, 1, 0, 2, 2], 100, None),
-        ([1, 1, 1, 1, 1], None, "there are no normal test images"),
         ([0, 2, 0, 2, 2], None, "there are no anomalous test images; 3 are unlabeled"),
     ):
         found = metrics.detection(scores, np.array(labels))
@@ -156,19 +165,11 @@ def with_folders(root):
         (None, {"TEST_DIR": "fine"}, ("TEST_DIR", "my parts/fine is DATA_DIR too", "name a folder of other pictures")),
         (None, {"TEST_DIR": "."}, ("is in DATA_DIR and in TEST_DIR", "my parts/fine/", "share no picture")),
         (with_folders, {"TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad'", "my parts/new has folders", "leave TEST_LABEL")),
-        (lambda root: (root / "new" / "a.txt").touch(), {}, ("new/a.txt", "not an image file", "convert it")),
-        (emptied, {"DATA_DIR": "new", "TEST_DIR": None}, ("my parts/new: there are no image files",)),
-        (
-            None,
-            {"DATA_DIR": ".", "TEST_DIR": None},
-            ("my parts: no folder in it holds good pictures", "good images only"),
-        ),
+        (None, {"DATA_DIR": ".", "TEST_DIR": None}, ("my parts: no folder in it holds good", "good images only")),
         (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "'good', 'bad' or 'unknown'", "did you mean good")),
         (None, {"TEST_DIR": None, "TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad' and there is no TEST_DIR",)),
-        *(
-            (None, {"FALSE_ALARMS": value}, (f"FALSE_ALARMS is {value!r}: input should be",))
-            for value in (0, 0.51, 5, -0.1, "0.05", None, True, float("nan"))
-        ),
+        (None, {"FALSE_ALARMS": 0}, ("FALSE_ALARMS is 0: input should be",)),
+        (None, {"FALSE_ALARMS": 0.51}, ("FALSE_ALARMS is 0.51: input should be",)),
     ],
 )
 def test_refused_in_one_line(folders, spoil, changed, words):
@@ -185,49 +186,48 @@ def test_copies_are_warned_of_by_name(folders):
     trained = next(path for path in (folders / "fine").iterdir() if path not in split.paths)
     for original, name in ((held_out, "h"), (trained, "t")):
         shutil.copy(original, folders / "new" / f"{name}{original.suffix}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with pytest.warns(UserWarning) as caught:
         load(folders)
-    said = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    new = folders / "new"
-    assert said == [
-        "test images that are training images too, which makes them score low: "
-        f"{new / ('t' + trained.suffix)} = {trained}",
-        f"images of TEST_DIR that are in DATA_DIR too: {new / ('h' + held_out.suffix)} = {held_out}",
-    ]
+    trained_too, held_out_too = (str(warning.message) for warning in caught)
+    assert trained_too.startswith("test images that are training images too")
+    assert trained_too.endswith(f"{folders / 'new' / ('t' + trained.suffix)} = {trained}")
+    assert held_out_too.startswith("images of TEST_DIR that are in DATA_DIR too")
+    assert held_out_too.endswith(f"{folders / 'new' / ('h' + held_out.suffix)} = {held_out}")
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
 
 
-def command_line(*arguments):
-    command = [sys.executable, "-m", "kdhelpers.inspection.detector", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
+def run_of(folders, **changed):
+    asked = given(folders, RESULTS_DIR=str(folders.parent / "results"), **changed)
+    return config.from_notebook("00_quickstart", asked)[0]
+
+
+def written(folders, **changed):
+    """Train, judge and write as the notebook does: the run, its record, the split and the table."""
+    run = run_of(folders, **changed)
+    (record,) = runner.run_experiments([run])
+    split = run.load(run.classes[0])
+    made, table = own_images.judge(run, split)
+    own_images.write(run, made, table)
+    return run, record, split, table
 
 
 @pytest.mark.slow
-def test_the_whole_way_and_again(folders, tmp_path):
-    results = tmp_path / "results"
-
-    def run(**changed):
-        out = tmp_path / "out.ipynb"
-        done = execute("00_quickstart", out, **given(folders, RESULTS_DIR=str(results), **changed))
-        assert done.returncode == 0, done.stderr
-        (path,) = results.glob("records/**/*.json")
-        return out.read_text(), path
-
-    said, record = run()
+def test_the_whole_way_and_again(folders, capsys):
+    run, record, split, table = written(folders)
+    said = own_images.describe(split) + own_images.auroc_of(record)
     for words in ("8 good images to learn from", "7 unlabeled", "no AUROC: there are no anomalous", "too few good"):
         assert words in said
-    assert "image/png" in said and "widget-view" not in said
-    made = json.loads(record.read_text())
+    assert f"  {folders / 'fine'}: 7 good" in said and f"  {folders / 'new'}: 7 unlabeled" in said
     counts = {"train": 8, "test_normal": 7, "test_anomalous": 0, "test_unlabeled": 7}
-    assert made["data"] == counts | {"sha256": made["data"]["sha256"]}
-    assert made["parameters"]["test_label"] is None and made["environment"]["test_dir"] == str(folders / "new")
+    assert record["data"] == counts | {"sha256": split.sha256}
+    assert record["parameters"]["test_label"] is None and record["environment"]["test_dir"] == str(folders / "new")
 
-    folder = results / "smoke" / "own_images" / "fine"
-    first = (folder / "detector.safetensors").read_bytes()
-    table = pd.read_csv(folder / "scores.csv", dtype={"score": str, "threshold": str})
+    folder = own_images.folder_of(run)
+    assert folder == folders.parent / "results" / "smoke" / "own_images" / "fine"
+    file = folder / "detector.safetensors"
+    first, table = file.read_bytes(), pd.read_csv(folder / "scores.csv", dtype={"score": str, "threshold": str})
     assert list(table) == ["image", "kind", "score", "bad", "threshold"] and len(table) == 14
     assert [sum(table.kind == kind) for kind in ("good", "new")] == [7, 7]
     threshold = np.float32(table.threshold[0])
@@ -242,8 +242,7 @@ def test_the_whole_way_and_again(folders, tmp_path):
             assert picture.format == "PNG" and max(picture.size) >= 256
 
     # The same numbers from the file alone, in whatever company, in Python and on the command line.
-    loaded = detector.load(folder / "detector.safetensors", "untrained", "cpu")
-    torch.set_num_threads(1)  # as the notebook had
+    loaded = detector.load(file, "untrained", "cpu")
     again = loaded.score(list(table.image))
     assert [str(score) for score in again["score"].to_numpy()] == list(table.score)
     assert list(again["bad"]) == list(table.bad == "yes")
@@ -254,32 +253,32 @@ def test_the_whole_way_and_again(folders, tmp_path):
     boxes = pd.read_csv(folder / "regions" / "boxes.csv")
     assert list(boxes) == regions.COLUMNS and len(list((folder / "regions" / "masks").iterdir())) == 14
     assert set(boxes.image) <= set(table.image) and (boxes.area > 0).all()
-    arguments = [folder / "detector.safetensors", folders / "new", "--device", "cpu"]  # the source is the recorded one
-    done = command_line(*arguments)
-    assert done.returncode == 0 and b"of 7 are above the threshold" in done.stderr
-    lines = done.stdout.decode().splitlines()
+    capsys.readouterr()
+    arguments = [str(file), str(folders / "new"), "--device", "cpu"]  # the source is the recorded one
+    detector.main(arguments)
+    printed = capsys.readouterr()
+    assert "of 7 are above the threshold" in printed.err
+    lines = printed.out.splitlines()
     assert [line.split(",")[1] for line in lines[1:]] == list(table.score[table.kind == "new"])
-    assert command_line(*arguments, "--out", tmp_path / "new.csv").stdout == b""
-    assert (tmp_path / "new.csv").read_text().splitlines() == lines
+    detector.main([*arguments, "--out", str(folders.parent / "new.csv")])
+    assert capsys.readouterr().out == "" and (folders.parent / "new.csv").read_text().splitlines() == lines
 
     # Another rate needs no training; another picture does, and what no longer belongs there goes.
-    before = record.stat().st_mtime_ns
-    asked = given(folders, RESULTS_DIR=str(results), FALSE_ALARMS=0.5)
-    assert not own_images.is_written(config.from_notebook("00_quickstart", asked)[0])
-    _, record = run(FALSE_ALARMS=0.5)
-    assert own_images.is_written(config.from_notebook("00_quickstart", asked)[0])
-    assert record.stat().st_mtime_ns == before
-    changed = detector.load(folder / "detector.safetensors", "untrained", "cpu").threshold
+    path = run.record_path("fine")
+    before = path.stat().st_mtime_ns
+    assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5))
+    assert own_images.is_written(written(folders, FALSE_ALARMS=0.5)[0]) and path.stat().st_mtime_ns == before
+    changed = detector.read(file).threshold
     assert (changed.false_alarms, changed.above, changed.value < threshold) == (0.5, 3, True)
-    assert (folder / "detector.safetensors").read_bytes() != first
+    assert file.read_bytes() != first
     (folders / "new" / "wide.webp").unlink()
-    _, record = run()
-    assert record.stat().st_mtime_ns != before
+    written(folders)
+    assert path.stat().st_mtime_ns != before
     assert len(list((folder / "heat_maps").iterdir())) == 13 and not list(folder.glob("*/*wide*"))
 
 
-def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
-    (run,) = config.from_notebook("00_quickstart", given(folders, RESULTS_DIR=str(tmp_path / "results")))
+def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
+    run = run_of(folders)
     images = [str(path) for path in sorted((folders / "new").iterdir())]
     scores = np.arange(len(images), dtype=np.float32)
     table = pd.DataFrame({"image": images, "kind": "new", "score": scores, "bad": "yes", "threshold": np.float32(-1)})
@@ -296,23 +295,21 @@ def test_no_more_heat_maps_than_it_says(folders, tmp_path, monkeypatch, capsys):
 # --- files that are not a detector ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def made(source, tmp_path):
-    """An untrained detector and its file."""
-    cloner, (_, identity) = networks.make_cloner(PROTOCOL, 0).eval(), weights.load_source("untrained")
+@pytest.fixture(scope="module")
+def whole():
+    """An untrained detector."""
+    source, identity = weights.load_source("untrained")
+    cloner = networks.make_cloner(PROTOCOL, 0).eval()
     held_out = {"scores": list(map(float, range(20))), "pixels": list(map(float, range(20)))}
-    whole = detector.Detector(source, cloner, PROTOCOL, 32, identity, {"seed": 0}, held_out=held_out)
-    whole = whole.with_threshold(false_alarms=0.05)
+    untrained = detector.Detector(source, cloner, PROTOCOL, 32, identity, {"seed": 0}, held_out=held_out)
+    return untrained.with_threshold(false_alarms=0.05)
+
+
+@pytest.fixture
+def made(whole, tmp_path):
+    """The same and its file."""
     detector.save(whole, tmp_path / "detector.safetensors")
     return whole, tmp_path / "detector.safetensors"
-
-
-def test_a_detector_is_what_was_saved(made):
-    whole, path = made
-    loaded = detector.load(path, "untrained", "cpu")
-    assert (loaded.protocol, loaded.threshold, loaded.record) == (whole.protocol, whole.threshold, whole.record)
-    for name, value in whole.cloner.state_dict().items():
-        assert torch.equal(loaded.cloner.state_dict()[name], value)
 
 
 def changed(**settings):
@@ -344,16 +341,12 @@ NO_DETECTOR = "is not a detector", "name the detector.safetensors"
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
         (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
         (None, "gone.pt", ("gone.pt", "nor an existing weights file")),
-        (
-            changed(source={"name": "untrained", "sha256": "0" * 64}),
-            "untrained",
-            ("(SHA-256 00000000…)", "is another one"),
-        ),
+        (changed(source={"name": "untrained", "sha256": "0" * 64}), "untrained", ("00000000…", "is another one")),
     ],
 )
 def test_a_file_that_is_not_a_detector_or_another_source(made, tmp_path, monkeypatch, spoil, source, words):
     _, path = made
-    monkeypatch.setattr(detector.weights, "_download", lambda: pytest.fail("it was downloaded"))
+    monkeypatch.setattr(detector.weights, "_download", lambda *_: pytest.fail("it was downloaded"))
     (tmp_path / "other.pt").write_bytes(b"weights")
     if spoil:
         spoil(path)
@@ -371,17 +364,21 @@ def test_what_cannot_be_scored(made, tmp_path, images, words):
         made[0].score(str(tmp_path / images) if images else images)
 
 
-@pytest.mark.slow
-def test_the_command_line_takes_names_that_are_not_text_and_ends_in_one_line(made, tmp_path):
-    _, path = made
+def test_the_command_line_takes_names_that_are_not_text(made, tmp_path, capfdbinary):
     os.mkdir(tmp_path / "new")
     Image.new("RGB", (40, 40)).save(tmp_path / "new" / "a.png")
     os.rename(tmp_path / "new" / "a.png", os.fsencode(tmp_path / "new") + b"/\xfc,$a$.png")
-    done = command_line(path, tmp_path / "new", "--source", "untrained")
-    assert done.returncode == 0 and b"/\xfc,$a$.png" in done.stdout
-    done = command_line(path, tmp_path / "new", "--source", "imagenet")
-    assert done.returncode == 1 and done.stdout == b""
-    one_line(done.stderr.decode().strip(), ("error: ", "give untrained"))
+    detector.main([str(made[1]), str(tmp_path / "new"), "--source", "untrained"])
+    assert b"/\xfc,$a$.png" in capfdbinary.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("module", ["detector", "export"])
+def test_the_commands_end_in_one_line(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [module, str(tmp_path / "none"), str(tmp_path / "it.onnx")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"kdhelpers.inspection.{module}", run_name="__main__")
+    one_line(ended.value.code, ("error: ", "none is missing, or is not a detector"))
 
 
 def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
@@ -402,97 +399,53 @@ def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
 
 
 def test_auroc_is_reported_beside_what_needs_no_network():
-    record = make_record(auroc=49.5) | {"baselines": {"mean_brightness": 25.4, "pca": 73.3}}
-    assert own_images.auroc_of(record) == (
-        "AUROC: 49.5 %; without any network: mean brightness alone 74.6 %, PCA of the pixels 73.3 %"
-    )
-    record["detection"] = {"auroc": None, "reason": "the images to score are unlabeled"}
-    assert own_images.auroc_of(record) == "no AUROC: the images to score are unlabeled"
+    said = own_images.auroc_of(make_record(auroc=49.5) | {"baselines": {"mean_brightness": 25.4, "pca": 73.3}})
+    assert "49.5 %" in said and "brightness alone 74.6 %" in said and "73.3 %" in said
 
 
-# --- folders by name, thresholds and regions ----------------------------------------------------------------------
+# --- thresholds and regions ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "places, label, train, test",
-    [
-        ({"ok": 12, "NG": 3}, None, 6, {"good": 6, "NG": 3}),
-        ({"Normal": 8, "healthy": 4, "scratch": 2, "unlabeled": 1}, None, 6, {"good": 6, "scratch": 2, "unknown": 1}),
-        ({"no": 12, "yes": 3}, {"no": "good", "yes": "bad"}, 6, {"good": 6, "yes": 3}),
-        ({"train/PASS": 6, "test/pass": 3, "test/dent": 2}, None, 6, {"good": 3, "dent": 2}),
-        ({"a": 12, "b": 2}, {"a": "good"}, 6, {"good": 6, "b": 2}),
-    ],
-)
-def test_folders_are_understood_by_their_names(tmp_path, places, label, train, test):
-    number = 0
-    for place, count in places.items():
-        (tmp_path / "parts" / place).mkdir(parents=True)
-        for _ in range(count):
-            number += 1
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "parts" / place / f"{number}.png")
-    asked = OWN | {"DATA_DIR": str(tmp_path / "parts"), "TEST_DIR": None, "TEST_LABEL": label}
-    (run,) = config.from_notebook("00_quickstart", asked)
-    split = run.load(run.classes[0])
-    assert len(split.train) == train and {kind: split.kinds.count(kind) for kind in split.kinds} == test
-    assert [int(value) for value in split.labels] == [{"good": 0, "unknown": 2}.get(kind, 1) for kind in split.kinds]
-    said = own_images.describe(split)
-    for path, kind in zip(split.paths, split.kinds, strict=True):
-        assert f"  {path.parent}: " in said and (kind != "good" or " good" in said)
-
-
-def test_subfolders_of_a_good_folder_are_all_good(tmp_path):
-    for lot in ("lot_1", "lot_2"):
-        (tmp_path / "good" / lot).mkdir(parents=True)
-        for i in range(5):
-            Image.new("RGB", (8, 8), (i, int(lot[-1]), 0)).save(tmp_path / "good" / lot / f"{i}.png")
-    split = data.load("folder", data.classes("folder", tmp_path / "good")[0], tmp_path / "good", image_size=32, seed=0)
-    assert (len(split.train), split.kinds) == (5, ["good"] * 5)
-
-
-def test_folders_without_a_good_one_are_refused(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
-    with refused("no folder in it holds good pictures by its name"):
-        data.load("folder", tmp_path.name, tmp_path, image_size=32, seed=0)
-
-
-def test_another_threshold_needs_no_training(made, tmp_path):
+def test_another_threshold_needs_no_training(made, tmp_path, capsys):
     whole, path = made
     assert (whole.threshold.value, whole.pixel_threshold) == (18, pytest.approx(18.05))  # one of twenty above: 5 %
     tighter = whole.with_threshold(false_alarms=0.5)
     assert (tighter.threshold.value, tighter.threshold.above, tighter.pixel_threshold) == (9, 10, 9.5)
     by_hand = whole.with_threshold(16.5)
-    assert (by_hand.threshold.above, by_hand.threshold.false_alarms, by_hand.pixel_threshold) == (
-        3,
-        None,
-        whole.pixel_threshold,
-    )
-    assert "set by hand" in str(by_hand.threshold)
-    for wrong in ((), (1.0, 0.5), (None, 0.6)):
+    assert (by_hand.threshold.above, by_hand.threshold.false_alarms) == (3, None)
+    assert by_hand.pixel_threshold == whole.pixel_threshold and "set by hand" in str(by_hand.threshold)
+    for value, rate in ((None, None), (1.0, 0.5), (None, 0.6)):
         with refused("rate of false alarms"):
-            whole.with_threshold(*wrong[:1], false_alarms=wrong[1] if len(wrong) > 1 else None)
+            whole.with_threshold(value, false_alarms=rate)
     out = tmp_path / "by_hand.safetensors"
-    done = command_line(path, "--source", "untrained", "--device", "cpu", "--threshold", "16.5", "--save", out)
-    assert done.returncode == 0 and b"threshold 16.5: 3 of 20 held-out" in done.stderr, done.stderr
+    detector.main([str(path), "--source", "untrained", "--device", "cpu", "--threshold", "16.5", "--save", str(out)])
+    assert "threshold 16.5: 3 of 20 held-out" in capsys.readouterr().err
     assert detector.load(out, "untrained", "cpu").threshold == by_hand.threshold
 
 
-def test_scores_by_the_map_are_its_maximum_and_top(made, tmp_path):
+def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     for name in detector.MAPS:
-        whole = replace(made[0], map=name)
-        heat = np.sort(whole.maps(tmp_path / "a.png")[0].ravel())
+        heat = np.sort(replace(whole, map=name).maps(tmp_path / "a.png")[0].ravel())
         for score_by, expected in (("maximum", heat[-1]), ("top", heat[-10:].mean())):  # 1 % of 32 × 32 pixels
-            assert replace(whole, score_by=score_by).score(tmp_path / "a.png")["score"][0] == pytest.approx(expected)
+            table = replace(whole, map=name, score_by=score_by).score(tmp_path / "a.png")
+            assert table["score"][0] == pytest.approx(expected)
 
 
-def test_calibration_keeps_to_the_rate_in_pictures_and_pixels(made, tmp_path):
+def test_a_cloner_without_a_threshold_is_no_detector(whole, tmp_path):
+    cloner = replace(whole, threshold=None, held_out={})
+    with refused("without a threshold is not a detector"):
+        detector.save(cloner, tmp_path / "it.safetensors")
+    with refused("no rate set the threshold"):
+        accept(cloner, [])
+
+
+def test_calibration_keeps_to_the_rate_in_pictures_and_pixels(whole, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{i:02d}.png")
     paths = sorted(tmp_path.glob("*.png"))
-    found = made[0].calibrated(paths, 0.05)
+    found = whole.calibrated(paths, 0.05)
     assert (found.scores(paths) > np.float32(found.threshold.value)).sum() == 1
     assert (np.stack(found.maps(paths)) > found.pixel_threshold).mean() == pytest.approx(0.05, abs=0.002)
 

@@ -91,11 +91,3 @@ def test_attended_runs_show_sliders_that_change_the_picture(kernel):
     last = move("IntSliderModel", 12)
     assert shown(run(kernel, "print(asked[-1])", attended=True))[1] == "0\n"  # the lowest score is the first one's
     assert last != move("FloatSliderModel", 0.25)
-
-
-@pytest.mark.slow
-def test_without_ipywidgets_it_says_how_to_get_them(kernel):
-    code = "import sys; before = sys.modules.get('ipywidgets'); sys.modules['ipywidgets'] = None\n" + CODE
-    (picture,), printed = shown(run(kernel, code, attended=True))
-    run(kernel, "sys.modules['ipywidgets'] = before", attended=True)
-    assert "image/png" in picture["data"] and "pip install ipywidgets" in printed

@@ -286,7 +286,6 @@ def test_what_kaggle_mounts_is_what_the_notebooks_read(layout, tmp_path, capsys)
     for dataset in ("head_ct", "brain_mri"):
         assert data.status(dataset, tmp_path / "data") == {"normal": ""}
         here, there = (
-            data.load(dataset, "normal", folder, image_size=32, seed=0, progress=False)
-            for folder in (SAMPLES_DIR, tmp_path / "data")
+            data.load(dataset, "normal", folder, image_size=32, seed=0) for folder in (SAMPLES_DIR, tmp_path / "data")
         )
         assert here.sha256 == there.sha256  # the same files under the same names
