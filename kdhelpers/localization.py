@@ -116,8 +116,6 @@ def attribution(
 
     def attribute(index: slice) -> Tensor:
         x = images[index]
-        if method == "gradients":
-            return one_channel(gradients(source, cloner, x, protocol))
         if method == "disagreement":
             return disagreement(source, cloner, x, protocol)
         if method == "smoothgrad":
@@ -125,11 +123,11 @@ def attribution(
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
             generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
-        elif method == "guided_backprop":
-            grey = one_channel(gradients(source, cloner, x, protocol, relu=GuidedReLU.apply))
         else:
-            raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
-        return _stretch(grey, grey.flatten(1).amax(1)) if protocol.renormalise else grey
+            relu = GuidedReLU.apply if method == "guided_backprop" else None
+            grey = one_channel(gradients(source, cloner, x, protocol, relu=relu))
+        once_more = protocol.renormalise and method != "gradients"
+        return _stretch(grey, grey.flatten(1).amax(1)) if once_more else grey
 
     chunk = max(1, (_PIXELS_ON_GPU if images.pixels.is_cuda else _PIXELS) // images.pixels[0, 0].numel())
     return torch.cat(in_chunks(attribute, len(images), chunk, progress=method)).float().cpu().numpy()

@@ -79,9 +79,8 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
         samples.make()
     for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE"):
         value = getattr(asked, name)
-        for dataset in value if isinstance(value, dict) else ():
-            if dataset not in datasets:
-                raise InputError(f"{name} has {dataset!r}; {notebook} has {', '.join(datasets)}")
+        if isinstance(value, dict) and (unknown := [dataset for dataset in value if dataset not in datasets]):
+            raise InputError(f"{name} has {unknown[0]!r}; {notebook} has {', '.join(datasets)}")
     if isinstance(asked.CLASSES, list) and len(datasets) > 1:
         raise InputError(
             f"CLASSES is {asked.CLASSES!r}; {notebook} has several data sets: give None for all of everything, or a "
@@ -93,16 +92,15 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
             main = _main_run(dataset, asked)
             variants = variants_of(notebook, dataset, main.protocol, main.image_size)
             runs += [varied(main, variant, notebook) for variant in variants]
-    # An ablation's main run is always included: it is what the variant is compared with.
-    always = [run for run in runs if run.variant is None and notebook in ABLATIONS]
-    names = list(dict.fromkeys(run.variant or run.label for run in runs if run not in always))
+    # An ablation's main run is always included, whose name here is None: it is what the variant is compared with.
+    named = [(run.variant or (None if notebook in ABLATIONS else run.label), run) for run in runs]
+    names = list(dict.fromkeys(name for name, _ in named if name is not None))
     wanted = names if asked.VARIANTS is None else asked.VARIANTS
     for name in wanted:
         if name not in names:
-            raise InputError(
-                f"VARIANTS has {name!r}; it is None for all, or some of {names}{did_you_mean(name, names)}"
-            )
-    return [run for run in runs if run in always or (run.variant or run.label) in wanted]
+            hint = did_you_mean(name, names)
+            raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
+    return [run for name, run in named if name is None or name in wanted]
 
 
 def _main_run(dataset: str, asked: Training) -> Run:

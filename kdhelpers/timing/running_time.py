@@ -44,8 +44,7 @@ def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
 
     In milliseconds an image. The floor is the time that the operations of convolutions alone would take at the peak.
     """
-    rows = []
-    peak = peak_of(measured, machine)
+    rows, peak = [], peak_of(measured, machine)
     for size, found in measured.items():
         for title, (what, kind) in _rows(found).items():
             ours, released = (1000 * found[what][side] for side in ("ours", "released"))
