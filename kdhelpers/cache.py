@@ -67,9 +67,8 @@ def _room_for(size: int, device: torch.device) -> str:
 def in_chunks(function: Callable, length: int, step: int, progress: str | None = None) -> list:
     """`function` of slices of `step` that cover `range(length)` in order, as a list.
 
-    When a slice exceeds the GPU's memory, it and the following ones are halved, with a warning; `function` must give
-    the same result for an image whatever slice contains it. progress: title of a progress bar, None for no bar.
-    Raises torch.OutOfMemoryError when a single image is too large.
+    When a slice exceeds the GPU's memory, it and the following ones are halved, with a warning. progress: title of a
+    progress bar, None for no bar. Raises torch.OutOfMemoryError when a single image is too large.
     """
     found, start = [], 0
     with tqdm(total=length, desc=progress, unit="image", disable=progress is None, delay=1, mininterval=1) as bar:

@@ -31,12 +31,11 @@ def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | No
     auroc_last, auroc_by_epoch, ap, f1_max}, where auroc_by_epoch is a list of [epoch, AUROC] for all rows; all None,
     with a `reason`, when one of the two kinds is absent.
     """
-    names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
-    for value, kind in ((0, "normal"), (1, "anomalous")):
-        if not np.any(labels == value):
-            unlabeled = int(np.sum(labels > 1))
-            more = f"; {unlabeled} are unlabeled" if unlabeled else ""
-            return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{more}"}
+    if len(present := np.unique(labels[labels <= 1])) < 2:
+        kind = "anomalous" if 0 in present else "normal"
+        unlabeled = f"; {np.sum(labels > 1)} are unlabeled" if np.any(labels > 1) else ""
+        names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
+        return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{unlabeled}"}
     scores, labels = scores[:, labels <= 1], labels[labels <= 1]
     epochs, by_epoch = epochs or range(1, len(scores) + 1), [auroc(s, labels) for s in scores]
     last = scores[-LAST_EPOCHS:]
@@ -64,12 +63,9 @@ def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, sof
     binary = masks >= 0.5
     weights = masks if soft else binary
     anomalous = labels == 1
-    for undefined, reason in (
-        (not binary.any(), "no mask has a pixel set"),
-        (binary[anomalous].all(), "the masks leave out no pixel of the anomalous images"),
-    ):
-        if undefined:
-            return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
+    if not binary.any() or binary[anomalous].all():
+        reason = "the masks leave out no pixel of the anomalous images" if binary.any() else "no mask has a pixel set"
+        return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
     return {
         "pixel_auroc": 100 * pixel_auroc(maps[anomalous], weights[anomalous]),
         "pixel_auroc_all": 100 * pixel_auroc(maps, weights),
@@ -119,12 +115,10 @@ def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
 def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
     """Per-region overlap against false-positive rate, integrated to AUPRO_LIMIT and divided by it; in [0, 1].
 
-    maps: float (n, h, w). masks: bool (n, h, w). The overlap is the mean over all 8-connected regions of all masks, the
-    false-positive rate that of all pixels outside them. Exact: one sort, tied pixels together, linear in between.
-    Raises ValueError when no mask has a region or no pixel is normal.
+    maps: float (n, h, w). masks: bool (n, h, w), with a region and a normal pixel. The overlap is the mean over all
+    8-connected regions of all masks, the false-positive rate that of all pixels outside them. Exact: one sort, tied
+    pixels together, linear in between.
     """
-    if not masks.any() or masks.all():
-        raise ValueError("AUPRO needs at least one region and one normal pixel")
     gain = np.zeros(masks.shape)  # what a pixel adds to the mean overlap once it is above the threshold
     regions = 0
     for i in np.flatnonzero(masks.any(axis=(1, 2))):
@@ -147,9 +141,8 @@ def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
 def baselines(split) -> dict[str, float | None]:
     """AUROC in per cent of two scores that need no network, on a `data.Split`; None where one label is absent.
 
-    mean_brightness: the mean over all pixels, brighter counting as more anomalous; below 50, darker ones are the
-    anomalies. pca: the squared error of reconstructing an image's pixels from the principal components of the normal
-    training images.
+    mean_brightness: of all pixels, brighter counting as more anomalous. pca: the squared error of reconstructing an
+    image's pixels from the principal components of the normal training images.
     """
     brightness = np.array([float(image.float().mean()) for image in split.test.pixels])
     scores = {"mean_brightness": brightness, "pca": _pca(split.train, split.test)}

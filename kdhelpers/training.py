@@ -86,17 +86,12 @@ def make_optimiser(cloner: nn.Module, protocol: Protocol) -> torch.optim.Adam:
 
 
 def train_step(
-    source: SourceActivations,
-    cloner: nn.Sequential,
-    protocol: Protocol,
-    optimiser: torch.optim.Optimizer,
-    augment: Callable[[Tensor], Tensor] | None,
-    batch: Tensor,
+    source: SourceActivations, cloner: nn.Sequential, protocol: Protocol, optimiser, augment, batch: Tensor
 ) -> Tensor:
     """One step on the normal training images at `batch`, long (k,) (Sec. 3.1).
 
-    source: S on these images. augment: changes a float batch (k, 3, h, w); S then sees the changed batch too. Returns
-    L_total, L_val and L_dir, means over the batch: (3,) on the device of the images. Nothing in here waits for a GPU.
+    augment: changes a float batch (k, 3, h, w), which S then sees too, or None. Returns L_total, L_val and L_dir, means
+    over the batch: (3,) on the device of the images. Nothing in here waits for a GPU.
     """
     x = source.images[batch]
     if augment is None:
@@ -137,9 +132,8 @@ def fit(
 ) -> Fit:
     """Train `cloner` in place with Adam (Sec. 3.2), epoch by epoch, and return the `Fit`.
 
-    source: S on the normal training images. test: S on the test images, which are scored after every tenth epoch and
-    each of the last ten. augment: as in `train_step`. checkpoint: `experiments.checkpoints.Checkpoint`, to resume
-    from and to save to; the result is the same, on a CPU to the bit.
+    test: S on the test images, which are scored after every tenth epoch and each of the last ten. checkpoint:
+    `experiments.checkpoints.Checkpoint`, to resume from and to save to; the result is the same, on a CPU to the bit.
     Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
     """
     seed_everything(seed)

@@ -52,8 +52,8 @@ def resolve(notebook: str, **given) -> list[Run]:
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records that tables are about, and RESULTS_DIR, from a notebook's globals."""
     asked = from_cell(Common, notebook, namespace)
-    if asked.RESULTS_DIR is not None and not asked.results_dir.is_dir():
-        raise InputError(f"RESULTS_DIR {asked.results_dir} is not a folder: name the one that holds the records")
+    if asked.RESULTS_DIR:
+        _check_folder("RESULTS_DIR", asked.RESULTS_DIR, "name the one that holds the records")
     named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
     source = asked.source if named_by_folder else weights.source_name(asked.source)
     return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
@@ -144,18 +144,19 @@ def _data_dir(asked: Training, own: bool) -> Path:
             "test/<kind>/*"
         )
     folder = asked.DATA_DIR or paths.DATA_DIR
-    if not folder.is_dir():
-        what = "of your images" if own else "that holds the data sets"
-        raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
+    _check_folder("DATA_DIR", folder, f"name the folder {'of your images' if own else 'that holds the data sets'}")
     return folder
+
+
+def _check_folder(name: str, path: Path, fix: str) -> None:
+    if not path.is_dir():
+        raise InputError(f"{name} {path} is not a folder: {fix}")
 
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
     """What is asked for of your own images; lists them, so that what is wrong with the folders is reported first."""
-    if asked.TEST_DIR and not asked.TEST_DIR.is_dir():
-        raise InputError(
-            f"TEST_DIR {asked.TEST_DIR} is not a folder: name the folder of pictures to score, or leave it out"
-        )
+    if asked.TEST_DIR:
+        _check_folder("TEST_DIR", asked.TEST_DIR, "name the folder of pictures to score, or leave it out")
     if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
@@ -171,11 +172,11 @@ def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> t
     classes = data.classes(dataset, data_dir)
     if dataset == "folder":  # already listed, by names of folders that TEST_LABEL may explain
         return classes
-    status = data.status(dataset, data_dir)
     if given is None:
         classes = classes[: 1 if smoke else None]
     else:
         classes = tuple(dict.fromkeys(data.resolve_class(dataset, str(name), data_dir) for name in given))
+    status = data.status(dataset, data_dir)
     for cls in classes:
         if smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
             sample = ", ".join(cls for cls, missing in status.items() if not missing)

@@ -6,7 +6,7 @@ import random
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,30 +49,6 @@ class Difference(NamedTuple):
             return "the data changed since it was recorded"
         recorded, made = map(_short, self[1:])
         return f"{self.name} {recorded} -> {made}" if recorded != made else f"{self.name} {self[1]!r} -> {self[2]!r}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one record: the differences, or why it could not be run; str() is the line for it."""
-
-    record: dict
-    differences: list[Difference] = field(default_factory=list)
-    failure: str = ""
-    notes: list[str] = field(default_factory=list)  # another method version, other packages, another device
-
-    @property
-    def verdict(self) -> str:
-        return "cannot be run here" if self.failure else "differs" if self.differences else "same"
-
-    def __str__(self) -> str:
-        words = list(map(str, self.differences[:_SHOWN]))
-        if len(self.differences) > _SHOWN:
-            words.append(f"and {len(self.differences) - _SHOWN} more")
-        largest = max(self.differences, key=lambda one: one.relative, default=None)
-        if largest and largest.relative:
-            words.append(f"the largest relative difference {largest.relative:.2g} in {largest.name}")
-        parts = [name_of(self.record), self.verdict, self.failure or ", ".join(words)]
-        return ": ".join(filter(None, parts)) + (f" ({'; '.join(self.notes)})" if self.notes else "")
 
 
 def name_of(record: dict) -> str:
@@ -131,8 +107,12 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     return [main, run] if run.shares_cloner else [run]
 
 
-def verify(record: dict, **where) -> Outcome:
-    """Rerun a record in a temporary folder and compare; where: as `runs_of` takes it."""
+def verify(record: dict, **where) -> tuple[str, str]:
+    """Rerun a record in a temporary folder and compare: the verdict, and a line for it.
+
+    where: as `runs_of` takes it. The verdict is "same", "differs", or "cannot be run here". The line names what differs
+    or why it cannot be run and, in brackets, another method version, other packages and another device.
+    """
     notes = ["another version"] if records.is_stale(record) else []
     threads = torch.get_num_threads()
     try:
@@ -141,13 +121,26 @@ def verify(record: dict, **where) -> Outcome:
             torch.set_num_threads(record["environment"]["threads"])  # the order of sums depends on it
             made = runner.run_experiments(runs)[-1]
     except _FAILURES as error:
-        return Outcome(record, failure=" ".join(str(error).split()), notes=notes)
+        verdict, words = "cannot be run here", " ".join(str(error).split())
+    else:
+        found = differences(record, made)
+        verdict, words = "differs" if found else "same", _in_words(found)
+        for name in _NAMED:
+            others = _differences(name, record["environment"].get(name), made["environment"][name])
+            notes += [str(one).removeprefix("packages.") for one in others]
     finally:
         torch.set_num_threads(threads)
-    for name in _NAMED:
-        found = _differences(name, record["environment"].get(name), made["environment"][name])
-        notes += [str(one).removeprefix("packages.") for one in found]
-    return Outcome(record, differences(record, made), notes=notes)
+    line = ": ".join(filter(None, [name_of(record), verdict, words]))
+    return verdict, line + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _in_words(found: list[Difference]) -> str:
+    words = list(map(str, found[:_SHOWN]))
+    words += [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    largest = max(found, key=lambda one: one.relative, default=None)
+    if largest and largest.relative:
+        words.append(f"the largest relative difference {largest.relative:.2g} in {largest.name}")
+    return ", ".join(words)
 
 
 def differences(recorded: dict, made: dict) -> list[Difference]:
