@@ -197,7 +197,7 @@ def released(case: Case) -> dict[str, Callable]:
     lam, official = case.protocol.lam, networks.make_cloner(PROTOCOLS["official"], case.seed)
     source, cloner = map(released_code.as_there, (weights.load_source(case.source)[0], official))
     source, cloner = source.to(case.device), cloner.to(case.device)
-    optimiser = released_code.optimiser_of(cloner)
+    optimiser = torch.optim.Adam(cloner.parameters(), lr=1e-3)
 
     def per_image(function: Callable, count: int, training: bool = False) -> float:
         cloner.train(training)
@@ -289,7 +289,8 @@ def loss_agreement(case: Case, steps: int, dtype: torch.dtype = torch.float32) -
     source = weights.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
     theirs, their_cloner = released_code.as_there(source), released_code.as_there(cloner)
-    optimiser, x = released_code.optimiser_of(their_cloner.train()), _floats(case, case.images).to(dtype)
+    optimiser = torch.optim.Adam(their_cloner.train().parameters(), lr=1e-3)
+    x = _floats(case, case.images).to(dtype)
     expected = [released_code.train_step(theirs, their_cloner, optimiser, x, lam) for _ in range(steps)]
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
