@@ -12,8 +12,6 @@ from tqdm import tqdm
 
 from kdhelpers.networks import critical_points
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h, which Python does not have
-
 
 class SourceActivations:
     """a_S of every image of a set, cached or computed at each call; the numbers are the same.
@@ -25,29 +23,27 @@ class SourceActivations:
 
     def __init__(self, source: nn.Sequential, images, *, cache: str = "auto"):
         self.source, self.images, self.cached = source, images, None
-        one = self._compute(slice(0, 1))
-        self.cache = _room_for(len(images) * sum(a.nbytes for a in one), one[0].device) if cache == "auto" else cache
-        if self.cache != "none":
-            place = "cpu" if self.cache == "host" else one[0].device
-            pinned = self.cache == "host" and one[0].is_cuda  # lets copies to the GPU overlap
-            # Channels last, as the networks compute: an image's activations are contiguous.
-            self.cached = [
-                torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, device=place, pin_memory=pinned)
-                for a in one
-            ]
-            self.by_chunks(self._store)
+        one = self[:1]
+        device = one[0].device
+        self.cache = _room_for(len(images) * sum(a.nbytes for a in one), device) if cache == "auto" else cache
+        if self.cache == "none":
+            return
+        place = {"device": "cpu" if self.cache == "host" else device}
+        place["pin_memory"] = self.cache == "host" and device.type == "cuda"  # lets copies to the GPU overlap
+        # Channels last, as the networks compute: an image's activations are contiguous.
+        cached = [torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, **place) for a in one]
+
+        def store(index: slice) -> None:
+            for whole, part in zip(cached, self[index], strict=True):
+                whole[index] = part.permute(0, 2, 3, 1)
+
+        self.by_chunks(store)
+        self.cached = cached
 
     @torch.no_grad()
-    def _compute(self, index) -> list[Tensor]:
-        return critical_points(self.source, self.images[index])
-
-    def _store(self, index: slice) -> None:
-        for whole, part in zip(self.cached, self._compute(index), strict=True):
-            whole[index] = part.permute(0, 2, 3, 1)
-
     def __getitem__(self, index) -> list[Tensor]:
         if self.cached is None:
-            return self._compute(index)
+            return critical_points(self.source, self.images[index])
         device = self.images.pixels.device
         at = index.to(self.cached[0].device) if isinstance(index, Tensor) else index
         return [a[at].to(device, non_blocking=True).permute(0, 3, 1, 2) for a in self.cached]
@@ -71,9 +67,8 @@ def _room_for(size: int, device: torch.device) -> str:
 def in_chunks(function: Callable, length: int, step: int, progress: str | None = None) -> list:
     """`function` of slices of `step` that cover `range(length)` in order, as a list.
 
-    When a slice exceeds the GPU's memory, it and the following ones are halved, with a warning; `function` must give
-    the same result for an image whatever slice contains it. progress: title of a progress bar, None for no bar.
-    Raises torch.OutOfMemoryError when a single image is too large.
+    When a slice exceeds the GPU's memory, it and the following ones are halved, with a warning. progress: title of a
+    progress bar, None for no bar. Raises torch.OutOfMemoryError when a single image is too large.
     """
     found, start = [], 0
     with tqdm(total=length, desc=progress, unit="image", disable=progress is None, delay=1, mininterval=1) as bar:
@@ -81,16 +76,15 @@ def in_chunks(function: Callable, length: int, step: int, progress: str | None =
             end = min(start + step, length)
             try:
                 found.append(function(slice(start, end)))
-            except torch.OutOfMemoryError:
-                if step == 1:
-                    raise
-                step = max(1, step // 2)
-                warnings.warn(f"out of GPU memory: {step} images at a time from here on", stacklevel=2)
-            else:
                 bar.update(end - start)
                 start = end
                 continue
+            except torch.OutOfMemoryError:
+                if step == 1:
+                    raise
             torch.cuda.empty_cache()  # after the exception, which holds the tensors, is gone
+            step //= 2
+            warnings.warn(f"out of GPU memory: {step} images at a time from here on", stacklevel=2)
     return found
 
 
@@ -100,8 +94,7 @@ def keep_freed_memory() -> None:
     A training step frees and allocates the same large buffers again and again. By default the system clears each page
     by page every time, which on a CPU can take as long as the arithmetic.
     """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    libc.mallopt(_M_TOP_PAD, 2**26)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        # M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h, which Python does not have.
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
+            libc.mallopt(parameter, value)

@@ -20,16 +20,13 @@ def prepare(mounted: Path | str = "/kaggle/input", data_dir: Path = paths.DATA_D
             targets = [max(root.rglob(part), default=None) for part in parts]  # the inner one of head_ct/head_ct
             if None not in targets:
                 for target in targets:
-                    _link(data_dir / folder / target.name, target)
+                    path = data_dir / folder / target.name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if path.is_symlink():  # of an earlier session; what it led to may be gone
+                        path.unlink()
+                    if not path.exists():
+                        path.symlink_to(target)
                 print(f"{folder}: from {root}")
     if not torch.cuda.is_available():
         place = "Settings, Accelerator" if mounted.is_dir() else "Runtime, Change runtime type"
         print(f"no GPU is attached: a full run takes hours on a CPU; attach one under {place}")
-
-
-def _link(path: Path, target: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():  # of an earlier session; what it led to may be gone
-        path.unlink()
-    if not path.exists():
-        path.symlink_to(target)

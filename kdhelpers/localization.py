@@ -18,17 +18,11 @@ SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
 SMOOTHGRAD_SAMPLES = 50
 SMOOTHGRAD_SIGMA = 0.05  # the noise has the standard deviation (SMOOTHGRAD_SIGMA / (max − min of the image))²
-# Of each channel in one backward pass, on a CPU and on a GPU, which less would not fill: 16 and 128 images of 128 px,
-# whose activations in S take half a gigabyte and four.
-_PIXELS, _PIXELS_ON_GPU = 2**18, 2**21
+_PIXELS, _PIXELS_ON_GPU = 2**18, 2**21  # of each channel in one backward pass: 16 and 128 images of 128 px
 
 
 def gradients(
-    source: nn.Sequential,
-    cloner: nn.Sequential,
-    x: Tensor,
-    protocol: Protocol,
-    relu: Callable[[Tensor], Tensor] | None = None,
+    source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protocol: Protocol, relu: Callable | None = None
 ) -> Tensor:
     """Λ of Eq. 5: the derivative of each image's score with respect to its pixels; float (n, 3, h, w), as `x`.
 
@@ -91,8 +85,8 @@ def smoothgrad(
 ) -> Tensor:
     """SmoothGrad (Sec. 3.3.4): the mean of the one-channel maps of 50 noisy copies of each image; float (n, h, w).
 
-    As in the released code the maps are averaged, not the gradients; unlike there the noise has a seed: each image its
-    own of `generators`, on the device that makes the noise, so that its map does not depend on the images beside it.
+    As in the released code the maps are averaged, not the gradients. Each image has a generator for its noise, so that
+    its map does not depend on the images beside it.
     """
     flat = x.flatten(1)
     deviation = (SMOOTHGRAD_SIGMA / (flat.amax(1) - flat.amin(1)).clamp(min=1e-3)).square().view(-1, 1, 1, 1)
@@ -116,8 +110,6 @@ def attribution(
 
     def attribute(index: slice) -> Tensor:
         x = images[index]
-        if method == "gradients":
-            return one_channel(gradients(source, cloner, x, protocol))
         if method == "disagreement":
             return disagreement(source, cloner, x, protocol)
         if method == "smoothgrad":
@@ -125,21 +117,21 @@ def attribution(
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
             generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
-        elif method == "guided_backprop":
-            grey = one_channel(gradients(source, cloner, x, protocol, relu=GuidedReLU.apply))
         else:
-            raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
-        return _stretch(grey, grey.flatten(1).amax(1)) if protocol.renormalise else grey
+            relu = GuidedReLU.apply if method == "guided_backprop" else None
+            grey = one_channel(gradients(source, cloner, x, protocol, relu=relu))
+        once_more = protocol.renormalise and method != "gradients"
+        return _stretch(grey, grey.flatten(1).amax(1)) if once_more else grey
 
     chunk = max(1, (_PIXELS_ON_GPU if images.pixels.is_cuda else _PIXELS) // images.pixels[0, 0].numel())
     return torch.cat(in_chunks(attribute, len(images), chunk, progress=method)).float().cpu().numpy()
 
 
 def localization_map(attributions: np.ndarray, *, gaussian: bool = True) -> np.ndarray:
-    """L_map of Eq. 6: opening by a 3×3 ellipse, after a Gaussian of σ = 4 pixels; float32 (n, h, w), as given.
+    """L_map of Eq. 6: opening by a 3×3 ellipse, after a Gaussian of σ = 4 pixels where wanted; float32 (n, h, w).
 
-    gaussian: False leaves the Gaussian out ("raw", the upper row of Table 1). Opening the grey map is the same as
-    opening each of its thresholded maps, as the released code does a thousand times: threshold decomposition.
+    Opening the grey map is the same as opening each of its thresholded maps, as the released code does a thousand
+    times: threshold decomposition.
     """
     smooth = gaussian_filter(attributions, sigma=SIGMA, axes=(1, 2)) if gaussian else attributions
     return np.stack([cv2.morphologyEx(one, cv2.MORPH_OPEN, ELEMENT) for one in smooth])

@@ -16,29 +16,33 @@ TOP = 0.01  # the share of a map's pixels whose mean is the score "top"
 AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
 
 
+def auroc(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """AUROC in per cent, None where one label is absent; labels but 0 (normal) and 1 (anomalous) are left out."""
+    known = labels <= 1
+    if len(np.unique(labels[known])) < 2:
+        return None
+    return 100 * float(roc_auc_score(labels[known], scores[known]))
+
+
 def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | None = None) -> dict:
     """Image-level results in per cent, the mean over the last ten epochs (Sec. 4).
 
-    scores: float (len(epochs), n), one row for each of `epochs`, by default 1, 2 ... labels: (n,), 0 = normal, 1 =
-    anomalous; images with any other label are left out. Returns {auroc, auroc_last, auroc_by_epoch, ap, f1_max}, where
-    auroc_by_epoch is a list of [epoch, AUROC] for all rows; all None, with a `reason`, when one of the two kinds is
-    absent.
+    scores: float (k, n), a row for each of `epochs`, by default 1 to k. labels: as in `auroc`. Returns {auroc,
+    auroc_last, auroc_by_epoch, ap, f1_max}, where auroc_by_epoch is a list of [epoch, AUROC] for all rows; all None,
+    with a `reason`, when one of the two kinds is absent.
     """
-    names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
-    for value, kind in ((0, "normal"), (1, "anomalous")):
-        if not np.any(labels == value):
-            unlabeled = int(np.sum(labels > 1))
-            more = f"; {unlabeled} are unlabeled" if unlabeled else ""
-            return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{more}"}
+    if len(present := np.unique(labels[labels <= 1])) < 2:
+        kind = "anomalous" if 0 in present else "normal"
+        unlabeled = f"; {np.sum(labels > 1)} are unlabeled" if np.any(labels > 1) else ""
+        names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
+        return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{unlabeled}"}
     scores, labels = scores[:, labels <= 1], labels[labels <= 1]
-    auroc = [100 * float(roc_auc_score(labels, s)) for s in scores]
+    epochs, by_epoch = epochs or range(1, len(scores) + 1), [auroc(s, labels) for s in scores]
     last = scores[-LAST_EPOCHS:]
     return {
-        "auroc": float(np.mean(auroc[-LAST_EPOCHS:])),
-        "auroc_last": auroc[-1],
-        "auroc_by_epoch": [
-            [epoch, value] for epoch, value in zip(epochs or range(1, len(auroc) + 1), auroc, strict=True)
-        ],
+        "auroc": float(np.mean(by_epoch[-LAST_EPOCHS:])),
+        "auroc_last": by_epoch[-1],
+        "auroc_by_epoch": [[epoch, value] for epoch, value in zip(epochs, by_epoch, strict=True)],
         "ap": float(np.mean([100 * average_precision_score(labels, s) for s in last])),
         "f1_max": float(np.mean([100 * f1_max(s, labels) for s in last])),
     }
@@ -59,12 +63,9 @@ def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, sof
     binary = masks >= 0.5
     weights = masks if soft else binary
     anomalous = labels == 1
-    for undefined, reason in (
-        (not binary.any(), "no mask has a pixel set"),
-        (binary[anomalous].all(), "the masks leave out no pixel of the anomalous images"),
-    ):
-        if undefined:
-            return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
+    if not binary.any() or binary[anomalous].all():
+        reason = "the masks leave out no pixel of the anomalous images" if binary.any() else "no mask has a pixel set"
+        return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
     return {
         "pixel_auroc": 100 * pixel_auroc(maps[anomalous], weights[anomalous]),
         "pixel_auroc_all": 100 * pixel_auroc(maps, weights),
@@ -90,11 +91,9 @@ def strongest(heat: np.ndarray, score_by: str) -> float:
 
 def detection_by_maps(maps: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """AUROC in per cent of images scored by `strongest`: {auroc_maximum, auroc_top}; {} where one label is absent."""
-    known = labels <= 1
-    if len(np.unique(labels[known])) < 2:
-        return {}
-    scores = {by: [strongest(heat, by) for heat in maps[known]] for by in ("maximum", "top")}
-    return {f"auroc_{by}": 100 * float(roc_auc_score(labels[known], found)) for by, found in scores.items()}
+    scores = {by: np.array([strongest(heat, by) for heat in maps]) for by in ("maximum", "top")}
+    found = {f"auroc_{by}": auroc(score, labels) for by, score in scores.items()}
+    return {} if None in found.values() else found
 
 
 def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
@@ -113,15 +112,13 @@ def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
     )
 
 
-def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = AUPRO_LIMIT) -> float:
-    """Per-region overlap against false-positive rate, integrated to `limit` and divided by it; in [0, 1].
+def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
+    """Per-region overlap against false-positive rate, integrated to AUPRO_LIMIT and divided by it; in [0, 1].
 
-    maps: float (n, h, w). masks: bool (n, h, w). The overlap is the mean over all 8-connected regions of all masks, the
-    false-positive rate that of all pixels outside them. Exact: one sort, tied pixels together, linear in between.
-    Raises ValueError when no mask has a region or no pixel is normal.
+    maps: float (n, h, w). masks: bool (n, h, w), with a region and a normal pixel. The overlap is the mean over all
+    8-connected regions of all masks, the false-positive rate that of all pixels outside them. Exact: one sort, tied
+    pixels together, linear in between.
     """
-    if not masks.any() or masks.all():
-        raise ValueError("AUPRO needs at least one region and one normal pixel")
     gain = np.zeros(masks.shape)  # what a pixel adds to the mean overlap once it is above the threshold
     regions = 0
     for i in np.flatnonzero(masks.any(axis=(1, 2))):
@@ -135,33 +132,26 @@ def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = AUPRO_LIMIT) -> fl
     overlap = np.append(0, np.cumsum(gain.ravel()[order])[last_of_tie] / regions)
     normal = ~masks.ravel()[order]
     rate = np.append(0, np.cumsum(normal)[last_of_tie] / normal.sum())
-    inside = rate <= limit
-    rate_cut = np.append(rate[inside], limit)
-    overlap_cut = np.append(overlap[inside], np.interp(limit, rate, overlap))
-    return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / limit)
+    inside = rate <= AUPRO_LIMIT
+    rate_cut = np.append(rate[inside], AUPRO_LIMIT)
+    overlap_cut = np.append(overlap[inside], np.interp(AUPRO_LIMIT, rate, overlap))
+    return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / AUPRO_LIMIT)
 
 
 def baselines(split) -> dict[str, float | None]:
     """AUROC in per cent of two scores that need no network, on a `data.Split`; None where one label is absent.
 
-    mean_brightness: the mean over all pixels, brighter counting as more anomalous; below 50, darker ones are the
-    anomalies. pca: the squared error of reconstructing an image's pixels from the principal components of the normal
-    training images.
+    mean_brightness: of all pixels, brighter counting as more anomalous. pca: the squared error of reconstructing an
+    image's pixels from the principal components of the normal training images.
     """
-    scores = {"mean_brightness": _mean_brightness(split.test), "pca": _pca(split.train, split.test)}
-    known = split.labels <= 1
-    if len(np.unique(split.labels[known])) < 2:
-        return dict.fromkeys(scores)
-    return {name: 100 * float(roc_auc_score(split.labels[known], score[known])) for name, score in scores.items()}
+    brightness = np.array([float(image.float().mean()) for image in split.test.pixels])
+    scores = {"mean_brightness": brightness, "pca": _pca(split.train, split.test)}
+    return {name: auroc(score, split.labels) for name, score in scores.items()}
 
 
 def either_way(name: str, value: float | None) -> float | None:
     """A value of `baselines` as it is compared: of brightness, whichever of brighter and darker separates better."""
     return max(value, 100 - value) if value is not None and name == "mean_brightness" else value
-
-
-def _mean_brightness(images) -> np.ndarray:
-    return np.array([float(image.float().mean()) for image in images.pixels])
 
 
 def _pca(train, test) -> np.ndarray:

@@ -26,9 +26,7 @@ def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
 
     Compact, it has 343,984 parameters with BatchNorm (official) and 343,728 without (text).
     """
-    layers: list[nn.Module] = []
-    channels = 3
-    widths = WIDTHS[protocol.width]
+    layers, channels, widths = [], 3, WIDTHS[protocol.width]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for width, following in zip(widths, [*widths[1:], None], strict=True):
@@ -68,12 +66,12 @@ def critical_points(
 @torch.no_grad()
 def describe(source: nn.Sequential, cloner: nn.Sequential, image_size: int) -> list[dict[str, object]]:
     """Fig. 2 as rows: each critical point's pool, shape of activations, and parameters up to there."""
-    device = next(source.parameters()).device
+    device, rows = next(source.parameters()).device, []
     a_c = critical_points(cloner, torch.zeros(1, 3, image_size, image_size, device=device))
-    rows = []
-    for name, activation, pool in zip(("CP1", "CP2", "CP3", "CP4"), a_c, (2, 3, 4, 5), strict=True):
-        rows.append({"critical point": name, "max-pool": pool, "channels, height, width": tuple(activation.shape[1:])})
+    for number, activation in enumerate(a_c, start=1):
+        shape = tuple(activation.shape[1:])
+        rows.append({"critical point": f"CP{number}", "max-pool": number + 1, "channels, height, width": shape})
         for network, title in ((source, "S"), (cloner, "C")):
             pools = [i for i, layer in enumerate(network) if isinstance(layer, nn.MaxPool2d)]
-            rows[-1][f"parameters of {title}"] = sum(p.numel() for p in network[: pools[pool - 1]].parameters())
+            rows[-1][f"parameters of {title}"] = sum(p.numel() for p in network[: pools[number]].parameters())
     return rows

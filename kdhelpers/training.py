@@ -69,10 +69,8 @@ def has_converged(loss: list[float]) -> bool:
 
     The article trains "until fully converged" and does not say when that is; this is what we take it for.
     """
-    if len(loss) < 2 * LAST_EPOCHS:
-        return False
-    before, after = np.mean(loss[-2 * LAST_EPOCHS : -LAST_EPOCHS]), np.mean(loss[-LAST_EPOCHS:])
-    return bool(after > 0.99 * before)
+    before, after = loss[-2 * LAST_EPOCHS : -LAST_EPOCHS], loss[-LAST_EPOCHS:]
+    return len(before) == LAST_EPOCHS and bool(np.mean(after) > 0.99 * np.mean(before))
 
 
 def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tensor], Tensor]:
@@ -88,25 +86,19 @@ def make_optimiser(cloner: nn.Module, protocol: Protocol) -> torch.optim.Adam:
 
 
 def train_step(
-    source: SourceActivations,
-    cloner: nn.Sequential,
-    protocol: Protocol,
-    optimiser: torch.optim.Optimizer,
-    augment: Callable[[Tensor], Tensor] | None,
-    batch: Tensor,
+    source: SourceActivations, cloner: nn.Sequential, protocol: Protocol, optimiser, augment, batch: Tensor
 ) -> Tensor:
     """One step on the normal training images at `batch`, long (k,) (Sec. 3.1).
 
-    source: S on these images. augment: changes a float batch (k, 3, h, w); S then sees the changed batch too. Returns
-    L_total, L_val and L_dir, means over the batch: (3,) on the device of the images. Nothing in here waits for a GPU.
+    augment: changes a float batch (k, 3, h, w), which S then sees too, or None. Returns L_total, L_val and L_dir, means
+    over the batch: (3,) on the device of the images. Nothing in here waits for a GPU.
     """
     x = source.images[batch]
     if augment is None:
-        a_s = source[batch]
+        a_s = source[batch][-protocol.points :]
     else:
         x = augment(x)
-        a_s = critical_points(source.source, x)
-    a_s = a_s[-protocol.points :]
+        a_s = critical_points(source.source, x, protocol.points)
     a_c = critical_points(cloner, x, protocol.points)
 
     l_val = value_loss(a_s, a_c)  # Eq. 1
@@ -140,9 +132,8 @@ def fit(
 ) -> Fit:
     """Train `cloner` in place with Adam (Sec. 3.2), epoch by epoch, and return the `Fit`.
 
-    source: S on the normal training images. test: S on the test images, which are scored after every tenth epoch and
-    each of the last ten. augment: as in `train_step`. checkpoint: `experiments.checkpoints.Checkpoint`, to resume
-    from and to save to; the result is the same, on a CPU to the bit.
+    test: S on the test images, which are scored after every tenth epoch and each of the last ten. checkpoint:
+    `experiments.checkpoints.Checkpoint`, to resume from and to save to; the result is the same, on a CPU to the bit.
     Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
     """
     seed_everything(seed)
@@ -151,8 +142,11 @@ def fit(
     # L_total, L_val and L_dir of each epoch; the test scores by epoch; λ; the last epoch; the loss that is too high.
     course = {"curves": [], "scores": {}, "lam": protocol.lam, "last": epochs, "highest": math.inf, "seconds": {}}
     if saved := checkpoint and checkpoint.restore():
-        _restore(saved["state"], cloner, optimiser, generator)
-        course = saved["course"]
+        state, course = saved["state"], saved["course"]
+        cloner.load_state_dict(state["cloner"])
+        optimiser.load_state_dict(state["optimiser"])
+        generator.set_state(state["order"])
+        torch.set_rng_state(state["torch"])
     elif protocol.lam is None:
         course["lam"] = calibrate(source, cloner, protocol)
     protocol = replace(protocol, lam=course["lam"])
@@ -161,16 +155,19 @@ def fit(
     if graphs.usable(source.images.pixels.device) and augment is None and source.cache != "host":
         step = graphs.GraphedStep(step, batch_size)
     curves, seconds = course["curves"], course["seconds"]
-    before, start = sum(seconds.values()), time.perf_counter()
     with tqdm(total=course["last"], initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
         while (epoch := len(curves) + 1) <= course["last"]:
             order = torch.randperm(len(source), generator=generator).to(source.images.pixels.device)
-            steps = train_one_epoch(step, cloner, order, batch_size).cpu().numpy()
+            with timed(seconds, "train"):
+                steps = train_one_epoch(step, cloner, order, batch_size).cpu().numpy()
             if epoch == 1:
                 course["highest"] = _EXPLODED * float(steps[0, 0])
-            _check_finite(steps[:, 0], course["highest"], f"{title}: epoch {epoch}")
+            for number, (loss, *_) in enumerate(steps, start=1):
+                if not (math.isfinite(loss) and loss <= course["highest"]):
+                    where = f"{title}: epoch {epoch}, step {number}"
+                    raise FloatingPointError(f"{where}: the loss is {loss:.3g}; such a training gives no result")
             sizes = [len(batch) for batch in order.split(batch_size)]
-            curves.append((sum(size * step for size, step in zip(sizes, steps, strict=True)) / len(source)).tolist())
+            curves.append(np.average(steps, axis=0, weights=sizes).tolist())
             if protocol.stop == "converged" and course["last"] == epochs and has_converged([c[0] for c in curves]):
                 course["last"] = progress.total = min(epochs, epoch + LAST_EPOCHS)  # ten more epochs, to report on
             if test is not None and (epoch > course["last"] - LAST_EPOCHS or epoch % SCORED_EVERY == 0):
@@ -178,33 +175,12 @@ def fit(
                     course["scores"][epoch] = scores(test, cloner, protocol).cpu()
             progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)
             progress.update()
-            seconds["train"] = before + time.perf_counter() - start - seconds.get("detect", 0.0)
             if checkpoint and checkpoint.is_due():
-                checkpoint.save({"state": _state(cloner, optimiser, generator), "course": course})
+                # What the next step depends on: C, Adam's moments, and the random numbers of order and augmentation.
+                state = {"cloner": cloner.state_dict(), "optimiser": optimiser.state_dict()}
+                state |= {"order": generator.get_state(), "torch": torch.get_rng_state()}
+                checkpoint.save({"state": state, "course": course})
     cloner.eval()
     loss, loss_val, loss_dir = (list(curve) for curve in zip(*curves, strict=True))
     scored = np.array([each.numpy() for each in course["scores"].values()], dtype=np.float32)
     return Fit(protocol, loss, loss_val, loss_dir, seconds, list(course["scores"]), scored)
-
-
-def _check_finite(losses: np.ndarray, highest: float, where: str) -> None:
-    for step, loss in enumerate(losses, start=1):
-        if not (math.isfinite(loss) and loss <= highest):
-            raise FloatingPointError(f"{where}, step {step}: the loss is {loss:.3g}; such a training gives no result")
-
-
-def _state(cloner: nn.Sequential, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict:
-    """What the next step depends on: C, Adam's moments, and the random numbers of the order and of augmentation."""
-    return {
-        "cloner": cloner.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "order": generator.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-
-
-def _restore(state: dict, cloner: nn.Sequential, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> None:
-    cloner.load_state_dict(state["cloner"])
-    optimiser.load_state_dict(state["optimiser"])
-    generator.set_state(state["order"])
-    torch.set_rng_state(state["torch"])

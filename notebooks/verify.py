@@ -44,14 +44,13 @@ def verify(words: list[str]) -> int:
         newest = Newest(f"{number} of {len(chosen)} · {verification.name_of(record)}")
         stdout, stderr, sys.stdout, sys.stderr = sys.stdout, sys.stderr, newest, newest
         try:
-            outcome = verification.verify(
-                record, **{name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
-            )
+            where = {name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
+            verdict, line = verification.verify(record, **where)
         finally:
             sys.stdout, sys.stderr = stdout, stderr
             newest.close()
-        verdicts.append(outcome.verdict)
-        print(f"{number} of {len(chosen)} · {outcome}", flush=True)
+        verdicts.append(verdict)
+        print(f"{number} of {len(chosen)} · {line}", flush=True)
         if number < len(chosen):
             left = (time.monotonic() - start) * sum(costs[number:]) / sum(costs[:number])
             print(f"about {duration(left)} left", flush=True)

@@ -31,6 +31,8 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     run: `runs.Run`. shown: a `Split` of the few test images to look at, and their maps (n, h, w). measured: fields of
     the record: source, detection, localization, baselines and seconds. Raises ValueError when a number is not finite.
     """
+    places = {"source": run.source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
+    places["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else run.data_dir
     record = {
         **run.head(cls),
         **measured,
@@ -51,17 +53,19 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
         },
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | measured["seconds"]).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
-        "environment": environment(run.device, run.precision) | {"source": run.source},
+        "environment": environment(run.device, run.precision) | {k: str(v) for k, v in places.items() if v},
     }
-    record["environment"]["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else str(run.data_dir)
-    places = {"test_dir": run.own.test_dir, "ignore": run.own.ignore}
-    record["environment"] |= {name: str(place) for name, place in places.items() if place}
     if unlabeled := int(np.sum(split.labels > 1)):
         record["data"]["test_unlabeled"] = unlabeled
+    pictures, maps = shown
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
-    metadata = {"record": to_json(record), "kinds": json.dumps(shown[0].kinds, ensure_ascii=False)}
+    tensors["shown.pixels"] = pictures.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().contiguous()
+    tensors["shown.maps"] = torch.from_numpy(maps.astype(np.float16))
+    if pictures.masks is not None:
+        tensors["shown.masks"] = torch.from_numpy(np.round(255 * pictures.masks).astype(np.uint8))
+    metadata = {"record": to_json(record), "kinds": json.dumps(pictures.kinds, ensure_ascii=False)}
     with atomic_write(run.cloner_path(cls)) as temporary:
-        temporary.write_bytes(to_bytes(tensors | _pictures(*shown), metadata))
+        temporary.write_bytes(to_bytes(tensors, metadata))
     # A row for each test image: its name, label, kind, and its score after each of the scored epochs.
     scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
     predictions = pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
@@ -91,16 +95,6 @@ def load_fit(record: dict, predictions: Path, protocol: Protocol) -> Fit:
     return Fit(replace(protocol, lam=training["lambda"]), *curves, {}, scored, scores.to_numpy(np.float32).T)
 
 
-def _pictures(split: Split, maps: np.ndarray) -> dict[str, torch.Tensor]:
-    tensors = {
-        "shown.pixels": split.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().contiguous(),
-        "shown.maps": torch.from_numpy(maps.astype(np.float16)),
-    }
-    if split.masks is not None:
-        tensors["shown.masks"] = torch.from_numpy(np.round(255 * split.masks).astype(np.uint8))
-    return tensors
-
-
 def _peak_memory_mb(device: torch.device) -> dict:
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
     on_device = round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None
@@ -112,9 +106,8 @@ def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
 
     def git(*words: str) -> str | None:
         try:
-            return subprocess.check_output(
-                ["git", "-C", paths.ROOT, *words], text=True, stderr=subprocess.DEVNULL
-            ).strip()
+            command = ["git", "-C", paths.ROOT, *words]
+            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 

@@ -4,11 +4,10 @@ Command line: `python -m kdhelpers.experiments.cloners FOLDER`, see --help.
 """
 
 import argparse
-import csv
-import io
 import shutil
 from pathlib import Path
 
+import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from kdhelpers import paths
@@ -33,13 +32,12 @@ def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
 
 def table(results_dir: Path) -> str:
     """results/cloners.csv: a row for each trained cloner whose record is recorded, and for its predictions."""
-    assets = _assets(results_dir)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "sha256", "bytes", "record"))
-    for name, (path, record) in assets.items():
-        writer.writerow((name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix()))
-    return text.getvalue() if assets else ""
+    rows = [
+        (name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix())
+        for name, (path, record) in _assets(results_dir).items()
+    ]
+    frame = pd.DataFrame(rows, columns=["file", "sha256", "bytes", "record"])
+    return frame.to_csv(index=False, lineterminator="\n") if rows else ""
 
 
 def collect(results_dir: Path, folder: Path) -> int:
@@ -59,16 +57,14 @@ def place(folder: Path, results_dir: Path = paths.RESULTS_DIR) -> None:
     A notebook then finds a trained cloner beside its record and does not train. Raises InputError for a file with
     another checksum, and for a cloner of another record than the present one.
     """
-    with open(results_dir / LIST, newline="", encoding="utf-8") as file:
-        listed = {row["file"]: row for row in csv.DictReader(file)}
-    found = [path for path in sorted(folder.iterdir()) if path.name in listed]
+    listed = pd.read_csv(results_dir / LIST, index_col="file")
+    found = [path for path in sorted(folder.iterdir()) if path.name in listed.index]
     if not found:
         raise InputError(f"{folder} has none of the files in {results_dir / LIST}: download some from the release")
     for path in found:
-        row = listed[path.name]
-        if file_sha256(path) != row["sha256"]:
+        if file_sha256(path) != listed["sha256"][path.name]:
             raise InputError(f"{path} is damaged, or of another release: download it again")
-        record = results_dir / row["record"]
+        record = results_dir / listed["record"][path.name]
         cloner = results_dir / "cloners" / record.relative_to(results_dir / "records")
         target = cloner.with_suffix(next(suffix for suffix in _SUFFIXES if path.name.endswith(suffix)))
         if target.suffix == ".safetensors" and record.read_text(encoding="utf-8") != _record_in(path):

@@ -52,8 +52,8 @@ def resolve(notebook: str, **given) -> list[Run]:
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records that tables are about, and RESULTS_DIR, from a notebook's globals."""
     asked = from_cell(Common, notebook, namespace)
-    if asked.RESULTS_DIR is not None and not asked.results_dir.is_dir():
-        raise InputError(f"RESULTS_DIR {asked.results_dir} is not a folder: name the one that holds the records")
+    if asked.RESULTS_DIR:
+        _check_folder("RESULTS_DIR", asked.RESULTS_DIR, "name the one that holds the records")
     named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
     source = asked.source if named_by_folder else weights.source_name(asked.source)
     return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
@@ -79,9 +79,8 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
         samples.make()
     for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE"):
         value = getattr(asked, name)
-        for dataset in value if isinstance(value, dict) else ():
-            if dataset not in datasets:
-                raise InputError(f"{name} has {dataset!r}; {notebook} has {', '.join(datasets)}")
+        if isinstance(value, dict) and (unknown := [dataset for dataset in value if dataset not in datasets]):
+            raise InputError(f"{name} has {unknown[0]!r}; {notebook} has {', '.join(datasets)}")
     if isinstance(asked.CLASSES, list) and len(datasets) > 1:
         raise InputError(
             f"CLASSES is {asked.CLASSES!r}; {notebook} has several data sets: give None for all of everything, or a "
@@ -93,16 +92,15 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
             main = _main_run(dataset, asked)
             variants = variants_of(notebook, dataset, main.protocol, main.image_size)
             runs += [varied(main, variant, notebook) for variant in variants]
-    # An ablation's main run is always included: it is what the variant is compared with.
-    always = [run for run in runs if run.variant is None and notebook in ABLATIONS]
-    names = list(dict.fromkeys(run.variant or run.label for run in runs if run not in always))
+    # An ablation's main run is always included, whose name here is None: it is what the variant is compared with.
+    named = [(run.variant or (None if notebook in ABLATIONS else run.label), run) for run in runs]
+    names = list(dict.fromkeys(name for name, _ in named if name is not None))
     wanted = names if asked.VARIANTS is None else asked.VARIANTS
     for name in wanted:
         if name not in names:
-            raise InputError(
-                f"VARIANTS has {name!r}; it is None for all, or some of {names}{did_you_mean(name, names)}"
-            )
-    return [run for run in runs if run in always or (run.variant or run.label) in wanted]
+            hint = did_you_mean(name, names)
+            raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
+    return [run for name, run in named if name is None or name in wanted]
 
 
 def _main_run(dataset: str, asked: Training) -> Run:
@@ -146,18 +144,19 @@ def _data_dir(asked: Training, own: bool) -> Path:
             "test/<kind>/*"
         )
     folder = asked.DATA_DIR or paths.DATA_DIR
-    if not folder.is_dir():
-        what = "of your images" if own else "that holds the data sets"
-        raise InputError(f"DATA_DIR {folder} is not a folder: name the folder {what}")
+    _check_folder("DATA_DIR", folder, f"name the folder {'of your images' if own else 'that holds the data sets'}")
     return folder
+
+
+def _check_folder(name: str, path: Path, fix: str) -> None:
+    if not path.is_dir():
+        raise InputError(f"{name} {path} is not a folder: {fix}")
 
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
     """What is asked for of your own images; lists them, so that what is wrong with the folders is reported first."""
-    if asked.TEST_DIR and not asked.TEST_DIR.is_dir():
-        raise InputError(
-            f"TEST_DIR {asked.TEST_DIR} is not a folder: name the folder of pictures to score, or leave it out"
-        )
+    if asked.TEST_DIR:
+        _check_folder("TEST_DIR", asked.TEST_DIR, "name the folder of pictures to score, or leave it out")
     if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
@@ -173,11 +172,11 @@ def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> t
     classes = data.classes(dataset, data_dir)
     if dataset == "folder":  # already listed, by names of folders that TEST_LABEL may explain
         return classes
-    status = data.status(dataset, data_dir)
     if given is None:
         classes = classes[: 1 if smoke else None]
     else:
         classes = tuple(dict.fromkeys(data.resolve_class(dataset, str(name), data_dir) for name in given))
+    status = data.status(dataset, data_dir)
     for cls in classes:
         if smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
             sample = ", ".join(cls for cls, missing in status.items() if not missing)

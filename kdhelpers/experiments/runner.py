@@ -35,14 +35,14 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     """
     keep_freed_memory()
     training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
-    in_order = []
+    in_order, todo = [], []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         main, *variants = [run for run in runs if run.dataset == dataset]
         for cls in main.classes:
             used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # the main run's cloner
-            in_order.append((cls, main, main, cloners or used))
-            in_order += [(cls, run, main, cloners) for run in variants]
-    todo = [(cls, run, main) for cls, run, main, cloner in in_order if run.is_pending(cls, cloner)]
+            todo += [(cls, main, main)] if main.is_pending(cls, cloners or used) else []
+            todo += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
+            in_order += [(cls, run) for run in (main, *variants)]
     if todo:
         check_writable(runs[0].results_dir)  # now, and not after hours of training
     shared: dict[str, tuple] = {}
@@ -53,7 +53,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
         except KeyboardInterrupt:
             print(f"stopped at {name}; {number} of {len(todo)} are recorded; run it again to go on from its checkpoint")
             raise
-    return [records.read(run.record_path(cls)) for cls, run, *_ in in_order]
+    return [records.read(run.record_path(cls)) for cls, run in in_order]
 
 
 def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
@@ -114,15 +114,15 @@ def _distil(
         key = run.source, cache, *key
         return _once(shared, name, key, lambda: SourceActivations(source, images, cache=cache))
 
+    options |= {"epochs": run.epochs, "batch_size": run.batch_size, "seed": run.seed}
+    options["augment"] = training.random_affine(DEGREES, SCALE) if run.augment else None
     while True:
         try:
             with timed(seconds, "source"):
                 train = activations("train", which, seen.train, "none" if run.augment else cache)
                 test = activations("test", tested, seen.test, cache)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
-            augment = training.random_affine(DEGREES, SCALE) if run.augment else None
-            same = {"epochs": run.epochs, "batch_size": run.batch_size, "seed": run.seed}
-            fit = training.fit(train, cloner, run.protocol, **same, test=test, augment=augment, **options)
+            fit = training.fit(train, cloner, run.protocol, test=test, **options)
             return cloner, replace(fit, scores=split.tiles.worst(fit.scores)) if split.tiles else fit
         except torch.OutOfMemoryError:
             if cache == "none":

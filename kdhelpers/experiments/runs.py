@@ -42,22 +42,22 @@ class Run:
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
     shares_cloner: bool = False  # with its main run, from which it differs only in how the trained cloner is used
-    # Of your own images only:
-    own: Own = Own()  # pictures to score, what to ignore, tiles
-    map: str = "disagreement"  # of the detector, one of `inspection.detector.MAPS`; no record depends on it
-    score_by: str = "loss"  # of the detector, or by the map: `metrics.strongest`; no record depends on it
-    false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad; no record depends on it
+    own: Own = Own()  # your own images: pictures to score, what to ignore, tiles
+    # Of the detector of your own images; no record depends on these.
+    map: str = "disagreement"  # one of `inspection.detector.MAPS`
+    score_by: str = "loss"  # or by the map: `metrics.strongest`
+    false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad
 
     def parameters(self, cls: str) -> dict:
         """The settings that the numbers of one record depend on; a record with other values is stale."""
         names = "variant seed source_name epochs image_size batch_size method augment normal_test".split()
         names += ["precision"] if self.precision != PRECISIONS[0] else []  # records in float32 do not name it
-        source = "untrained" if self.source == "untrained" else self.plain_source_name
-        same = {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
         if self.dataset == "folder":
-            same |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
-            same["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
-        return same | {"class": cls, "source": source, "protocol": asdict(self.protocol)}
+            found |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
+            found["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
+        found["source"] = "untrained" if self.source == "untrained" else self.plain_source_name
+        return found | {"class": cls, "protocol": asdict(self.protocol)}
 
     @property
     def plain_source_name(self) -> str:
@@ -97,10 +97,10 @@ class Run:
         record = records.read(path)
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
-        if self.dataset == "folder":
-            if record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own):
-                return True
-        return cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file())
+        if cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file()):
+            return True
+        here = self.dataset == "folder" and data.fingerprint(self.data_dir, seed=self.seed, own=self.own)
+        return bool(here) and record["data"]["sha256"] != here
 
     def fit(self, cls: str) -> tuple[torch.nn.Sequential, Fit]:
         """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
@@ -123,10 +123,9 @@ class Run:
 
         In smoke all runs take about equally long: starting them dominates.
         """
-        pending = sum(map(self.is_pending, self.classes))
         pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
         cost = 1 if self.profile == "smoke" else pixels * self.epochs
-        return float(pending * cost)
+        return float(cost * sum(map(self.is_pending, self.classes)))
 
     def deviations(self) -> list[str]:
         """How the run differs from the article and its released code; [] when it does not."""
@@ -153,19 +152,13 @@ class Run:
 def summary(runs: Sequence[Run]) -> str:
     """What will happen, in a few lines, for the reader of a notebook."""
     first = runs[0]
-    pending = sum(run.is_pending(cls) for run in runs for cls in run.classes)
-    count = sum(len(run.classes) for run in runs)
-    firsts = [run for i, run in enumerate(runs) if run.dataset not in [before.dataset for before in runs[:i]]]
+    pending = [run.is_pending(cls) for run in runs for cls in run.classes]
+    main_runs = {run.dataset: run for run in reversed(runs)}  # the first of each data set
     deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
-    return "\n".join(
-        [
-            f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}",
-            *(
-                f"{r.dataset}, classes {', '.join(r.classes)}; {in_words(r.image_size)}, {r.epochs} epochs"
-                for r in firsts
-            ),
-            f"to do: {pending} of {count}" + ("; the others are recorded" if pending < count else ""),
-            f"deviates from the article: {'; '.join(deviations) or 'in nothing'}",
-            f"records: {runs[-1].record_path('').parent}",
-        ]
-    )
+    lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
+    for run in reversed(main_runs.values()):
+        classes, size = ", ".join(run.classes), in_words(run.image_size)
+        lines.append(f"{run.dataset}, classes {classes}; {size}, {run.epochs} epochs")
+    lines.append(f"to do: {sum(pending)} of {len(pending)}" + ("" if all(pending) else "; the others are recorded"))
+    lines.append(f"deviates from the article: {'; '.join(deviations) or 'in nothing'}")
+    return "\n".join([*lines, f"records: {runs[-1].record_path('').parent}"])

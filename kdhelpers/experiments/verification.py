@@ -6,7 +6,7 @@ import random
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,32 +45,10 @@ class Difference(NamedTuple):
         return abs(self.made - self.recorded) / (max(abs(self.recorded), abs(self.made)) or 1)
 
     def __str__(self) -> str:
-        recorded, made = map(_short, (self.recorded, self.made))
+        if self.name == "data.sha256":
+            return "the data changed since it was recorded"
+        recorded, made = map(_short, self[1:])
         return f"{self.name} {recorded} -> {made}" if recorded != made else f"{self.name} {self[1]!r} -> {self[2]!r}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one record: the differences, or why it could not be run; str() is the line for it."""
-
-    record: dict
-    differences: list[Difference] = field(default_factory=list)
-    failure: str = ""
-    notes: list[str] = field(default_factory=list)  # another method version, other packages, another device
-
-    @property
-    def verdict(self) -> str:
-        return "cannot be run here" if self.failure else "differs" if self.differences else "same"
-
-    def __str__(self) -> str:
-        words = [str(one) for one in self.differences if one.name != "data.sha256"]
-        changed = ["the data changed since it was recorded"] if len(words) < len(self.differences) else []
-        words[_SHOWN:] = [f"and {len(words) - _SHOWN} more"] if len(words) > _SHOWN else []
-        largest = max(self.differences, key=lambda one: one.relative, default=None)
-        if largest and largest.relative:
-            words.append(f"the largest relative difference {largest.relative:.2g} in {largest.name}")
-        parts = [name_of(self.record), self.verdict, self.failure or ", ".join(changed + words)]
-        return ": ".join(filter(None, parts)) + (f" ({'; '.join(self.notes)})" if self.notes else "")
 
 
 def name_of(record: dict) -> str:
@@ -89,10 +67,8 @@ def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: 
             count = count or (COUNT if name == "full" else len(found))
             return [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), min(count, len(found))))]
     of, command = (f" of profile {profile}", f" {profile}") if profile else ("", "")
-    raise InputError(
-        f"there are no records{of} under {results_dir}: run ./run_all.sh{command} first, or give the RESULTS_DIR that "
-        "has them"
-    )
+    fix = f"run ./run_all.sh{command} first, or give the RESULTS_DIR that has them"
+    raise InputError(f"there are no records{of} under {results_dir}: {fix}")
 
 
 def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, device: str = "auto") -> list[Run]:
@@ -109,27 +85,17 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
-    own = {"CLASSES": None, "TEST_LABEL": asked.get("test_label"), "TILE": asked.get("tile")}
-    own |= {"TEST_DIR": environment.get("test_dir"), "IGNORE": environment.get("ignore")}
-    try:
-        main = config.resolve(
-            main_notebook(dataset),
-            PROFILE=record["profile"],
-            PROTOCOL=record["protocol"],
-            SEED=record["seed"],
-            SOURCE=_source(record, source),
-            EPOCHS=asked["epochs"],
-            IMAGE_SIZE=asked["image_size"],  # a main run that shares its cloner has the same one
-            BATCH_SIZE=asked["batch_size"],
-            DEVICE=device,
-            CACHE="auto",
-            PRECISION=asked.get("precision", PRECISIONS[0]),
-            DATA_DIR=_data_dir(record, data_dir),
-            RESULTS_DIR=str(results_dir),
-            **(own if dataset == "folder" else {"CLASSES": [cls]}),
-        )[0]
-    except KeyError as error:
-        raise InputError(f"the record does not say its {error.args[0]}") from error
+    given = {name.upper(): record[name] for name in ("profile", "protocol", "seed")}
+    # A main run that shares its cloner has the same image size.
+    given |= {name.upper(): asked.get(name) for name in ("epochs", "image_size", "batch_size")}
+    given |= {"DEVICE": device, "CACHE": "auto", "PRECISION": asked.get("precision", PRECISIONS[0])}
+    given |= {"SOURCE": _source(record, source), "DATA_DIR": _data_dir(record, data_dir)}
+    if dataset == "folder":
+        given |= {name.upper(): asked.get(name) for name in ("test_label", "tile")}
+        given |= {name.upper(): environment.get(name) for name in ("test_dir", "ignore")}
+    else:
+        given["CLASSES"] = [cls]
+    main = config.resolve(main_notebook(dataset), RESULTS_DIR=str(results_dir), **given)[0]
     runs = [config.varied(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol)]
     run = next((one for one in runs if (one.notebook, one.variant) == (notebook, record["variant"])), None)
     if run is None:
@@ -141,8 +107,12 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     return [main, run] if run.shares_cloner else [run]
 
 
-def verify(record: dict, **where) -> Outcome:
-    """Rerun a record in a temporary folder and compare; where: as `runs_of` takes it."""
+def verify(record: dict, **where) -> tuple[str, str]:
+    """Rerun a record in a temporary folder and compare: the verdict, and a line for it.
+
+    where: as `runs_of` takes it. The verdict is "same", "differs", or "cannot be run here". The line names what differs
+    or why it cannot be run and, in brackets, another method version, other packages and another device.
+    """
     notes = ["another version"] if records.is_stale(record) else []
     threads = torch.get_num_threads()
     try:
@@ -151,13 +121,26 @@ def verify(record: dict, **where) -> Outcome:
             torch.set_num_threads(record["environment"]["threads"])  # the order of sums depends on it
             made = runner.run_experiments(runs)[-1]
     except _FAILURES as error:
-        return Outcome(record, failure=" ".join(str(error).split()), notes=notes)
+        verdict, words = "cannot be run here", " ".join(str(error).split())
+    else:
+        found = differences(record, made)
+        verdict, words = "differs" if found else "same", _in_words(found)
+        for name in _NAMED:
+            others = _differences(name, record["environment"].get(name), made["environment"][name])
+            notes += [str(one).removeprefix("packages.") for one in others]
     finally:
         torch.set_num_threads(threads)
-    for name in _NAMED:
-        found = _differences(name, record["environment"].get(name), made["environment"][name])
-        notes += [str(one).removeprefix("packages.") for one in found]
-    return Outcome(record, differences(record, made), notes=notes)
+    line = ": ".join(filter(None, [name_of(record), verdict, words]))
+    return verdict, line + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _in_words(found: list[Difference]) -> str:
+    words = list(map(str, found[:_SHOWN]))
+    words += [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    largest = max(found, key=lambda one: one.relative, default=None)
+    if largest and largest.relative:
+        words.append(f"the largest relative difference {largest.relative:.2g} in {largest.name}")
+    return ", ".join(words)
 
 
 def differences(recorded: dict, made: dict) -> list[Difference]:

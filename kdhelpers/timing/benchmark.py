@@ -112,12 +112,16 @@ def _sum(activations: list[Tensor]) -> Tensor:
     return sum(a.sum() for a in activations)
 
 
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
+    _wait(device)
     start = time.perf_counter()
     function()
-    wait()
+    _wait(device)
     return time.perf_counter() - start
 
 
@@ -129,17 +133,13 @@ def _images(case: Case, count: int) -> Images:
 
 def _floats(case: Case, count: int) -> Tensor:
     """The same images as the released code has them: float32, channel by channel."""
-    return _images(case, count)[slice(None)].contiguous(memory_format=torch.contiguous_format)
+    return _images(case, count)[:].contiguous(memory_format=torch.contiguous_format)
 
 
-def masks_of(case: Case) -> np.ndarray:
-    """A rectangle of up to a third of the image in each mask; float32 (case.masked, h, w)."""
-    rng = np.random.default_rng(case.seed)
-    masks = np.zeros((case.masked, case.image_size, case.image_size), np.float32)
-    for mask in masks:
-        top, left = rng.integers(0, 2 * case.image_size // 3, 2)
-        height, width = rng.integers(case.image_size // 16, case.image_size // 3, 2)
-        mask[top : top + height, left : left + width] = 1
+def _masks(case: Case, count: int) -> np.ndarray:
+    """A square in each mask; float32 (count, h, w)."""
+    masks = np.zeros((count, case.image_size, case.image_size), np.float32)
+    masks[:, : case.image_size // 4, : case.image_size // 4] = 1
     return masks
 
 
@@ -148,13 +148,14 @@ def ours(case: Case) -> dict[str, Callable]:
     cache.keep_freed_memory()  # as the notebooks do
     source = weights.load_source(case.source, case.device)[0]
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device)
-    images, found = _images(case, case.images), []
-    source_seconds = _seconds(lambda: found.append(SourceActivations(source, images)), case.device)
-    (activations,) = found
+    images, seconds = _images(case, case.images), {}
+    with training.timed(seconds, "source"):
+        activations = SourceActivations(source, images)
+        _wait(case.device)
 
     def source_once() -> dict[str, float]:
         """Seconds and bytes of S's activations on an image, which training begins with and does not count."""
-        return {"seconds": source_seconds / case.images, "bytes": sum(a.nbytes for a in activations[slice(0, 1)])}
+        return {"seconds": seconds["source"] / case.images, "bytes": sum(a.nbytes for a in activations[:1])}
 
     def train(epochs: int = 2) -> float:
         """On a GPU without the first epochs, in which the graph is recorded: it takes as long as hundreds of steps."""
@@ -168,25 +169,24 @@ def ours(case: Case) -> dict[str, Callable]:
 
         @torch.no_grad()
         def work():
-            x = images[slice(None)]
+            x = images[:]
             a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
             losses.score(a_s, a_c, case.protocol).tolist()
 
         return _seconds(work, case.device) / batch_size
 
-    def maps(method: str, images: Images) -> np.ndarray:
+    def maps(method: str, count: int) -> np.ndarray:
         with redirect_stderr(io.StringIO()):  # its progress bar
-            found = localization.attribution(method, source, cloner, images, case.protocol, seed=case.seed)
+            found = localization.attribution(method, source, cloner, _images(case, count), case.protocol)
         return localization.localization_map(found)
 
     def localize(method: str) -> float:
         count = case.few if method == "smoothgrad" else min(case.masked, 8 * case.few)
-        return _seconds(lambda: maps(method, _images(case, count)), case.device) / count
+        return _seconds(lambda: maps(method, count), case.device) / count
 
     def category() -> float:
-        masks = masks_of(case)
-        work = lambda: metrics.pixel_auroc(maps(METHODS[0], _images(case, case.masked)), masks)  # noqa: E731
-        return _seconds(work, case.device)
+        masks = _masks(case, case.masked)
+        return _seconds(lambda: metrics.pixel_auroc(maps(METHODS[0], case.masked), masks), case.device)
 
     work = {"training": train, "detection": detect, "localization": localize, "category": category}
     return work | {"source": source_once}
@@ -194,33 +194,31 @@ def ours(case: Case) -> dict[str, Callable]:
 
 def released(case: Case) -> dict[str, Callable]:
     """The same of the released code's procedure; its maps come without the openings, which are part of the AUROC."""
-    official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
-    source = released_code.as_there(weights.load_source(case.source, case.device)[0])
-    cloner = released_code.as_there(networks.make_cloner(official, case.seed).to(case.device))
-    optimiser = released_code.optimiser_of(cloner)
+    lam, official = case.protocol.lam, networks.make_cloner(PROTOCOLS["official"], case.seed)
+    source, cloner = map(released_code.as_there, (weights.load_source(case.source)[0], official))
+    source, cloner = source.to(case.device), cloner.to(case.device)
+    optimiser = torch.optim.Adam(cloner.parameters(), lr=1e-3)
 
-    def per_image(function: Callable, images: Tensor, *rest, training: bool = False) -> float:
+    def per_image(function: Callable, count: int, training: bool = False) -> float:
         cloner.train(training)
-        return _seconds(lambda: function(images, *rest), case.device) / len(images)
-
-    def category() -> float:
-        """Measured on a few of the images and multiplied."""
-        few, masks = _floats(case, case.few), masks_of(case)[: case.few]
-        return case.masked * per_image(lambda x: released_code.pixel_auroc(maps(x), masks), few)
-
-    def maps(x: Tensor) -> np.ndarray:
-        return released_code.maps(source, cloner, x, lam)
+        x = _floats(case, count)
+        return _seconds(lambda: function(x), case.device) / count
 
     def train_step(x: Tensor) -> float:
         return released_code.train_step(source, cloner, optimiser, x, lam)
 
-    def scores(x: Tensor) -> np.ndarray:
-        return released_code.scores(source, cloner, x, lam, len(x))
+    def maps(x: Tensor) -> np.ndarray:
+        return released_code.maps(source, cloner, x, lam)
+
+    def category() -> float:
+        """Measured on a few of the images and multiplied."""
+        masks = _masks(case, case.few)
+        return case.masked * per_image(lambda x: released_code.pixel_auroc(maps(x), masks), case.few)
 
     return {
-        "training": lambda: per_image(train_step, _floats(case, case.batch_size), training=True),
-        "detection": lambda batch_size: per_image(scores, _floats(case, batch_size)),
-        "localization": lambda method: per_image(maps, _floats(case, case.few)),
+        "training": lambda: per_image(train_step, case.batch_size, training=True),
+        "detection": lambda n: per_image(lambda x: released_code.scores(source, cloner, x, lam, n), n),
+        "localization": lambda method: per_image(maps, case.few),
         "category": category,
     }
 
@@ -278,8 +276,8 @@ class _Doubles(Images):
         return super().__getitem__(index).double()
 
 
-def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float32, image_size: int = 32) -> dict:
-    """The loss of ours and of the released procedure from the same start over `steps` steps on one batch.
+def loss_agreement(case: Case, steps: int, dtype: torch.dtype = torch.float32) -> dict:
+    """The loss of ours and of the released procedure from the same start over `steps` steps on one batch of 32 px.
 
     {"ours", "released": one loss a step; "largest relative difference"}. In float64 they stay together; in float32 each
     step of Adam turns rounding into steps of its own.
@@ -287,11 +285,12 @@ def loss_agreement(case: Case, steps: int = 20, dtype: torch.dtype = torch.float
     training.use_precision("float32", case.device)
     # A batch is an epoch: the curve shows every step.
     official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
-    case = replace(case, protocol=official, images=case.batch_size, image_size=image_size)
+    case = replace(case, protocol=official, images=case.batch_size, image_size=32)
     source = weights.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
     theirs, their_cloner = released_code.as_there(source), released_code.as_there(cloner)
-    optimiser, x = released_code.optimiser_of(their_cloner.train()), _floats(case, case.images).to(dtype)
+    optimiser = torch.optim.Adam(their_cloner.train().parameters(), lr=1e-3)
+    x = _floats(case, case.images).to(dtype)
     expected = [released_code.train_step(theirs, their_cloner, optimiser, x, lam) for _ in range(steps)]
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)

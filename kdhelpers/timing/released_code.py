@@ -31,10 +31,6 @@ def _loss(c: list[Tensor], s: list[Tensor], lam: float) -> Tensor:
     return l_dir + lam * sum(mse(b, a) for a, b in zip(s, c, strict=True))
 
 
-def optimiser_of(cloner: nn.Sequential) -> torch.optim.Adam:
-    return torch.optim.Adam(cloner.parameters(), lr=1e-3)
-
-
 def train_step(source: nn.Sequential, cloner: nn.Sequential, optimiser, x: Tensor, lam: float) -> float:
     """One step on a float batch (n, 3, h, w); the loss before it. Cloner in training mode."""
     predicted, real = critical_points(cloner, x), critical_points(source, x)

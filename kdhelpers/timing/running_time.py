@@ -45,44 +45,29 @@ def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
     In milliseconds an image. The floor is the time that the operations of convolutions alone would take at the peak.
     """
     rows = []
-    peak = peak_of(measured, machine)
     for size, found in measured.items():
-        for title, (what, kind) in _rows(found).items():
-            ours, released = (1000 * found[what][side] for side in ("ours", "released"))
-            floor = 1000 * found["operations"][kind] / peak
-            rows.append((size, title, ours, released, released / ours, floor, 100 * floor / ours))
-    columns = ["px", "what", "ours (ms)", "released code (ms)", "times faster", "floor (ms)", "% of the floor's speed"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _rows(found: dict) -> dict[str, tuple[str, str]]:
-    """{title: (what was measured, the operations it takes)}."""
-    detection = f"detection {found['case']['batch_size']}"
-    return {
-        "training": ("training", "training"),
-        "detection": (detection, "detection"),
-        "localization": ("localization gradients", "map"),
-    }
-
-
-def peak_of(measured: Measured, machine: dict) -> float:
-    """FLOP/s of the fastest matrix product or convolution measured: no row of a table can be above it."""
-    pairs = [(found, *row) for found in measured.values() for row in _rows(found).values()]
-    return max(machine["peak"], *(found["operations"][kind] / found[what]["ours"] for found, what, kind in pairs))
+        detection, operations = found[f"detection {found['case']['batch_size']}"], found["operations"]
+        rows.append((size, "training", found["training"], operations["training"]))
+        rows.append((size, "detection", detection, operations["detection"]))
+        rows.append((size, "localization", found["localization gradients"], operations["map"]))
+    frame = pd.DataFrame([(*row, both["ours"], both["released"], count) for *row, both, count in rows])
+    frame.columns = ["px", "what", "ours", "released", "operations"]
+    peak = max(machine["peak"], (frame["operations"] / frame["ours"]).max())  # no row of the table can be above it
+    frame["ours (ms)"], frame["released code (ms)"] = 1000 * frame["ours"], 1000 * frame["released"]
+    frame["times faster"] = frame["released"] / frame["ours"]
+    frame["floor (ms)"] = 1000 * frame["operations"] / peak
+    frame["% of the floor's speed"] = 100 * frame["floor (ms)"] / frame["ours (ms)"]
+    return frame.drop(columns=["ours", "released", "operations"])
 
 
 @in_style
 def picture(measured: Measured, machine: dict, *, title: str = "") -> Figure:
     """Images a second in training, detection and maps, for each size: the released code, ours, and the floor; log."""
-    rows, peak = [], peak_of(measured, machine)
-    for size, found in measured.items():
-        for panel, (what, kind) in _rows(found).items():
-            for name, key in (("released code", "released"), ("ours", "ours")):
-                rows.append((panel, f"{size} px", name, 1 / found[what][key]))
-            rows.append((panel, f"{size} px", "at the machine's peak", peak / found["operations"][kind]))
-    frame = pd.DataFrame(rows, columns=["panel", "size", "", "images a second"])
+    sides = {"released code (ms)": "released code", "ours (ms)": "ours", "floor (ms)": "at the machine's peak"}
+    frame = speeds(measured, machine).rename(columns=sides).melt(["px", "what"], [*sides.values()], "")
+    frame = frame.assign(size=frame["px"].map("{} px".format), **{"images a second": 1000 / frame["value"]})
     figure, panels = plt.subplots(1, 3, figsize=(7, 2.4), sharey=True, layout="constrained")
-    for axes, (panel, part) in zip(panels, frame.groupby("panel", sort=False), strict=True):
+    for axes, (panel, part) in zip(panels, frame.groupby("what", sort=False), strict=True):
         colours = ["0.75", "C0", "0.9"]
         sns.barplot(part, x="size", y="images a second", hue="", palette=colours, ax=axes, legend=axes is panels[-1])
         axes.set(yscale="log", xlabel="", title=panel)

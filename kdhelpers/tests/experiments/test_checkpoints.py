@@ -44,10 +44,10 @@ def assert_the_same(found, expected):
         assert torch.equal(value, other_cloner.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_stopped_twice_it_ends_the_same(source, images, protocol, tmp_path, augment):
+@pytest.mark.parametrize("name, augment", [("official", True), ("text", False)])
+def test_stopped_twice_it_ends_the_same(source, images, name, tmp_path, augment):
     change = training.random_affine(20, (0.9, 1.05)) if augment else None
-    path = tmp_path / "c.pt"
+    protocol, path = PROTOCOLS[name], tmp_path / "c.pt"
     for writes in (1, 4):  # in the first epoch, and among those whose scores count
         with pytest.raises(Stopped):
             train(source, images, protocol, Stopping(path, writes), change)

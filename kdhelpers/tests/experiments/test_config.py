@@ -40,13 +40,13 @@ def test_every_deviation_is_named(given, sample_data):
     assert "smoke" in config.resolve("00_quickstart", **own | {"PROFILE": "smoke"})[0].deviations()[0]
 
 
-@pytest.mark.parametrize("dataset", SETTINGS)
-def test_both_protocols_differ_as_the_article_and_its_code(dataset):
-    text, official = protocol_for("text", dataset), protocol_for("official", dataset)
+def test_both_protocols_differ_as_the_article_and_its_code():
+    text, official = PROTOCOLS["text"], PROTOCOLS["official"]
     assert (text.lam, text.score_points, text.batch_norm, text.gradient) == (None, 4, False, "cloner")
     assert (official.score_points, official.batch_norm, official.gradient) == (3, True, "both")
-    assert official.lam == (0.5 if dataset in ("mvtec", "folder") else 0.01)
-    assert not text.bias and not official.bias
+    for dataset in SETTINGS:
+        assert protocol_for("official", dataset).lam == (0.5 if dataset in ("mvtec", "folder") else 0.01)
+        assert protocol_for("text", dataset) == text and not text.bias and not official.bias
 
 
 REFUSED = {
@@ -54,21 +54,18 @@ REFUSED = {
         ({"PROFILE": "fulll"}, "PROFILE is 'fulll': input should be 'smoke' or 'full' (did you mean full"),
         ({"PROTOCOL": None}, "PROTOCOL is None: input should be 'official' or 'text'"),
         ({"SEED": -1}, "SEED is -1: input should be greater than or equal to 0"),
-        ({"SEED": "0"}, "SEED is '0'"),
         ({"SEED": True}, "SEED is True"),
-        ({"EPOCHS": 0}, "EPOCHS is 0: input should be greater than or equal to 1"),
         ({"EPOCHS": 2.5}, "EPOCHS is 2.5"),
         ({"IMAGE_SIZE": 16}, "IMAGE_SIZE is 16: input should be greater than or equal to 32"),
-        ({"BATCH_SIZE": "64"}, "BATCH_SIZE is '64'"),
         ({"SOURCE": "vgg.pt"}, "SOURCE 'vgg.pt' is neither imagenet, nor untrained, nor an existing weights file"),
-        ({"SOURCE": None}, "SOURCE is None"),
         ({"CLASSES": ["11"]}, "unknown class of mnist '11'; allowed are 0, 1"),
         ({"CLASSES": "3"}, "CLASSES is '3': input should be a valid list"),
-        ({"CLASSES": []}, "CLASSES is []"),
+        ({"PRECISION": "float16"}, "PRECISION is 'float16': input should be 'float32', 'tf32' or 'bfloat16' (did"),
         ({"DEVICE": "gpu"}, "DEVICE 'gpu' cannot be used"),
         ({"DATA_DIR": "/nowhere"}, "DATA_DIR /nowhere is not a folder"),
         ({"EPOCH": 3}, "unknown parameter EPOCH (did you mean EPOCHS?); 01_mnist has PROFILE"),
         ({"VARIANTS": []}, "VARIANTS is []"),
+        *([] if torch.cuda.is_available() else [({"DEVICE": "cuda"}, "DEVICE 'cuda' cannot be used")]),
     ],
     "00_quickstart": [({"DATA_DIR": None}, "DATA_DIR is not given: name the folder of your images")],
     "04_mvtec": [({"DATA_DIR": str(paths.PAPER_DIR)}, "mvtec bottle: ", "download MVTec AD from", "others in CLASSES")],
@@ -95,12 +92,6 @@ REFUSED = {
 def test_a_wrong_value_is_refused(given, notebook, changed, words):
     with refused(*words):
         config.resolve(notebook, **given | ({"CLASSES": {"mnist": ["3"]}} if notebook[:2] == "11" else {}) | changed)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(given):
-    with refused("DEVICE 'cuda' cannot be used"):
-        config.resolve("01_mnist", **given | {"DEVICE": "cuda"})
 
 
 def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):

@@ -7,7 +7,6 @@ from kdhelpers import training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.experiments import config, records, runner, verification
 from kdhelpers.reporting import commands, show
-from kdhelpers.tests.conftest import refused
 
 CPU = torch.device("cpu")
 
@@ -53,8 +52,3 @@ def test_activations_in_bfloat16_take_half_the_memory(source, images, bfloat16):
     for a, b in zip(half.cached, full.cached, strict=True):
         assert 2 * a.nbytes == b.nbytes
         torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.05 * b.abs().max().item())
-
-
-def test_another_precision_is_refused(of_a_run):
-    with refused("PRECISION is 'float16': input should be 'float32', 'tf32' or 'bfloat16' (did you mean bfloat16?)"):
-        config.resolve("01_mnist", **of_a_run | {"CLASSES": None, "PRECISION": "float16"})

@@ -15,7 +15,7 @@ from kdhelpers.data import weights
 from kdhelpers.experiments import artifacts, config, records, runner
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.reporting import ablations, article_figures, comparison, extras, tables
-from kdhelpers.tests.conftest import refused
+from kdhelpers.tests.conftest import make_record, refused
 
 
 @pytest.fixture
@@ -48,18 +48,13 @@ def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finish
     text = path.read_text()
     record = json.loads(text)
     assert text == json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    assert set(record) == set(
-        "schema notebook dataset class variant seed profile protocol source parameters deviations data training "
-        "detection localization baselines seconds peak_memory_mb environment".split()
-    )
+    assert record.keys() == make_record().keys()
+    assert record["environment"].keys() == make_record()["environment"].keys()
     assert record["data"]["test_normal"] == 10 and len(record["data"]["sha256"]) == 64
     assert record["training"]["stopped_at"] == 1 and record["training"]["lambda"] == 0.01
     assert 0 <= record["detection"]["auroc"] <= 100
     assert "epochs 1 instead of 601" in record["deviations"]
     assert record["peak_memory_mb"]["host"] > 50
-    assert set(record["environment"]) == set(
-        "commit dirty method_version source data_dir python platform device precision threads packages".split()
-    )
 
 
 def test_pending_until_recorded_and_again_when_anything_changes(run, finished, monkeypatch):
@@ -106,7 +101,7 @@ def test_a_results_folder_that_cannot_be_written_is_named(finished, tmp_path):
         artifacts.save(**finished)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 0}', '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}'])
 def test_what_is_no_record_is_refused_by_name(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     with refused("r.json is not a record"):
@@ -141,12 +136,12 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("make", TABLES)
-def test_mixed_records_are_refused(record, other, make):
+def test_mixed_records_are_refused(record, make):
     make([record(seed=0), record(seed=1)])
-    with refused("records of different kinds cannot share a table: source ", "; source"):
-        make([record(seed=0), record(seed=1, **other)])
+    for other in OTHERS:
+        with refused("records of different kinds cannot share a table: source ", "; source"):
+            make([record(seed=0), record(seed=1, **other)])
 
 
 def test_an_untrained_variant_belongs_to_the_run_that_it_varies(record):

@@ -20,9 +20,9 @@ def activations():
 
 def by_hand(a_s, a_c):
     """L_val and L_dir for each image, in float64, element by element as the article writes them."""
-    l_val, l_dir = np.zeros(3), np.zeros(3)
+    l_val, l_dir = np.zeros(len(a_s[0])), np.zeros(len(a_s[0]))
     for s, c in zip(a_s, a_c, strict=True):
-        for n in range(3):
+        for n in range(len(s)):
             u, v = s[n].astype(np.float64).ravel(), c[n].astype(np.float64).ravel()
             l_val[n] += sum((u - v) ** 2) / len(u)
             l_dir[n] += 1 - (u @ v) / (np.sqrt(u @ u) * np.sqrt(v @ v))
@@ -50,23 +50,18 @@ def test_the_article_s_example_of_two_directions():
 
 
 @pytest.mark.parametrize(
-    "name, points, expected",
-    [("official", slice(1, None), lambda v, d: d + 0.01 * v), ("text", slice(None), lambda v, d: v + 0.3 * d)],
+    "name, changed, points, expected",
+    [
+        ("official", {}, 3, lambda v, d: d + 0.01 * v),
+        ("text", {"lam": 0.3}, 4, lambda v, d: v + 0.3 * d),
+        ("text", {"lam": 1.0, "points": 2, "terms": "val"}, 2, lambda v, d: v),
+        ("text", {"lam": 1.0, "points": 2, "terms": "dir"}, 2, lambda v, d: d),
+    ],
 )
-def test_the_score_takes_the_protocol_s_points_and_order(activations, name, points, expected):
-    protocol = replace(PROTOCOLS[name], lam={"official": 0.01, "text": 0.3}[name])
+def test_the_score_takes_the_protocol_s_points_order_and_terms(activations, name, changed, points, expected):
     a_s, a_c = activations
-    score = losses.score(as_tensors(a_s), as_tensors(a_c), protocol)
-    np.testing.assert_allclose(score, expected(*by_hand(a_s[points], a_c[points])), rtol=1e-5)
-
-
-def test_one_term_alone(activations):
-    a_s, a_c = activations
-    l_val, l_dir = by_hand(a_s[-2:], a_c[-2:])
-    protocol = replace(PROTOCOLS["text"], lam=1.0, points=2)
-    a_s, a_c = as_tensors(a_s), as_tensors(a_c)
-    np.testing.assert_allclose(losses.score(a_s, a_c, replace(protocol, terms="val")), l_val, rtol=1e-5)
-    np.testing.assert_allclose(losses.score(a_s, a_c, replace(protocol, terms="dir")), l_dir, rtol=1e-5)
+    score = losses.score(as_tensors(a_s), as_tensors(a_c), replace(PROTOCOLS[name], **changed))
+    np.testing.assert_allclose(score, expected(*by_hand(a_s[-points:], a_c[-points:])), rtol=1e-5)
 
 
 def test_a_score_depends_on_its_image_only(source, images, protocol):
@@ -81,14 +76,9 @@ def test_lambda_brings_both_terms_to_one_scale(source, images):
     cloner = networks.make_cloner(PROTOCOLS["text"], seed=0)
     known = SourceActivations(source, images)
     with torch.no_grad():
-        a_s = [a.numpy() for a in networks.critical_points(source, images[:])]
-        a_c = [a.numpy() for a in networks.critical_points(cloner.eval(), images[:])]
-    l_val = sum(np.mean((s.astype(float) - c) ** 2) for s, c in zip(a_s, a_c, strict=True))
-    l_dir = sum(
-        1 - np.mean([np.dot(u.ravel(), v.ravel()) / np.linalg.norm(u) / np.linalg.norm(v) for u, v in zip(s, c)])  # noqa: B905
-        for s, c in zip(a_s, a_c, strict=True)
-    )
+        both = [networks.critical_points(network, images[:]) for network in (source, cloner.eval())]
+    l_val, l_dir = by_hand(*([a.numpy() for a in side] for side in both))
     lam = losses.calibrate(known, cloner, PROTOCOLS["text"])
-    assert lam == pytest.approx(l_val / l_dir, rel=1e-4)
+    assert lam == pytest.approx(l_val.sum() / l_dir.sum(), rel=1e-4)
     swapped = replace(PROTOCOLS["text"], order="dir + lambda * val")
     assert losses.calibrate(known, cloner, swapped) == pytest.approx(1 / lam, rel=1e-6)

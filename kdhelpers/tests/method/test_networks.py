@@ -26,12 +26,9 @@ def count(network):
     return sum(p.numel() for p in network.parameters())
 
 
-def test_the_cloner_has_as_many_parameters_as_the_article_s():
+def test_the_cloner_has_as_many_parameters_as_the_article_s_and_the_equal_one_as_the_source(source):
     assert count(networks.make_cloner(OFFICIAL, 0)) == 343_984
     assert count(networks.make_cloner(TEXT, 0)) == 343_728
-
-
-def test_the_equal_cloner_is_as_large_as_the_source(source):
     equal = networks.make_cloner(dataclasses.replace(TEXT, width="equal", bias=True), 0)
     assert count(equal) == count(source)
 
@@ -51,7 +48,7 @@ def test_the_seed_decides_the_cloner():
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("features_only, dtype", [(False, torch.float32), (True, torch.float32), (True, torch.float16)])
+@pytest.mark.parametrize("features_only, dtype", [(False, torch.float32), (True, torch.float16)])
 def test_activations_equal_torchvision_s_features_exactly(vgg, tmp_path, features_only, dtype):
     state = vgg.state_dict()
     if features_only:
@@ -77,7 +74,7 @@ def test_activations_equal_torchvision_s_features_exactly(vgg, tmp_path, feature
 
 
 @pytest.mark.parametrize("place", ["device", "host"])
-@pytest.mark.parametrize("index", [torch.tensor([5, 0, 3]), torch.arange(7), slice(2, 5)])
+@pytest.mark.parametrize("index", [torch.tensor([5, 0, 3]), slice(2, 5)])
 def test_activations_kept_equal_activations_computed(source, images, place, index):
     kept, computed = (SourceActivations(source, images, cache=which) for which in (place, "none"))
     assert kept.cached is not None and computed.cached is None

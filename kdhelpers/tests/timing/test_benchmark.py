@@ -1,6 +1,7 @@
 """The operations are counted right, the released procedure computes what ours does, and the record is complete."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -48,10 +49,10 @@ def test_operations_by_hand(case):
 @pytest.mark.slow
 # In float32 the released code's own loss moves by up to 0.006 when only its memory format changes: Adam's division by
 # the size of a gradient amplifies rounding. In float64 nothing but the arithmetic is compared.
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 0.02)])
-def test_the_released_code_s_losses_are_ours(case, dtype, tolerance):
-    found = benchmark.loss_agreement(case, steps=20, dtype=dtype)
-    assert len(found["ours"]) == len(found["released"]) == 20
+@pytest.mark.parametrize("dtype, steps, tolerance", [(torch.float64, 6, 1e-9), (torch.float32, 20, 0.02)])
+def test_the_released_code_s_losses_are_ours(case, dtype, steps, tolerance):
+    found = benchmark.loss_agreement(case, steps, dtype)
+    assert len(found["ours"]) == len(found["released"]) == steps
     np.testing.assert_allclose(found["ours"], found["released"], rtol=tolerance)
     np.testing.assert_allclose(found["ours"][:2], found["released"][:2], rtol=1e-4)  # nothing has grown yet
     assert found["ours"][-1] < 0.9 * found["ours"][0]
@@ -77,8 +78,15 @@ def test_the_released_code_s_scores_maps_and_auroc_are_ours(source, images):
     assert released_code.pixel_auroc(found, masks) == pytest.approx(auroc, abs=2e-3)  # a thousand thresholds, not all
 
 
+@contextmanager
+def in_process(side, case):
+    work = side(case)
+    yield lambda name, *arguments: work[name](*arguments)
+
+
 @pytest.mark.slow
-def test_the_record_is_written_whole_and_found_again(given, tmp_path):
+def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_worker", in_process)
     cases, path = running_time.resolve(**given)
     measured = {case.image_size: benchmark.measure(case, rounds=1) for case in cases}
     machine = benchmark.machine(cases[0].device, small=True)
@@ -99,8 +107,8 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path):
     assert list(speeds.index) == ["training", "detection", "localization"]
     training = speeds.loc["training"]
     assert training["times faster"] == pytest.approx(training["released code (ms)"] / training["ours (ms)"])
-    peak = running_time.peak_of(measured, machine)
-    assert training["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / peak)
+    fast = running_time.speeds(measured, machine | {"peak": 1e15}).set_index("what").loc["training"]
+    assert fast["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / 1e15)
     assert (speeds["% of the floor's speed"] <= 100).all()  # also with a peak that was measured too low
     slow = running_time.speeds(measured, machine | {"peak": 1.0})
     assert slow["% of the floor's speed"].max() == pytest.approx(100)
