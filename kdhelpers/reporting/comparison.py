@@ -11,7 +11,12 @@ from kdhelpers.protocols import MVTEC, NUMBERS, SEEDS
 from kdhelpers.reporting.commands import command_for
 from kdhelpers.reporting.published import TABLES, published
 
-OURS = {"ours": "ours", "ours+aug": "augmented"}  # the rows of Tables 2 to 6 that are the article's own method
+OWN = {  # the article's own method: what the names of its rows end in
+    "ours": "",
+    "ours+aug": ", augmented",
+    "without_gaussian": ", without gaussian",
+    "with_gaussian": ", with gaussian",
+}
 MEAN = "mean"  # the class of the column with the mean over all others
 SLACK = 0.3  # points, beside two standard deviations, within which a cell is `inside`
 NEAR = 2.0  # points
@@ -28,7 +33,7 @@ def cells(records: Sequence[dict], of: Sequence[int] = TABLES) -> pd.DataFrame:
     only_one(records)
     rows = []
     for table, cell in [(number, cell) for number in of for cell in published(number).to_dict("records")]:
-        if table > 1 and cell["method"] not in OURS:
+        if cell["method"] not in OWN:
             continue
         single = table > 1 and cell["class"] != MEAN  # Table 1 is a mean over the categories
         wanted = [cell["class"]] if single else list(classes_of(cell["dataset"]))

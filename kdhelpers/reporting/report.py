@@ -142,10 +142,9 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
     """A row for each published number as text; its table, data set and method in the first column."""
     rows = []
     for cell in of_article.to_dict("records"):
-        method = "" if cell["method"] == "ours" else f", {_words(comparison.OURS.get(cell['method'], cell['method']))}"
         rows.append(
             {
-                "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{method}",
+                "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{comparison.OWN[cell['method']]}",
                 "class": _words(cell["class"]),
                 "article": number(cell["article"], cell["article ±"], "g"),
                 "ours": number(cell["ours"], cell["±"]),

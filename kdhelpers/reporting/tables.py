@@ -5,7 +5,7 @@ Every table is a DataFrame; `write_all` makes three files of each. Numbers are p
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -18,17 +18,11 @@ from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
-from kdhelpers.reporting.comparison import MEAN, cells, value_of
+from kdhelpers.reporting.comparison import MEAN, OWN, cells, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
 from kdhelpers.reporting.text import NOTHING, main_runs, mean_std, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
-_OWN = {  # the article's own method: what the names of its rows end in
-    "ours": "",
-    "ours+aug": ", augmented",
-    "without_gaussian": ", without gaussian",
-    "with_gaussian": ", with gaussian",
-}
 TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none where maps are measured
 
 
@@ -73,10 +67,10 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
         lines: dict[str, dict[str, str]] = defaultdict(dict)  # by row and column
         for dataset, method, cls, value, std in part.itertuples(index=False):
             at = dataset if table == 6 else cls
-            if method not in _OWN:
+            if method not in OWN:
                 lines[method][at] = _text(value, std)
                 continue
-            of_own, cell = "" if table == 1 else _OWN[method], ours.loc[dataset, method, cls]
+            of_own, cell = "" if table == 1 else OWN[method], ours.loc[dataset, method, cls]
             lines[f"article{of_own}"][at] = _text(value, std)
             lines[f"this reproduction{of_own}"][at] = number(cell["ours"], cell["±"])
             lines[f"  seeds{of_own}"][at] = str(cell["seeds"] or NOTHING)
@@ -105,8 +99,8 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """The same table as numbers, a row for each: columns dataset, class, method, value, std, and for our rows seeds,
     difference, verdict, deviates, missing and command."""
     paper, ours = published(table), cells(records, [table]).rename(columns={"ours": "value", "±": "std"})
-    paper["method"] = [f"article{_OWN[method]}" if method in _OWN else method for method in paper["method"]]
-    ours["method"] = "this reproduction" + ours["method"].map(_OWN)
+    paper["method"] = [f"article{OWN[method]}" if method in OWN else method for method in paper["method"]]
+    ours["method"] = "this reproduction" + ours["method"].map(OWN)
     others = reruns(table).astype({"value": float, "std": float})
     names = ["dataset", "class", "method", "value", "std", "seeds", "difference"]
     names += ["verdict", "deviates", "missing", "command"]
@@ -123,17 +117,13 @@ def _trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
     rows = []
     for name, words in TRIVIAL[table].items():
         for dataset, part in published(table).groupby("dataset", sort=False):
-            values = {}
+            values: dict[str, float | None] = {}
             for cls in part["class"].unique():
                 found = [r["baselines"][name] for r in main if (r["dataset"], r["class"]) == (dataset, cls)]
-                values[cls] = either_way(name, _mean(values.values() if cls == MEAN else found))
+                of = list(values.values()) if cls == MEAN else found
+                values[cls] = either_way(name, np.mean(of) if of and None not in of else None)
             rows += [(dataset, cls, words, value) for cls, value in values.items()]
     return pd.DataFrame(rows, columns=["dataset", "class", "method", "value"]).astype({"value": float})
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    values = list(values)
-    return float(np.mean(values)) if values and None not in values else None
 
 
 def write_all(records: Sequence[dict], folder: Path) -> None:
