@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from kdhelpers import paths
 from kdhelpers.experiments.records import source_name
-from kdhelpers.experiments.variants import DATASETS
 from kdhelpers.protocols import BATCH_SIZE, PRECISIONS, SEEDS, SETTINGS
 
 _OF_KIND = ("PROTOCOL", "SOURCE", "PRECISION", "DATA_DIR")  # what all records of a kind have in common
@@ -27,15 +26,14 @@ def command_for(
     """
     settings: dict[str, object] = {}
     if classes is not None:
-        several = len(DATASETS[notebook]) > 1
-        settings["CLASSES"] = {used[0]["dataset"]: list(classes)} if several else list(classes)
+        settings["CLASSES"] = list(classes)
     if variant is not None or notebook == "06_head_ct":
         settings["VARIANTS"] = [variant or "plain"]
     if not used:
         # A variant may have another source, and your own images have another folder.
-        main = (r for r in records if r["variant"] is None and r["dataset"] != "folder" and r["profile"] == "full")
-        changed = _changed(next(main, None))
-        return _line("full", notebook, settings | {name: changed[name] for name in _OF_KIND if name in changed})
+        main = [r for r in records if r["variant"] is None and r["dataset"] != "folder" and r["profile"] == "full"]
+        of_kind = {name: value for record in main[:1] for name, value in _changed(record).items() if name in _OF_KIND}
+        return _line("full", notebook, settings | of_kind)
     profile = used[0]["profile"]
     if profile != "full":
         return _line(profile, notebook, settings)
@@ -58,10 +56,8 @@ def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
     return shlex.join(["./run_all.sh", profile, notebook, *given])
 
 
-def _changed(record: dict | None) -> dict[str, object]:
+def _changed(record: dict) -> dict[str, object]:
     """The settings of a record that are not the defaults."""
-    if record is None:
-        return {}
     setting, parameters, environment = SETTINGS[record["dataset"]], record["parameters"], record["environment"]
     precision = parameters.get("precision", PRECISIONS[0])
     imagenet = parameters["source_name"] == source_name("imagenet", precision)
@@ -69,13 +65,9 @@ def _changed(record: dict | None) -> dict[str, object]:
         "EPOCHS": (parameters["epochs"], setting.epochs),
         "IMAGE_SIZE": (parameters["image_size"], setting.image_size),
         "BATCH_SIZE": (parameters["batch_size"], BATCH_SIZE),
-        "TILE": (parameters.get("tile"), None),
-        "TEST_LABEL": (parameters.get("test_label"), None),
         "PROTOCOL": (record["protocol"], "official"),
         "SOURCE": ("imagenet" if imagenet else environment["source"], "imagenet"),
         "PRECISION": (precision, PRECISIONS[0]),
         "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
-        "TEST_DIR": (environment.get("test_dir"), None),
-        "IGNORE": (environment.get("ignore"), None),
     }
     return {name: value for name, (value, default) in settings.items() if value != default}

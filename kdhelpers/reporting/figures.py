@@ -73,16 +73,16 @@ def pixels(images, index) -> np.ndarray:
     return chosen.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
+def show_split(split, *, title: str = "") -> Figure:
     """A row each of normal training images, and of normal, anomalous and unlabeled test images."""
     rows = [(f"train,\n{labels_of(split.dataset)[0][1]}", split.train, np.arange(len(split.train)), None)]
     for label, name, _ in labels_of(split.dataset):
         members = np.flatnonzero(split.labels == label)
         rows.append((f"test,\n{name}", split.test, members, split.kinds if label else None))
     rows = [row for row in rows if len(row[2])]
-    figure, axes = _grid(len(rows), columns, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
+    figure, axes = _grid(len(rows), 8, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
     for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
-        chosen = np.unique(members[np.linspace(0, len(members) - 1, columns).astype(int)])
+        chosen = np.unique(members[np.linspace(0, len(members) - 1, 8).astype(int)])
         shown = pixels(images, np.asarray(chosen))
         for axis, image, i in zip(line, shown, chosen, strict=False):
             axis.imshow(image)
@@ -133,10 +133,7 @@ def show_scores(
     labels: tuple = LABELS,
     title: str = "",
 ) -> Figure:
-    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold.
-
-    labels: what a label is called and its colour, as `labels_of` has it.
-    """
+    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold."""
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)

@@ -102,13 +102,12 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
                     temporary.write_bytes(content)
 
 
-def readme_picture(records: Sequence[dict], results_dir: Path, path: Path, category: str = "screw") -> None:
-    """Write the README's picture: test images of a category of MVTecAD, their masks and maps; without any, nothing."""
-    if category in (kept := _kept(records, results_dir, "mvtec")):
-        record, pictures = kept[category]
+def readme_picture(records: Sequence[dict], results_dir: Path, path: Path) -> None:
+    """Write the README's picture: test images of MVTecAD's screw, their masks and maps; without any, nothing."""
+    if "screw" in (kept := _kept(records, results_dir, "mvtec")):
+        record, pictures = kept["screw"]
         figure = figures.show_methods([pictures], ["map"], masks=True, one_scale=True)
-        words = f"MVTecAD's {category}, seed {record['seed']}: image, mask, and map over the image"
-        figure.suptitle(words, fontsize=10)
+        figure.suptitle(f"MVTecAD's screw, seed {record['seed']}: image, mask, and map over the image", fontsize=10)
         with atomic_write(path) as temporary:
             temporary.write_bytes(figures.picture_of(figure)[0])
 

@@ -29,7 +29,8 @@ def test_each_command_makes_the_records_that_fill_its_cell(record, sample_data, 
     for cls in MVTEC:  # the samples have a few of the fifteen
         if not (folder / "mvtec" / cls).is_dir():
             shutil.copytree(folder / "mvtec" / "bottle", folder / "mvtec" / cls)
-    for command, of_command in cells([]).groupby("command"):
+    first_and_last = cells([]).groupby(["table", "dataset", "method"]).nth([0, -1])  # the last is the mean
+    for command, of_command in first_and_last.groupby("command"):
         words = shlex.split(command)
         assert words[:2] == ["./run_all.sh", "full"]
         given = {name: yaml.safe_load(value) for name, value in (word.split("=", 1) for word in words[4:])}
