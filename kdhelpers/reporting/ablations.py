@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import ttest_1samp, wilcoxon
 
 from kdhelpers.experiments.records import is_stale, only_one
-from kdhelpers.experiments.variants import DATASETS, Variant, main_notebook, variants_of
+from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
 from kdhelpers.protocols import protocol_for
 from kdhelpers.reporting.published import NAMES
 
@@ -38,28 +38,21 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
             place = notebook if variant.name else main_notebook(dataset), dataset, variant.name
             found = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
             if variant.name is None:
-                mains = {(r["class"], r["seed"]): r for r in found}
+                mains = {(r["class"], r["seed"]): r["parameters"] for r in found}
             for record in sorted(found, key=lambda r: (r["class"], r["seed"])):
-                differs = _difference(variant, record, mains.get((record["class"], record["seed"]), record))
+                cls, seed, its = record["class"], record["seed"], record["parameters"]
+                main = mains.get((cls, seed), its)
+                differs = [name for name in _ALIKE if name not in variant.run and its[name] != main[name]]
                 if differs:
-                    words = f"{NAMES[dataset]} {record['class']}, {variant.label}, seed {record['seed']}: {differs}"
-                    left_out.append(words)
+                    made = f"{differs[0].replace('_', ' ')} {its[differs[0]]}, the main run's {main[differs[0]]}"
+                    left_out.append(f"{NAMES[dataset]} {cls}, {variant.label}, seed {seed}: {made}")
                     continue
-                names = dataset, record["class"], variant.label, variant.name is None, record["seed"], is_stale(record)
-                maps = (record["localization"] or {}).get(record["parameters"]["method"], {})
-                gaussian, raw = maps.get("gaussian", {}), maps.get("raw", {})
-                of_maps = [gaussian.get(name) for name in ("aupro", "auroc_maximum", "auroc_top")]
-                numbers = record["detection"]["auroc"], gaussian.get("pixel_auroc"), raw.get("pixel_auroc"), *of_maps
-                rows.append((*names, *numbers))
+                names = {"dataset": dataset, "class": cls, "variant": variant.label, "main": variant.name is None}
+                maps = (record["localization"] or {}).get(its["method"], {})
+                numbers = maps.get("gaussian", {}) | {"auroc": record["detection"]["auroc"]}
+                numbers["pixel_auroc_raw"] = maps.get("raw", {}).get("pixel_auroc")
+                rows.append(names | {"seed": seed, "stale": is_stale(record)} | numbers)
     return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
-
-
-def _difference(variant: Variant, record: dict, main: dict) -> str:
-    for name in _ALIKE:
-        ours, its = record["parameters"][name], main["parameters"][name]
-        if name not in variant.run and ours != its:
-            return f"{name.replace('_', ' ')} {ours}, the main run's {its}"
-    return ""
 
 
 def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures 1 and 3 to 6 of the article, in the size they are printed, from records and the pictures kept beside them.
+"""Figures 1 to 6 of the article in the size they are printed: here the bars of 3 to 5, and AUROC by epoch beside them.
 
 A figure is of one kind of records, and says of which, of which seeds, and in what they deviate from the article.
 """
@@ -10,19 +10,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdhelpers.experiments.records import only_one
 from kdhelpers.experiments.variants import DATASETS, main_notebook
-from kdhelpers.protocols import MVTEC, NUMBERS, PROTOCOLS
+from kdhelpers.protocols import LAST_EPOCHS, MVTEC, PROTOCOLS, SETTINGS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.ablations import by_seed, variants_frame
-from kdhelpers.reporting.epochs import show_epochs
+from kdhelpers.reporting.comparison import classes_of
 from kdhelpers.reporting.framework import show_framework
 from kdhelpers.reporting.heat_maps import figure_1, figure_6
 from kdhelpers.reporting.paper_style import GREY, NO_RECORD, WIDTH, heading, in_style, origin, save, say_no_record
-from kdhelpers.reporting.published import NAMES
+from kdhelpers.reporting.published import NAMES, reruns
+from kdhelpers.reporting.text import main_runs
+
+PORT, LATE = "Paddle port", 500  # of `published.reruns`; its late epochs start there
 
 
 def figure_3(records: Sequence[dict], *, title: str = "") -> Figure:
@@ -43,7 +45,7 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
         groups.append(f"mean of {means['classes'].iloc[0]}")
         frame = pd.concat([frame, means.assign(group=groups[-1])])
     lines = origin(records, [notebook, "04_mvtec"], left_out)
-    figure = show_variants(frame, name, variants=("compact", "equal size"), groups=groups, lines=lines, title=title)
+    figure = _bars(frame, ("compact", "equal size"), groups, name, title, lines)
     if has_mean:
         figure.axes[0].axvline(len(groups) - 1.5, color="0.8", lw=0.6)
     return figure
@@ -59,24 +61,22 @@ def _by_dataset(notebook, records: Sequence[dict], name: str, variants, title: s
     means = by_seed(frame, "auroc")
     groups = {dataset: NAMES[dataset] for dataset in DATASETS[notebook]}
     for dataset, count in means.groupby("dataset")["classes"].first().items():
-        every = len(MVTEC if dataset == "mvtec" else NUMBERS)
+        every = len(classes_of(dataset))
         some = "" if count == every else f" of {every}"
         groups[dataset] += "\n" + ("mean of " if count > 1 else "") + f"{count}{some} classes"
     means = means.assign(group=means["dataset"].map(groups))
     lines = origin(records, [notebook, *map(main_notebook, DATASETS[notebook])], left_out)
-    order = {"variants": variants, "groups": list(groups.values())}
-    return show_variants(means, name, **order, lines=lines, title=title, width=width)
+    return _bars(means, variants, list(groups.values()), name, title, lines, width)
 
 
 @in_style
-def show_variants(
+def _bars(
     values: pd.DataFrame,
-    name: str,
-    *,
     variants: Sequence[str],
     groups: Sequence[str],
-    lines: Sequence[str] = (),
-    title: str = "",
+    name: str,
+    title: str,
+    lines: Sequence[str],
     width: float = WIDTH,
 ) -> Figure:
     """Grouped bars: the mean over seeds, its standard deviation where there are several, and a dot for each seed.
@@ -107,7 +107,7 @@ def show_variants(
                 x = place + (i - (len(variants) - 1) / 2) * 0.8 / len(variants)
                 below = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "color": GREY}
                 axes.text(x, 0.02, NO_RECORD, rotation=90 * (len(missing) < len(variants)), **below)
-        _set_limits(axes, values)
+        _set_limits(axes, values["value"].min(), values["value"].max())
         axes.tick_params(axis="x", length=0)
         if 0.06 * max(map(len, "\n".join(groups).split("\n"))) > (width - 0.6) / len(groups):
             plt.setp(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
@@ -115,9 +115,8 @@ def show_variants(
     return figures.laid_out(figure)
 
 
-def _set_limits(axes: Axes, values: pd.DataFrame) -> None:
+def _set_limits(axes, low: float, high: float) -> None:
     """The axis starts below the lowest seed and says where; chance is drawn where it, or anything below, is in view."""
-    low, high = values["value"].min(), values["value"].max()
     high = max(high, 52 if low < 50 else 0)
     end = min(100.5, 5 * np.ceil((high + 2) / 5))
     start = max(0, 5 * np.floor(min(low - 3, end - 10) / 5))
@@ -125,6 +124,43 @@ def _set_limits(axes: Axes, values: pd.DataFrame) -> None:
     if start <= 50 < end:
         axes.axhline(50, color=GREY, lw=0.8, ls="--", zorder=0.5)
         axes.text(1.005, 50, "chance", transform=axes.get_yaxis_transform(), va="center", color=GREY)
+
+
+@in_style
+def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
+    """AUROC of MVTecAD's screw by epoch, a line for each seed, with its last and its best epoch and the mean of the
+    last ten marked.
+
+    The best is the highest AUROC among the scored epochs, every tenth one and the last ten: chosen on the test set. A
+    band is the range of the late epochs in the logs of the port to another framework.
+    """
+    only_one(records)
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    found = [r for r in main_runs(records) if (r["dataset"], r["class"]) == ("mvtec", "screw")]
+    curves = sorted((r["seed"], r["detection"]["auroc_by_epoch"]) for r in found if r["detection"]["auroc_by_epoch"])
+    marks = []
+    for number, (seed, curve) in enumerate(curves):
+        epochs, auroc = zip(*curve, strict=True)
+        colour, best, mean = f"C{number}", int(np.argmax(auroc)), np.mean(auroc[-LAST_EPOCHS:])
+        axes.plot(epochs, auroc, color=colour, linewidth=1, label=f"seed {seed}")
+        axes.plot(epochs[best], auroc[best], "*", color=colour, markersize=9)
+        axes.plot(epochs[-1], auroc[-1], "o", color=colour, markersize=4)
+        last = epochs[-LAST_EPOCHS:]
+        axes.plot(last, [mean] * len(last), color="black", linewidth=2)
+        marks.append((mean, auroc[-1], auroc[best]))
+    port = reruns(3).query("`class` == 'screw'").set_index("who")["value"].astype(float)
+    band = [LATE, SETTINGS["mvtec"].epochs], port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
+    axes.fill_between(*band, color="0.9", zorder=0, label=f"{PORT}, epochs from {LATE} on")
+    axes.set(xlabel="epoch", ylabel="image AUROC (%)")
+    if marks:
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        mean, last, best = np.mean(marks, axis=0)
+        words = (
+            f"mean of the last ten (black) {mean:.2f}, last epoch (dot) {last:.2f}, "
+            f"best on the test set (star) {best:.2f}: choosing it adds {best - mean:.2f}"
+        )
+        axes.set_title(words, fontsize=7, loc="left")
+    return figures.titled(figure, "AUROC by epoch, MVTecAD, screw", title)
 
 
 def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title: str = "") -> dict[str, Figure]:

@@ -6,34 +6,40 @@ from collections.abc import Sequence
 
 from kdhelpers import paths
 from kdhelpers.experiments.records import source_name
-from kdhelpers.experiments.variants import DATASETS
 from kdhelpers.protocols import BATCH_SIZE, PRECISIONS, SEEDS, SETTINGS
+
+_OF_KIND = ("PROTOCOL", "SOURCE", "PRECISION", "DATA_DIR")  # what all records of a kind have in common
 
 
 def command_for(
-    notebook: str, classes: Sequence[str] | None, variant: str | None, records: Sequence[dict], like: dict | None = None
+    notebook: str,
+    classes: Sequence[str] | None,
+    variant: str | None,
+    used: Sequence[dict],
+    records: Sequence[dict] = (),
 ) -> str:
-    """The `./run_all.sh` line that makes `records` again; or without any that fills the cell, for ten seeds.
+    """The `./run_all.sh` line that makes the records `used` again; or without any that fills the cell, for ten seeds.
 
-    classes: None for all of the notebook's data set. variant: as in a record; None for the main run. records: those
+    classes: None for all of the notebook's data set. variant: as in a record; None for the main run. used: the records
     behind a number, whose source, epochs, size, batch, data folder and seeds the line repeats where they are not the
-    defaults. like: a record of the kind that the cell is of, for the source and protocol of the line when it has no
-    records.
+    defaults. records: all of the kind, for the source and protocol of a line without `used`.
     """
     settings: dict[str, object] = {}
-    dataset = records[0]["dataset"] if records else DATASETS[notebook][0]
     if classes is not None:
-        settings["CLASSES"] = list(classes) if len(DATASETS[notebook]) == 1 else {dataset: list(classes)}
+        settings["CLASSES"] = list(classes)
     if variant is not None or notebook == "06_head_ct":
         settings["VARIANTS"] = [variant or "plain"]
-    if not records:
-        return _line("full", notebook, settings | (_of_kind(like) if like and like["profile"] == "full" else {}))
-    profile = records[0]["profile"]
+    if not used:
+        # A variant may have another source, and your own images have another folder.
+        main = [r for r in records if r["variant"] is None and r["dataset"] != "folder" and r["profile"] == "full"]
+        of_kind = {name: value for record in main[:1] for name, value in _changed(record).items() if name in _OF_KIND}
+        return _line("full", notebook, settings | of_kind)
+    profile = used[0]["profile"]
     if profile != "full":
         return _line(profile, notebook, settings)
     # Records that were not all made with the same settings need a line each.
     groups: dict[str, set[int]] = {}
-    for record in records:
+    for record in used:
         groups.setdefault(json.dumps(_changed(record)), set()).add(record["seed"])
     lines = []
     for changed, seeds in groups.items():
@@ -52,20 +58,16 @@ def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
 
 def _changed(record: dict) -> dict[str, object]:
     """The settings of a record that are not the defaults."""
-    setting = SETTINGS[record["dataset"]]
-    defaults = {"EPOCHS": setting.epochs, "IMAGE_SIZE": setting.image_size, "BATCH_SIZE": BATCH_SIZE}
-    defaults |= {"TILE": None, "TEST_LABEL": None}  # of your own images
-    made = {name: record["parameters"].get(name.lower()) for name in defaults}
-    return {name: value for name, value in made.items() if value != defaults[name]} | _of_kind(record)
-
-
-def _of_kind(record: dict) -> dict[str, str]:
-    environment = record["environment"]
-    precision = record["parameters"].get("precision", PRECISIONS[0])
-    imagenet = record["parameters"]["source_name"] == source_name("imagenet", precision)
-    made = {"PROTOCOL": record["protocol"], "SOURCE": "imagenet" if imagenet else environment["source"]}
-    made |= {"PRECISION": precision, "DATA_DIR": environment["data_dir"]}
-    made |= {"TEST_DIR": environment.get("test_dir"), "IGNORE": environment.get("ignore")}
-    defaults = {"PROTOCOL": "official", "SOURCE": "imagenet", "PRECISION": PRECISIONS[0]}
-    defaults |= {"DATA_DIR": paths.DATA_DIR.name, "TEST_DIR": None, "IGNORE": None}
-    return {name: value for name, value in made.items() if value != defaults[name]}
+    setting, parameters, environment = SETTINGS[record["dataset"]], record["parameters"], record["environment"]
+    precision = parameters.get("precision", PRECISIONS[0])
+    imagenet = parameters["source_name"] == source_name("imagenet", precision)
+    settings = {  # each as in the record, and its default
+        "EPOCHS": (parameters["epochs"], setting.epochs),
+        "IMAGE_SIZE": (parameters["image_size"], setting.image_size),
+        "BATCH_SIZE": (parameters["batch_size"], BATCH_SIZE),
+        "PROTOCOL": (record["protocol"], "official"),
+        "SOURCE": ("imagenet" if imagenet else environment["source"], "imagenet"),
+        "PRECISION": (precision, PRECISIONS[0]),
+        "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
+    }
+    return {name: value for name, (value, default) in settings.items() if value != default}

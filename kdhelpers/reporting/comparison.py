@@ -7,11 +7,16 @@ import pandas as pd
 
 from kdhelpers.experiments.records import is_stale, only_one
 from kdhelpers.experiments.variants import METHODS, main_notebook
-from kdhelpers.protocols import SEEDS
+from kdhelpers.protocols import MVTEC, NUMBERS, SEEDS
 from kdhelpers.reporting.commands import command_for
 from kdhelpers.reporting.published import TABLES, published
 
-OURS = {"ours": "ours", "ours+aug": "augmented"}  # the rows of Tables 2 to 6 that are the article's own method
+OWN = {  # the article's own method: what the names of its rows end in
+    "ours": "",
+    "ours+aug": ", augmented",
+    "without_gaussian": ", without gaussian",
+    "with_gaussian": ", with gaussian",
+}
 MEAN = "mean"  # the class of the column with the mean over all others
 SLACK = 0.3  # points, beside two standard deviations, within which a cell is `inside`
 NEAR = 2.0  # points
@@ -26,45 +31,41 @@ def cells(records: Sequence[dict], of: Sequence[int] = TABLES) -> pd.DataFrame:
     are per cent.
     """
     only_one(records)
-    # Any main run of the kind: a variant may have another source.
-    like = next((record for record in records if record["variant"] is None), None)
     rows = []
-    for table in of:
-        paper = published(table)
-        classes = published(3) if table == 1 else paper  # Table 1 is a mean over the categories that Table 3 names
-        for cell in paper[paper["method"].isin(OURS) | (table == 1)].to_dict("records"):
-            single = table > 1 and cell["class"] != MEAN
-            of_dataset = classes.loc[(classes["dataset"] == cell["dataset"]) & (classes["class"] != MEAN), "class"]
-            wanted = [cell["class"]] if single else list(dict.fromkeys(of_dataset))
-            found, values = recorded(records, table, cell)
-            values = values.reindex(columns=wanted)
-            complete = values.dropna()
-            means = complete.to_numpy().mean(axis=1)
-            used = [r for r in found if r["seed"] in complete.index and r["class"] in wanted]
-            ours, spread = means.mean() if len(means) else None, means.std(ddof=1) if len(means) > 1 else None
-            deviates = dict.fromkeys(deviation for record in used for deviation in record["deviations"])
-            if 0 < len(means) != SEEDS:
-                deviates[f"{len(means)} seed{'s' * (len(means) > 1)} instead of {SEEDS}"] = None
-            words, stale = "; ".join(deviates), any(map(is_stale, used))
-            most = values.notna().sum(axis=1).max() if len(values) else 0
-            notebook, variant = notebook_of(table, cell), _variant(table, cell)
-            rows.append(
-                {
-                    "table": table,
-                    **{name: cell[name] for name in ("dataset", "method", "class")},
-                    "article": cell["value"],
-                    "article ±": cell["std"],
-                    "ours": ours,
-                    "±": spread,
-                    "seeds": len(means),
-                    "difference": None if ours is None else ours - cell["value"],
-                    "verdict": verdict(ours, spread, cell["value"], cell["std"], words, stale),
-                    "deviates": words,
-                    "missing": "" if len(means) or single else f"{most} of {len(wanted)} classes",
-                    "command": command_for(notebook, wanted if single else None, variant, used, like),
-                }
-            )
-    return pd.DataFrame(rows).astype(dict.fromkeys(["article", "article ±", "ours", "±", "difference"], float))
+    for table, cell in [(number, cell) for number in of for cell in published(number).to_dict("records")]:
+        if cell["method"] not in OWN:
+            continue
+        single = table > 1 and cell["class"] != MEAN  # Table 1 is a mean over the categories
+        wanted = [cell["class"]] if single else list(classes_of(cell["dataset"]))
+        found, values = recorded(records, table, cell)
+        values = values.reindex(columns=wanted)
+        complete = values.dropna()
+        means = pd.Series(complete.to_numpy().mean(axis=1))
+        ours, spread = means.mean(), means.std()
+        used = [r for r in found if r["seed"] in complete.index and r["class"] in wanted]
+        deviates = dict.fromkeys(deviation for record in used for deviation in record["deviations"])
+        if 0 < len(means) != SEEDS:
+            deviates[f"{len(means)} seed{'s' * (len(means) > 1)} instead of {SEEDS}"] = None
+        words, stale = "; ".join(deviates), any(map(is_stale, used))
+        most = values.notna().sum(axis=1).max() if len(values) else 0
+        notebook, _, variant = place_of(table, cell)
+        rows.append(
+            {
+                "table": table,
+                **{name: cell[name] for name in ("dataset", "method", "class")},
+                "article": cell["value"],
+                "article ±": cell["std"],
+                "ours": ours,
+                "±": spread,
+                "seeds": len(means),
+                "difference": ours - cell["value"],
+                "verdict": verdict(ours, spread, cell["value"], cell["std"], words, stale),
+                "deviates": words,
+                "missing": "" if len(means) or single else f"{most} of {len(wanted)} classes",
+                "command": command_for(notebook, wanted if single else None, variant, used, records),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def verdict(
@@ -75,7 +76,7 @@ def verdict(
     "–" without a number; "stale" when a record of another version contributed, "deviates" when the runs deviate from
     the article's. An unknown spread counts as 0.
     """
-    if ours is None:
+    if pd.isna(ours):
         return "–"
     if stale or deviates:
         return "stale" if stale else "deviates"
@@ -84,9 +85,16 @@ def verdict(
     return "inside" if difference <= 2 * both + SLACK else "near" if difference <= NEAR else "off"
 
 
-def notebook_of(table: int, cell: Mapping) -> str:
-    """The notebook whose records fill a published cell."""
-    return "14_interpretability" if table == 1 and cell["class"] != METHODS[0] else main_notebook(cell["dataset"])
+def classes_of(dataset: str) -> tuple[str, ...]:
+    """The classes that a mean of the article is over."""
+    return MVTEC if dataset == "mvtec" else NUMBERS
+
+
+def place_of(table: int, cell: Mapping) -> tuple[str, str, str | None]:
+    """Notebook, data set and variant of the records that fill a published cell."""
+    if table == 1 and cell["class"] != METHODS[0]:
+        return "14_interpretability", cell["dataset"], cell["class"]
+    return main_notebook(cell["dataset"]), cell["dataset"], "augmented" if cell["method"] == "ours+aug" else None
 
 
 def value_of(record: dict, table: int, method: str = METHODS[0], filtered: bool = True) -> float | None:
@@ -99,18 +107,9 @@ def value_of(record: dict, table: int, method: str = METHODS[0], filtered: bool 
 
 def recorded(records: Sequence[dict], table: int, cell: Mapping) -> tuple[list[dict], pd.DataFrame]:
     """The records, by seed, of the row of a table that a published cell is in, and their numbers: seeds × classes."""
-    place = notebook_of(table, cell), cell["dataset"], _variant(table, cell)
+    place = place_of(table, cell)
     found = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
-    which = {"method": cell["class"]} if table == 1 else {}
-    numbers = [
-        (r["seed"], r["class"], value_of(r, table, **which, filtered=cell["method"] != "without_gaussian"))
-        for r in found
-    ]
+    method, filtered = cell["class"] if table == 1 else METHODS[0], cell["method"] != "without_gaussian"
+    numbers = [(r["seed"], r["class"], value_of(r, table, method, filtered)) for r in found]
     frame = pd.DataFrame(numbers, columns=["seed", "class", "value"]).astype({"value": float})
     return sorted(found, key=lambda r: r["seed"]), frame.pivot(index="seed", columns="class", values="value")
-
-
-def _variant(table: int, cell: Mapping) -> str | None:
-    if table == 1:
-        return None if cell["class"] == METHODS[0] else cell["class"]
-    return "augmented" if cell["method"] == "ours+aug" else None

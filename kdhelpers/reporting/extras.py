@@ -1,7 +1,7 @@
 """Tables of what the article leaves out: more metrics, the ablations' variants, and running time."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,10 @@ def metrics(records: Sequence[dict]) -> pd.DataFrame:
     rows = []
     for names, group in groups_of(main_runs(records)):
         detection = [r["detection"] for r in group]
-        row = names | {"seeds": len(group)}
-        row |= {title: mean_std(one[key] for one in detection) for key, title in _DETECTION.items()}
+        numbers = {title: mean_std(one[key] for one in detection) for key, title in _DETECTION.items()}
         last = ([auroc for _, auroc in one["auroc_by_epoch"] or []][-LAST_EPOCHS:] for one in detection)
-        rows.append(row | {"best of the last ten": mean_std(max(values, default=None) for values in last)})
+        best = mean_std(max(values, default=None) for values in last)
+        rows.append(names | {"seeds": len(group)} | numbers | {"best of the last ten": best})
     return without_empty(pd.DataFrame(rows), "variant")
 
 
@@ -44,13 +44,12 @@ def localization(records: Sequence[dict]) -> pd.DataFrame:
     rows = []
     of = [r for r in records if r["notebook"] in (main_notebook(r["dataset"]), "14_interpretability")]
     for names, group in groups_of([r for r in of if r["localization"]]):
-        for method in group[0]["localization"]:
-            for filtered, words in (("raw", "without"), ("gaussian", "with")):
-                found = [r["localization"][method][filtered] for r in group]
-                row = {name: names[name] for name in ("data set", "class")}
-                row |= {"method": method.replace("_", " "), "Gaussian": words}
-                row |= {title: mean_std(one[key] for one in found) for key, title in _LOCALIZATION.items()}
-                rows.append(row | {"seeds": len(group)})
+        del names["variant"]
+        for method, filtered in product(group[0]["localization"], ("raw", "gaussian")):
+            found = [r["localization"][method][filtered] for r in group]
+            how = {"method": method.replace("_", " "), "Gaussian": "with" if filtered == "gaussian" else "without"}
+            numbers = {title: mean_std(one[key] for one in found) for key, title in _LOCALIZATION.items()}
+            rows.append(names | how | numbers | {"seeds": len(group)})
     return pd.DataFrame(rows)
 
 
@@ -62,7 +61,7 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
     frame = variants_frame(notebook, records)[0].dropna(subset=metric)
     rows = []
     for (dataset, cls), part in sorted(frame.groupby(["dataset", "class"]), key=lambda group: in_order(*group[0])):
-        most = part.groupby("variant").size().max()
+        most = part["variant"].value_counts().max()
         row = {"data set": title_of(dataset), "class": title_of(cls), "seeds": most}
         for variant, of_variant in part.groupby("variant", sort=False):
             fewer = f" ({len(of_variant)})" if len(of_variant) < most else ""
@@ -78,16 +77,15 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
     seeds, with what `ablations.paired` says of the difference. A main run's own row has all of its classes and seeds.
     """
     frame = variants_frame(notebook, records)[0].dropna(subset=metric)
-    pairs = paired(frame, metric).set_index(["dataset", "variant"])
+    pairs = {(pair["dataset"], pair["variant"]): pair for pair in paired(frame, metric).to_dict("records")}
     rows = []
     for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):
         behind = frame[(frame["dataset"] == dataset) & (frame["main"] | (frame["variant"] == variant))]
         row = {"data set": title_of(dataset), "variant": variant + (f" {STALE}" if behind["stale"].any() else "")}
-        if (dataset, variant) in pairs.index:
-            pair = pairs.loc[(dataset, variant)]
+        if pair := pairs.get((dataset, variant)):
             row |= {"classes": pair["classes"], "seeds": pair["seeds"]}
-            row |= {METRICS[metric]: number(pair["value"], pair["std"]), "main run": f"{pair['main']:.2f}"}
-            row["difference"] = f"{pair['difference']:+z.2f}"
+            row |= {METRICS[metric]: number(pair["value"], pair["std"]), "main run": number(pair["main"])}
+            row["difference"] = number(pair["difference"], digits="+z.2f")
             if pair["seeds"] > 1:
                 row["95 % interval"] = f"{pair['low']:+z.2f} to {pair['high']:+z.2f}"
                 row["p (Wilcoxon)"] = f"{pair['p']:.3g} (n = {pair['seeds']})"
@@ -120,22 +118,19 @@ def changes(runs: Sequence) -> pd.DataFrame:
 def running_time(records: Sequence[dict]) -> pd.DataFrame:
     """Seconds for one class and seed, the mean over all of a variant, and its peak memory in MB."""
     only_one(records)
-
-    def key(record: dict) -> tuple:
-        dataset, size = in_order(record["dataset"], "")[0], record["parameters"]["image_size"]
-        return record["notebook"], dataset, record["variant"] or "", tuple(size) if isinstance(size, list) else (size,)
-
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        size = record["parameters"]["image_size"]
+        place = in_order(record["dataset"], "")[0], record["variant"] or "", tuple(np.atleast_1d(size).tolist())
+        groups.setdefault((record["notebook"], *place), []).append(record)
     rows = []
-    for (notebook, _, variant, px), members in groupby(sorted(records, key=key), key):
-        group = list(members)
+    for (notebook, _, variant, size), group in sorted(groups.items(), key=lambda item: item[0]):
         dataset = group[0]["dataset"]
         variants = variants_of(notebook, dataset, protocol_for(group[0]["protocol"], dataset))
         label = next((one.label for one in variants if (one.name or "") == variant), variant) + mark(group)
         row = {"notebook": notebook, "data set": title_of(dataset), "variant": label, "records": len(group)}
-        row |= {
-            "px": px[0] if len(px) == 1 else "×".join(map(str, px)),
-            "epochs": round(np.mean([r["training"]["stopped_at"] for r in group])),
-        }
+        row["px"] = size[0] if len(size) == 1 else "×".join(map(str, size))
+        row["epochs"] = round(np.mean([r["training"]["stopped_at"] for r in group]))
         for name in ("data", "source", "train", "detect", "localize"):
             row[f"{name} (s)"] = f"{np.mean([r['seconds'].get(name, 0) for r in group]):.1f}"
         for name, title in (("host", "host (MB)"), ("device", "GPU (MB)")):

@@ -43,19 +43,17 @@ def picture_of(figure: Figure) -> tuple[bytes, dict[str, str]]:
 
 def small_png(file: Path | io.BytesIO) -> bytes:
     """A PNG file in 256 colours."""
-    small = io.BytesIO()
-    _in_256_colours(Image.open(file).convert("RGB")).save(small, "png", optimize=True)
-    return small.getvalue()
-
-
-def _in_256_colours(picture: Image.Image) -> Image.Image:
+    picture, few = Image.open(file).convert("RGB"), {"method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
     if picture.getcolors(1000):  # lines and letters
-        return picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    colours = picture.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    colours.putpalette([*colours.getpalette()[: 3 * 255], 255, 255, 255])
-    mixed = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)  # or heat would be drawn in steps
-    mixed.paste(255, mask=picture.convert("L").point(lambda bright: 255 * (bright == 255)))  # and white stays white
-    return mixed
+        mixed = picture.quantize(256, **few)
+    else:
+        colours = picture.quantize(255, **few)
+        colours.putpalette([*colours.getpalette()[: 3 * 255], 255, 255, 255])
+        mixed = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)  # or heat would be in steps
+        mixed.paste(255, mask=picture.convert("L").point(lambda bright: 255 * (bright == 255)))  # white stays white
+    small = io.BytesIO()
+    mixed.save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def words_of(figure: Figure) -> str:
@@ -75,16 +73,16 @@ def pixels(images, index) -> np.ndarray:
     return chosen.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def show_split(split, *, columns: int = 8, title: str = "") -> Figure:
+def show_split(split, *, title: str = "") -> Figure:
     """A row each of normal training images, and of normal, anomalous and unlabeled test images."""
     rows = [(f"train,\n{labels_of(split.dataset)[0][1]}", split.train, np.arange(len(split.train)), None)]
     for label, name, _ in labels_of(split.dataset):
         members = np.flatnonzero(split.labels == label)
         rows.append((f"test,\n{name}", split.test, members, split.kinds if label else None))
     rows = [row for row in rows if len(row[2])]
-    figure, axes = _grid(len(rows), columns, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
+    figure, axes = _grid(len(rows), 8, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
     for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
-        chosen = np.unique(members[np.linspace(0, len(members) - 1, columns).astype(int)])
+        chosen = np.unique(members[np.linspace(0, len(members) - 1, 8).astype(int)])
         shown = pixels(images, np.asarray(chosen))
         for axis, image, i in zip(line, shown, chosen, strict=False):
             axis.imshow(image)
@@ -115,17 +113,13 @@ def _grid(lines: int, columns: int, side: float, *, above: int, beside: float = 
 def show_losses(records: list[dict], *, title: str = "") -> Figure:
     """The objective and its two terms by epoch, a line for each record."""
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharex=True)
-    names = {
-        "loss": "objective",
-        "loss_val": r"$\mathcal{L}_{val}$ (Eq. 1)",
-        "loss_dir": r"$\mathcal{L}_{dir}$ (Eq. 3)",
-    }
-    for axis, (key, name) in zip(axes, names.items(), strict=True):
+    names = "objective", r"$\mathcal{L}_{val}$ (Eq. 1)", r"$\mathcal{L}_{dir}$ (Eq. 3)"
+    for axis, key, name in zip(axes, ("loss", "loss_val", "loss_dir"), names, strict=True):
         for record in records:
             curve, label = record["training"][key], f"{record['class']} {record['variant'] or ''}".strip()
             axis.plot(range(1, len(curve) + 1), curve, marker="." if len(curve) < 15 else "", label=label)
-        curves = [value for record in records for value in record["training"][key]]
-        axis.set(xlabel="epoch", ylabel=name, yscale="log" if max(curves) > 10 * min(curves) > 0 else "linear")
+        values = [value for record in records for value in record["training"][key]]
+        axis.set(xlabel="epoch", ylabel=name, yscale="log" if max(values) > 10 * min(values) > 0 else "linear")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     if len(records) > 1:
         axes[-1].legend(fontsize=7, ncols=1 + len(records) // 6, loc="upper left", bbox_to_anchor=(1.02, 1))
@@ -139,10 +133,7 @@ def show_scores(
     labels: tuple = LABELS,
     title: str = "",
 ) -> Figure:
-    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold.
-
-    labels: what a label is called and its colour, as `labels_of` has it.
-    """
+    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold."""
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)
@@ -155,13 +146,11 @@ def show_scores(
             axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label="threshold")
         axis.set(title=name, yticks=[], xlabel="score")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
-    for axis in axes[:, 0]:
-        axis.set_ylabel("density")
+    plt.setp(axes[:, 0], ylabel="density")
     handles = {}
     for axis in axes.flat:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-        if not axis.has_data():
-            axis.set_axis_off()
+        axis.axison = axis.has_data()
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return titled(figure, "scores of the test images", title)
 
@@ -174,13 +163,13 @@ def show_methods(
     pictures: `results.Pictures` of the same images, one for each name. masks: a row of them below the images.
     one_scale: of all maps of a method; otherwise each map has its own.
     """
-    above = ["image", "mask"] if masks else ["image"]
-    figure, axes = _grid(len(above) + len(names), len(pictures[0].pixels), 1.1, above=1)
-    for axis, image, kind in zip(axes[0], pictures[0].pixels, pictures[0].kinds, strict=True):
+    first, above = pictures[0], ["image", "mask"] if masks else ["image"]
+    figure, axes = _grid(len(above) + len(names), len(first.pixels), 1.1, above=1)
+    for axis, image, kind in zip(axes[0], first.pixels, first.kinds, strict=True):
         axis.imshow(image)
         axis.set_title(kind.replace("_", "\n"), fontsize=7, pad=3)
     if masks:
-        for axis, mask in zip(axes[1], pictures[0].masks, strict=True):
+        for axis, mask in zip(axes[1], first.masks, strict=True):
             axis.imshow(mask, cmap="gray", vmin=0, vmax=1)
     for line, of_method in zip(axes[len(above) :], pictures, strict=True):
         top = float(of_method.maps.max()) if one_scale else None
@@ -219,10 +208,9 @@ def show_sheet(
     heights = [sides[first : first + columns, 0].max() for first in range(0, len(images), columns)]
     wide = sides[:, 1].max()
     figure, axes = _grid(len(heights), columns, 1.5, above=len(heights), heights=heights)
-    for place, (axis, image, name, kind, score) in enumerate(
-        zip(axes.flat, images, names, kinds, scores, strict=False)
-    ):
-        axis.imshow(_framed(image, heights[place // columns], wide))
+    high = np.repeat(heights, columns)
+    for axis, image, above, name, kind, score in zip(axes.flat, images, high, names, kinds, scores, strict=False):
+        axis.imshow(_framed(image, above, wide))
         words = f"{short_name(name)}\n{short_name(kind, 14)} · {score:.4g}"
         axis.set_title(words, fontsize=7, pad=3, color=ANOMALOUS if score > threshold else "black", parse_math=False)
     return titled(figure, title, "")

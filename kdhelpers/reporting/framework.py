@@ -7,13 +7,13 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.path import Path
 
 from kdhelpers.protocols import PROTOCOLS, Protocol
 
+IMAGE_SIZE = 128  # pixels
 _SOURCE, _CLONER, _POINTS, _BACK = (sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4))
 _INK = (0.25, 0.25, 0.25)
 # The unit of the axes is the inch on paper, so that boxes stay clear of texts, whose size is fixed.
@@ -31,8 +31,13 @@ class _Layer(NamedTuple):
     channels: int
     size: int
 
+    @property
+    def box(self) -> tuple[float, float]:
+        """Width and height in inches; by the root of the size, or the deepest would be lower than their text."""
+        return 0.07 if self.is_pool else 0.05 + 0.02 * log2(self.channels), 0.9 * (self.size / IMAGE_SIZE) ** 0.5
 
-def _layers(image_size: int, protocol: Protocol) -> Iterator[tuple[list[_Layer], int]]:
+
+def _layers(protocol: Protocol) -> Iterator[tuple[list[_Layer], int]]:
     """The convolutions and max-pools of S and of C, from a forward pass of one image; and the count of parameters."""
     import torch  # here, because tables and the report are made without it
     from torch import nn
@@ -41,7 +46,7 @@ def _layers(image_size: int, protocol: Protocol) -> Iterator[tuple[list[_Layer],
 
     with torch.device("meta"), torch.no_grad():  # shapes without values: nothing is computed
         for network in (make_source(), make_cloner(protocol, seed=0)):
-            x, layers = torch.zeros(1, 3, image_size, image_size), []
+            x, layers = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), []
             for module in network.eval():
                 x = module(x)
                 if isinstance(module, nn.Conv2d | nn.MaxPool2d):
@@ -50,25 +55,25 @@ def _layers(image_size: int, protocol: Protocol) -> Iterator[tuple[list[_Layer],
 
 
 @plt.style.context("default")  # nothing depends on what the session has set
-def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["official"]) -> Figure:
-    """Fig. 2 for images of `image_size` pixels, at least 32, with the protocol's cloner, loss, score and gradient."""
-    (s, s_count), (c, c_count) = _layers(image_size, protocol)
+def show_framework(protocol: Protocol = PROTOCOLS["official"]) -> Figure:
+    """Fig. 2 for images of `IMAGE_SIZE` pixels, with the protocol's cloner, loss, score and gradient."""
+    (s, s_count), (c, c_count) = _layers(protocol)
     figure = plt.figure(figsize=(_WIDTH, _HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
     middles, right = [], _LEFT  # both networks have the same layers in the same order, so one column for each pair
     for pair in zip(s, c, strict=True):
-        width = max(_box(layer, image_size)[0] for layer in pair)
+        width = max(layer.box[0] for layer in pair)
         middles.append(right + width / 2)
         right += width + (0.12 if pair[0].is_pool else 0.035)
     _draw_network(axes, s, middles, _S_ROW, _SOURCE)
     _draw_network(axes, c, middles, _C_ROW, _CLONER)
-    _draw_points(axes, s, c, middles, protocol)
+    _draw_points(axes, s, c, middles, protocol.score_points)
     _draw_losses(axes, middles[-1], protocol)
-    _draw_images(axes, image_size)
-    kind = f"{'' if protocol.bias else 'no '}bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
+    _draw_images(axes)
     of_s = f"source S: VGG-16 features, frozen\n{s_count:,} parameters"
+    kind = f"no bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
     of_c = f"cloner C: trained on normal images\n{c_count:,} parameters ({kind})"
-    name = f"framework (Fig. 2) — {image_size} px, protocol {protocol.name}"
+    name = f"framework (Fig. 2) — {IMAGE_SIZE} px, protocol {protocol.name}"
     _text(axes, middles[-1] + 0.04, _S_ROW + 0.5, of_s, "right", 7)
     _text(axes, middles[-1] + 0.04, _C_ROW - 0.41, of_c, "right", 7)
     _text(axes, 0.08, _HEIGHT - 0.13, name, "left", 8)
@@ -79,73 +84,61 @@ def show_framework(image_size: int = 128, protocol: Protocol = PROTOCOLS["offici
     return figure
 
 
-def _box(layer: _Layer, image_size: int) -> tuple[float, float]:
-    """Width and height in inches; the height by the root of the size, or the deepest would be lower than their text."""
-    return 0.07 if layer.is_pool else 0.05 + 0.02 * log2(layer.channels), 0.9 * (layer.size / image_size) ** 0.5
-
-
-def _draw_network(axes: Axes, layers: list[_Layer], middles: list[float], y: float, colour) -> None:
+def _draw_network(axes, layers: list[_Layer], middles: list[float], y: float, colour) -> None:
     """A row of boxes, each convolution's with its number of channels; S has the sizes in pixels above it."""
-    image_size = layers[0].size
     axes.plot([_LEFT, middles[-1]], [y, y], color=_INK, lw=0.8, zorder=1)
     for i, (layer, x) in enumerate(zip(layers, middles, strict=True)):
-        width, height = _box(layer, image_size)
-        _draw_box(axes, x, y, width, height, colour, filled=layer.is_pool)
+        _draw_box(axes, x, y, *layer.box, colour, filled=layer.is_pool)
         if not layer.is_pool:
             _text(axes, x, y, str(layer.channels), size=6)
         if y == _S_ROW and not layer.is_pool and (i == 0 or layers[i - 1].is_pool):
             last = next(j for j in range(i, len(layers)) if layers[j].is_pool) - 1
-            _text(axes, (x + middles[last]) / 2, y + height / 2 + 0.08, f"{layer.size} × {layer.size}", size=6)
+            above = y + layer.box[1] / 2 + 0.08
+            _text(axes, (x + middles[last]) / 2, above, f"{layer.size} × {layer.size}", size=6)
 
 
-def _draw_box(axes: Axes, x: float, y: float, width: float, height: float, colour, *, filled: bool) -> None:
+def _draw_box(axes, x: float, y: float, width: float, height: float, colour, *, filled: bool) -> None:
     face = colour if filled else [1 - 0.3 * (1 - value) for value in colour]
     axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fc=face, ec=colour, lw=0.8, zorder=2))
 
 
-def _draw_points(axes: Axes, s: list[_Layer], c: list[_Layer], middles: list[float], protocol: Protocol) -> None:
+def _draw_points(axes, s: list[_Layer], c: list[_Layer], middles: list[float], score_points: int) -> None:
     """CP1 to CP4, each between the two pools whose outputs it compares, on the line that leads to the losses."""
     pools = [i for i, layer in enumerate(s) if layer.is_pool][-4:]
-    trained = pools[-protocol.points :]
-    scored = trained[-protocol.score_points :]
-    axes.plot([middles[trained[0]], middles[-1] + 0.44], [_MIDDLE] * 2, color=_POINTS, lw=1.2, zorder=1)
+    axes.plot([middles[pools[0]], middles[-1] + 0.44], [_MIDDLE] * 2, color=_POINTS, lw=1.2, zorder=1)
     for name, i in zip(("CP1", "CP2", "CP3", "CP4"), pools, strict=True):
-        ends = _S_ROW - _box(s[i], s[0].size)[1] / 2, _C_ROW + _box(c[i], c[0].size)[1] / 2
-        style, use = ("-", "") if i in scored else ("--", "\ntraining only") if i in trained else (":", "\nunused")
+        ends = _S_ROW - s[i].box[1] / 2, _C_ROW + c[i].box[1] / 2
+        style, use = ("-", "") if i in pools[-score_points:] else ("--", "\ntraining only")
         axes.plot([middles[i]] * 2, ends, color=_POINTS, lw=1.2, ls=style, zorder=1)
         _text(axes, middles[i], _MIDDLE, f"{name}\n{s[i].channels} × {s[i].size} × {s[i].size}{use}", frame=_POINTS)
 
 
-def _draw_losses(axes: Axes, x: float, protocol: Protocol) -> None:
+def _draw_losses(axes, x: float, protocol: Protocol) -> None:
     """From the critical points to the score, and from the score back to the pixels."""
-    points = min(protocol.points, protocol.score_points)
-    used = "CP4" if points == 1 else f"CP{5 - points} to CP4"
-    both = rf"{_VAL} + \lambda\,{_DIR}" if protocol.order == "val + lambda * dir" else rf"{_DIR} + \lambda\,{_VAL}"
-    total = {"total": both, "val": rf"{_VAL}\ \mathrm{{only}}", "dir": rf"{_DIR}\ \mathrm{{only}}"}[protocol.terms]
-    lam = "" if protocol.terms != "total" else ", λ calibrated" if protocol.lam is None else f", λ = {protocol.lam:g}"
+    order = (_VAL, _DIR) if protocol.order == "val + lambda * dir" else (_DIR, _VAL)
+    total = rf"{order[0]} + \lambda\,{order[1]}"
+    lam = "λ calibrated" if protocol.lam is None else f"λ = {protocol.lam:g}"
     way = "S and C" if protocol.gradient == "both" else "C only"
     fork, terms, join, end = x + 0.44, x + 0.72, x + 1.0, _WIDTH - 0.54
-    for name, term, equation, up in (("val", _VAL, 1, 0.3), ("dir", _DIR, 3, -0.3)):
-        if protocol.terms not in ("total", name):
-            continue
+    for term, equation, up in ((_VAL, 1, 0.3), (_DIR, 3, -0.3)):
         y = _MIDDLE + up
         _arrow(axes, [(fork, _MIDDLE), (fork, y), (terms - 0.17, y)], _POINTS)
         axes.plot([terms, join, join], [y, y, _MIDDLE], color=_INK, lw=1, zorder=1)
         _text(axes, terms, y, f"${term}$", size=_FORMULA, frame=_INK)
         _text(axes, terms, y + up * 0.63, f"Eq. {equation}")
-    _arrow(axes, [(join, _MIDDLE), (end - (0.38 if protocol.terms == "total" else 0.3), _MIDDLE)], _INK)
+    _arrow(axes, [(join, _MIDDLE), (end - 0.38, _MIDDLE)], _INK)
     _arrow(axes, [(end, _MIDDLE), (end, _C_ROW + 0.2)], _INK)
     _arrow(axes, [(end, _C_ROW), (end, _BACKWARD), (0.64, _BACKWARD)], _BACK)
     _text(axes, end, _MIDDLE, f"${_TOTAL} =$\n${total}$", size=_FORMULA, frame=_INK)
-    _text(axes, end, _MIDDLE + 0.3, f"Eq. 4{lam}")
-    _text(axes, end, _C_ROW, f"score: ${_TOTAL}$\nat {used}", size=_FORMULA, frame=_INK)
+    _text(axes, end, _MIDDLE + 0.3, f"Eq. 4, {lam}")
+    _text(axes, end, _C_ROW, f"score: ${_TOTAL}$\nat CP{5 - protocol.score_points} to CP4", size=_FORMULA, frame=_INK)
     gradient = rf"$\Lambda = \partial{_TOTAL}/\partial x$ (Eq. 5), back through {way}"
     opened = r"$L_{map} = (g_\sigma(\Lambda) \ominus B) \oplus B$ (Eq. 6)"
     for at, formula in ((4.6, gradient), (1.9, opened)):
         _text(axes, at, _BACKWARD, formula, size=_FORMULA, frame=_BACK)
 
 
-def _draw_images(axes: Axes, image_size: int) -> None:
+def _draw_images(axes) -> None:
     """Stand-ins for the input, a washer with a notch, and for its localization map; and the key to the boxes."""
     x, y = np.meshgrid(np.linspace(-1, 1, 96), np.linspace(-1, 1, 96))
     radius, defect = np.hypot(x, y), np.hypot(x - 0.42, y + 0.4)
@@ -156,7 +149,7 @@ def _draw_images(axes: Axes, image_size: int) -> None:
         axes.add_patch(Rectangle(extent[::2], 0.56, 0.56, fill=False, ec=_INK, lw=0.8))
     for row, up in ((_S_ROW, 0.28), (_C_ROW, -0.28)):
         _arrow(axes, [(0.36, _MIDDLE + up), (0.36, row), (_LEFT, row)], _INK)
-    _text(axes, 0.7, _MIDDLE, f"input x\n3 × {image_size} × {image_size}", "left")
+    _text(axes, 0.7, _MIDDLE, f"input x\n3 × {IMAGE_SIZE} × {IMAGE_SIZE}", "left")
     _text(axes, 0.08, _BACKWARD + 0.44, "localization\nmap", "left")
     _draw_box(axes, 5.45, 3.16, 0.17, 0.17, _INK, filled=False)
     _text(axes, 5.45, 3.16, "n", size=6)
@@ -165,11 +158,11 @@ def _draw_images(axes: Axes, image_size: int) -> None:
     _text(axes, 5.62, 2.86, "2 × 2 max-pool", "left")
 
 
-def _text(axes: Axes, x: float, y: float, text: str, ha: str = "center", size: float = 6.5, *, frame=None) -> None:
+def _text(axes, x: float, y: float, text: str, ha: str = "center", size: float = 6.5, *, frame=None) -> None:
     box = {"boxstyle": "round,pad=0.3", "fc": "white", "ec": frame, "lw": 0.8} if frame else None
     axes.text(x, y, text, size=size, ha=ha, va="center", color="black", bbox=box, zorder=3, linespacing=1.25)
 
 
-def _arrow(axes: Axes, corners: list[tuple[float, float]], colour) -> None:
+def _arrow(axes, corners: list[tuple[float, float]], colour) -> None:
     style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 1, "zorder": 1}
     axes.add_patch(FancyArrowPatch(path=Path(corners), color=colour, **style))

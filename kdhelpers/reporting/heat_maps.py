@@ -34,8 +34,7 @@ def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
     drawn = []
     for dataset, (columns, rows, most) in blocks.items():
         kept = _kept(records, results_dir, dataset)
-        spread = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
-        chosen = _choose(kept, [list(kept)[i] for i in spread], columns * rows, normal=dataset != "mvtec")
+        chosen = _choose(kept, most, columns * rows, normal=dataset != "mvtec")
         drawn.append((dataset, kept, chosen, columns, rows))
     return _sheet("Figure 1: heat maps over test images", title, drawn, ("image", "map"))
 
@@ -47,9 +46,9 @@ def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
     First one kind of each category, then the next of each, while there is room. Without pictures an empty frame.
     """
     kept = _kept(records, results_dir, "mvtec")
-    chosen = _choose(kept, list(kept), 15, normal=False)
-    drawn = [("mvtec", kept, chosen, 3, max(1, -(-len(chosen) // 3)))]
-    return _sheet("Figure 6: localization of MVTecAD's defects", title, drawn, ("image", "mask", "map"))
+    chosen = _choose(kept, 15, 15, normal=False)
+    block = "mvtec", kept, chosen, 3, max(1, -(-len(chosen) // 3))
+    return _sheet("Figure 6: localization of MVTecAD's defects", title, [block], ("image", "mask", "map"))
 
 
 def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) -> Figure:
@@ -103,13 +102,12 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
                     temporary.write_bytes(content)
 
 
-def readme_picture(records: Sequence[dict], results_dir: Path, path: Path, category: str = "screw") -> None:
-    """Write the README's picture: test images of a category of MVTecAD, their masks and maps; without any, nothing."""
-    if category in (kept := _kept(records, results_dir, "mvtec")):
-        record, pictures = kept[category]
+def readme_picture(records: Sequence[dict], results_dir: Path, path: Path) -> None:
+    """Write the README's picture: test images of MVTecAD's screw, their masks and maps; without any, nothing."""
+    if "screw" in (kept := _kept(records, results_dir, "mvtec")):
+        record, pictures = kept["screw"]
         figure = figures.show_methods([pictures], ["map"], masks=True, one_scale=True)
-        words = f"MVTecAD's {category}, seed {record['seed']}: image, mask, and map over the image"
-        figure.suptitle(words, fontsize=10)
+        figure.suptitle(f"MVTecAD's screw, seed {record['seed']}: image, mask, and map over the image", fontsize=10)
         with atomic_write(path) as temporary:
             temporary.write_bytes(figures.picture_of(figure)[0])
 
@@ -126,11 +124,13 @@ def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
     return found
 
 
-def _choose(kept: Kept, classes: list[str], count: int, *, normal: bool) -> list[tuple[str, int]]:
-    """Class and index of up to `count` pictures: the classes in turn, of each its anomalous kinds in turn.
+def _choose(kept: Kept, most: int, count: int, *, normal: bool) -> list[tuple[str, int]]:
+    """Class and index of up to `count` pictures: the classes in turn, of each its anomalous kinds in turn; sorted.
 
-    normal: each class begins with a normal one. They come back sorted.
+    most: classes, spread over all that there are. normal: each class begins with a normal picture.
     """
+    spread = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
+    classes = [list(kept)[i] for i in spread]
     of_classes = []
     for number, cls in enumerate(classes):
         kinds = kept[cls][1].kinds

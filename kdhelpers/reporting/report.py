@@ -23,7 +23,6 @@ from kdhelpers.reporting.figures import small_png
 from kdhelpers.reporting.published import NAMES, TABLES, doubtful_means
 from kdhelpers.reporting.text import NOTHING, number
 
-TITLE = "Multiresolution Knowledge Distillation for Anomaly Detection, reproduced"
 FIGURES = {
     "figure_1": "Heat maps: test images, and where the gradient of the loss is largest.",
     "figure_2": "The framework: the source, the cloner, and the critical points at which they are compared.",
@@ -74,23 +73,18 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
     that there are. The same arguments give the same text. Raises InputError for a list with records of several kinds.
     """
     records = found.get(main, [])
-    doubtful = doubtful_means().replace({"dataset": NAMES}).rename(columns={"dataset": "data set"})
+    others = [kind for kind in sorted(found) if kind.profile == main.profile and kind != main]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"table": _table, "words": _words}
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
-        title=TITLE,
         remark=remark(main.profile, main.source),
         main=_section(main, records, everything=True) | {"begin": _begin(main)},
-        others=[
-            _section(kind, found[kind], everything=False)
-            for kind in sorted(found)
-            if kind.profile == main.profile and kind != main
-        ],
+        others=[_section(kind, found[kind], everything=False) for kind in others],
         article=[(n, _ARTICLE[n], tables.article_table(n, records)) for n in TABLES],
         captions=FIGURES,
         figures={name: base64.b64encode(figures[name]).decode() for name in FIGURES if name in figures},
-        doubtful=doubtful,
+        doubtful=doubtful_means().replace({"dataset": NAMES}).rename(columns={"dataset": "data set"}),
         verdicts=VERDICTS,
         rule=comparison,
         seeds=SEEDS,
@@ -148,16 +142,14 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
     """A row for each published number as text; its table, data set and method in the first column."""
     rows = []
     for cell in of_article.to_dict("records"):
-        method = "" if cell["method"] == "ours" else ", " + _words(comparison.OURS.get(cell["method"], cell["method"]))
-        there = cell["seeds"] > 0
         rows.append(
             {
-                "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{method}",
+                "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{comparison.OWN[cell['method']]}",
                 "class": _words(cell["class"]),
                 "article": number(cell["article"], cell["article ±"], "g"),
-                "ours": number(cell["ours"], cell["±"]) if there else NOTHING,
-                "seeds": cell["seeds"] if there else NOTHING,
-                "difference": f"{cell['difference']:+z.2f}" if there else NOTHING,
+                "ours": number(cell["ours"], cell["±"]),
+                "seeds": cell["seeds"] or NOTHING,
+                "difference": number(cell["difference"], digits="+z.2f"),
                 "verdict": cell["verdict"],
                 "deviates in": cell["deviates"] or (f"recorded: {cell['missing']}" if cell["missing"] else ""),
                 "command": cell["command"],
@@ -168,7 +160,6 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
 
 def _ablations(records: Sequence[dict]) -> Iterator[dict]:
     """Each ablation with its tables by metric, for the classes that have a variant beside the main run."""
-    like = next((record for record in records if record["variant"] is None), None)
     for notebook in ABLATIONS:
         frame, left_out = variants_frame(notebook, records)
         of_metrics = []
@@ -179,8 +170,8 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
             if compared:
                 beside = extras.variants_beside(notebook, compared, metric)
                 of_metrics.append((title, beside, extras.ablation(notebook, compared, metric)))
-        command = command_for(notebook, None, None, [], like)
-        words = {"command": command, "title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS[notebook]}
+        words = {"command": command_for(notebook, None, None, [], records), "about": _ABLATIONS[notebook]}
+        words["title"] = _words(notebook[3:]).capitalize()
         yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words
 
 
@@ -189,20 +180,20 @@ def _provenance(records: Sequence[dict]) -> dict[str, pd.DataFrame]:
     rows = []
     for record in records:
         made = record["environment"]
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
         rows.append(
-            record["source"]
+            record
             | made
             | {
                 "source": record["source"]["name"],
+                "sha256": record["source"]["sha256"],
                 "dataset": NAMES[record["dataset"]],
                 "data sha256": record["data"]["sha256"],
                 "made by": "another version" if is_stale(record) else "this version",
                 "method version": made["method_version"],
                 "commit": made["commit"] or "unknown",
                 "working tree": {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]],
-                "packages": ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items())),
-                "notebook": record["notebook"],
-                "class": record["class"],
+                "packages": packages,
             }
         )
     frame, found = pd.DataFrame(rows), {}
@@ -240,7 +231,7 @@ def _table(frame: pd.DataFrame) -> dict:
 def _style(column: str, line: dict) -> str:
     value = line[column]
     if column == "verdict" or (str(line.get("row", "")).strip().startswith("verdict") and value in VERDICTS):
-        return "number verdict " + ("none" if value == NOTHING else str(value))
+        return "number verdict " + ("none" if value == NOTHING else value)
     if column == "made by":
         return "text verdict " + ("off" if value == "another version" else "inside")
     return _TEXT.get(column, "number")

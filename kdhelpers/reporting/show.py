@@ -1,7 +1,7 @@
 """Tables as a notebook shows them: the same on GitHub, which knows no style sheets, as in JupyterLab, dark or light."""
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
@@ -16,11 +16,12 @@ _NUMBER = 'align="right" style="text-align: right"'
 _NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, perhaps with its deviation and a mark
 
 
+@dataclass
 class Table:
     """What a cell returns: HTML for a browser, text for everything else."""
 
-    def __init__(self, html: str, text: str):
-        self.html, self.text = html, text
+    html: str
+    text: str
 
     def _repr_html_(self) -> str:
         return self.html
@@ -37,10 +38,16 @@ def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str
     """
     names = [str(name) for name in frame.columns]
     rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
-    right = [any(map(_NUMERIC.fullmatch, column)) for column in zip(*rows, strict=True)] or [False] * len(names)
+    right = [any(_NUMERIC.fullmatch(row[i]) for row in rows) for i in range(len(names))]
+
+    def line(tag: str, values: list[str]) -> str:
+        styles = [_NUMBER if one else _TEXT for one in right]
+        cells = [f"<{tag} {style}>{_unbroken(value)}</{tag}>" for value, style in zip(values, styles, strict=True)]
+        return f"<tr>{''.join(cells)}</tr>"
+
     html = [f"<p><b>{escape(caption)}</b></p>"] if caption else []
-    html += ["<table>", "<thead>", _row("th", names, right), "</thead>", "<tbody>"]
-    html += [*(_row("td", row, right) for row in rows), "</tbody>", "</table>"]
+    html += ["<table>", "<thead>", line("th", names), "</thead>", "<tbody>"]
+    html += [*(line("td", row) for row in rows), "</tbody>", "</table>"]
     html += [f"<p>{escape(note)}</p>"] if note else []
     sides = ["right" if one else "left" for one in right] if rows else None
     text = tabulate(rows, names, colalign=sides, disable_numparse=True)
@@ -56,13 +63,6 @@ def beside_article(records: list[dict], number: int) -> Table:
     kind = kind_of(records[0])
     caption = remark(kind.profile, kind.source)
     return table(frame.drop(columns="deviates"), caption, note=f"Deviates from the article: {'. '.join(said)}.")
-
-
-def _row(tag: str, values: Sequence[str], right: Sequence[bool]) -> str:
-    pairs = zip(values, right, strict=True)
-    return (
-        f"<tr>{''.join(f'<{tag} {_NUMBER if one else _TEXT}>{_unbroken(value)}</{tag}>' for value, one in pairs)}</tr>"
-    )
 
 
 def _unbroken(value: str) -> str:

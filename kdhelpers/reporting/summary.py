@@ -36,73 +36,74 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
     """A row for each of LINES, AUROC in per cent; records: of one kind.
 
     Columns: data set; article (over all classes); article, these classes (those that are recorded); ours; ± over seeds
-    of the mean over classes, NaN for one seed; seeds (the fewest of any class); classes (recorded, of how many);
-    deviates (in what, beside the source). NaN without records.
+    of the mean over classes, NaN for one seed; seeds (the fewest of any class); classes ("2 of 10" are recorded, ""
+    for all); deviates (in what, beside the source). NaN without records.
     """
     of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
     for title, place in LINES.items():
         line = of_article.get_group(place).set_index("class")
         classes = line.drop(MEAN, errors="ignore")
-        row = {"data set": title, "article": (line.loc[[MEAN]] if MEAN in line.index else classes)["article"].mean()}
         there = classes.dropna(subset="ours")
-        if len(there):
-            found, values = recorded(
-                records, place[0], {"class": there.index[0], "dataset": place[1], "method": place[2]}
-            )
-            values = values[there.index]
-            used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
-            row |= {
-                "article, these classes": there["article"].mean(),
-                "ours": there["ours"].mean(),
-                "±": values.dropna().mean(axis=1).std(),
-                "seeds": there["seeds"].min(),
-                "classes": f"{len(there)} of {len(classes)}",
-                "deviates": "; ".join(
-                    sorted({d for r in used for d in r["deviations"] if not d.startswith("source ")})
-                ),
-            }
-        rows.append(row)
+        rows.append({"data set": title, "article": line["article"].get(MEAN, classes["article"].mean())})
+        if there.empty:
+            continue
+        found, values = recorded(records, place[0], there.reset_index().iloc[0])
+        values = values[there.index]
+        used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
+        deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
+        rows[-1] |= {
+            "article, these classes": there["article"].mean(),
+            "ours": there["ours"].mean(),
+            "±": values.dropna().mean(axis=1).std(),
+            "seeds": there["seeds"].min(),
+            "classes": "" if len(there) == len(classes) else f"{len(there)} of {len(classes)}",
+            "deviates": "; ".join(sorted(deviates)),
+        }
     names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates"]
     return pd.DataFrame(rows, columns=names)
 
 
 def markdown(found: dict[Kind, list[dict]]) -> str:
     """How many of the article's numbers torchvision's weights have, then a table for each other official source."""
-    main = Kind("imagenet", "full", "official")
-    verdicts = cells(found.get(main, []))["verdict"]
+    verdicts = cells(found.get(Kind("imagenet", "full", "official"), []))["verdict"]
     lines = [
         f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated with torchvision's "
         "ImageNet weights so far; only these get a verdict."
     ]
-    for kind in [kind for kind in found if kind[1:] == main[1:]]:
-        lines += ["", f"With {SOURCES.get(kind.source, kind.source)} (AUROC in per cent):", ""]
+    for words, records in _official(found).items():
+        lines += ["", f"With {words} (AUROC in per cent):", ""]
         lines += ["| data set | article | ours | seeds | deviates in |", "|---|---:|---:|---:|---|"]
-        for row in article_beside_ours(found[kind]).to_dict("records"):
-            article, ours = f"| {row['data set']} | {row['article']:.2f}", f"{NOTHING} | {NOTHING} | |"
+        for row in article_beside_ours(records).to_dict("records"):
+            article, ours = f"{row['article']:.2f}", f"{NOTHING} | {NOTHING} | |"
             if pd.notna(row["ours"]):
-                count, every = row["classes"].split(" of ")
-                if count != every:
+                if row["classes"]:
                     article += f" ({row['article, these classes']:.2f} on {row['classes']} classes)"
                 mean, sign, std = number(row["ours"], row["±"]).partition(" ± ")
                 ours = f"**{mean}**{sign}{std} | {row['seeds']:.0f} | {row['deviates'] or NOTHING} |"
-            lines.append(f"{article} | {ours}")
+            lines.append(f"| {row['data set']} | {article} | {ours}")
     return "\n".join(lines)
 
 
 def findings(found: dict[Kind, list[dict]]) -> str:
     """Tables for each official source: ours beside the trivial baselines and others, and each ablation's variants."""
     lines = []
-    for kind in [kind for kind in found if kind[1:] == ("full", "official")]:
-        lines += ["", f"### With {SOURCES.get(kind.source, kind.source)}", ""]
-        rows = article_beside_ours(found[kind]).dropna(subset="ours").to_dict("records")
-        lines += _markdown(pd.DataFrame(_beside_baselines(row, found[kind]) for row in rows))
+    for words, records in _official(found).items():
+        rows = article_beside_ours(records).dropna(subset="ours").to_dict("records")
+        beside = pd.DataFrame(_beside_baselines(row, records) for row in rows)
+        lines += ["", f"### With {words}", "", *_markdown(beside)]
         for notebook in ABLATIONS:
-            beside = extras.variants_beside(notebook, found[kind])
-            if (beside["difference"] != "").any():
+            variants = extras.variants_beside(notebook, records)
+            if (variants["difference"] != "").any():
                 link = f"[{notebook}](../notebooks/{notebook}.ipynb)"
-                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(beside)]
+                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(variants)]
     return "\n".join(lines).strip()
+
+
+def _official(found: dict[Kind, list[dict]]) -> dict[str, list[dict]]:
+    """The full runs of the official protocol, by what their source is called."""
+    official = [kind for kind in found if kind[1:] == ("full", "official")]
+    return {SOURCES.get(kind.source, kind.source): found[kind] for kind in official}
 
 
 def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
@@ -115,9 +116,8 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
         trivial[words] = f"{np.mean(values):.2f}" if values and table != 4 else NOTHING
     others = reruns(table)
     others = others[(others["dataset"] == dataset) & others["class"].isin([MEAN, "normal", "oct2017"])]
-    count, every = row["classes"].split(" of ")
     return {
-        "data set": row["data set"] + (f", {row['classes']} classes" if count != every else ""),
+        "data set": row["data set"] + (f", {row['classes']} classes" if row["classes"] else ""),
         "article": f"{row['article, these classes']:.2f}",
         "ours": number(row["ours"], row["±"]),
         "seeds": f"{row['seeds']:.0f}",

@@ -1,9 +1,10 @@
 """Ours beside the article's: records on one side, the published numbers of data/paper on the other.
 
-Every table is a DataFrame; `write` makes the three files of it. Numbers are per cent unless a column says otherwise.
+Every table is a DataFrame; `write_all` makes three files of each. Numbers are per cent unless a column says otherwise.
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -17,11 +18,12 @@ from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
-from kdhelpers.reporting.comparison import MEAN, cells, value_of
+from kdhelpers.reporting.comparison import MEAN, OWN, cells, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
 from kdhelpers.reporting.text import NOTHING, main_runs, mean_std, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
+TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none where maps are measured
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:
@@ -41,16 +43,11 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
                 **{"class": record["class"], "variant": record["variant"] or "", "seed": record["seed"]},
                 **{"ours": ours, "article": value, "article ±": std},
                 "difference": None if ours is None or value is None else ours - value,
-                **{words: either_way(name, record["baselines"][name]) for name, words in _baselines(table).items()},
+                **{words: either_way(name, record["baselines"][name]) for name, words in TRIVIAL[table].items()},
                 "deviates": "; ".join(record["deviations"]) or "in nothing",
             }
         )
     return extras.without_empty(pd.DataFrame(rows), "variant")
-
-
-def _baselines(table: int) -> dict[str, str]:
-    """The trivial detectors that stand in a table: none where maps are measured."""
-    return {} if table in (1, 4) else BASELINES
 
 
 def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
@@ -61,24 +58,29 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     what others got (`published.reruns`). Tables of detection end with the trivial rows, AUROC on the same split:
     whichever of brighter and darker separates better.
     """
-    ours, others, trivial = cells(records, [table]), reruns(table), _trivial(table, records)
+    printed, ours = as_printed(table), cells(records, [table]).set_index(["dataset", "method", "class"])
+    below = pd.concat([reruns(table), _trivial(table, records)])
     by = {1: "method", 2: "dataset"}.get(table)  # what stands in the first column; the other tables have one block
     column = "dataset" if table == 6 else "class"
     blocks = []
-    for group, part in as_printed(table).groupby(by, sort=False) if by else [("", as_printed(table))]:
-        lines: dict[str, dict[str, str]] = {}
-        of_block = [frame[frame["dataset"].isin(part["dataset"])] for frame in (ours, others, trivial)]
-        for method, row in part.groupby("method", sort=False):
-            name, own_name = _row_names(method)
-            lines[name] = _texts(row, column)
-            if own_name:
-                lines |= _our_lines(of_block[0][of_block[0]["method"] == method], column, own_name)
+    for group, part in printed.groupby(by, sort=False) if by else [("", printed)]:
+        lines: dict[str, dict[str, str]] = defaultdict(dict)  # by row and column
+        for dataset, method, cls, value, std in part.itertuples(index=False):
+            at = dataset if table == 6 else cls
+            if method not in OWN:
+                lines[method][at] = _text(value, std)
+                continue
+            of_own, cell = "" if table == 1 else OWN[method], ours.loc[dataset, method, cls]
+            lines[f"article{of_own}"][at] = _text(value, std)
+            lines[f"this reproduction{of_own}"][at] = number(cell["ours"], cell["±"])
+            lines[f"  seeds{of_own}"][at] = str(cell["seeds"] or NOTHING)
+            lines[f"  difference{of_own}"][at] = number(cell["difference"], digits="+z.2f")
+            lines[f"  verdict{of_own}"][at] = cell["verdict"]
         if table == 5:  # RESC has no published number of the article's own, and stands beside OCT2017
             resc = [r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc"]
             lines["this reproduction"]["resc"] = mean_std(resc)
-        for frame in of_block[1:]:
-            for name, row in frame.groupby("method", sort=False):
-                lines[name] = _texts(row, column)
+        for cell in below[below["dataset"].isin(part["dataset"])].to_dict("records"):
+            lines[cell["method"]][cell[column]] = _text(cell["value"], cell["std"])
         columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, and in sight
         block = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
         block = block.rename(columns=title_of).rename_axis("row").reset_index()
@@ -88,42 +90,17 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     return pd.concat(blocks).fillna("").reset_index(drop=True)
 
 
-def _row_names(method: str) -> tuple[str, str]:
-    """The row of a published method, and the one below it with ours; "" where it is not the article's own method."""
-    if method == "ours+aug":
-        return "article, augmented", "this reproduction, augmented"
-    own = method in ("ours", "with_gaussian", "without_gaussian")
-    return ("article", "this reproduction") if own else (method, "")
-
-
-def _texts(rows: pd.DataFrame, column: str) -> dict[str, str]:
-    """A row of the table: the numbers of the article as printed, computed ones with two decimals."""
-    texts = {}
-    for cell in rows.to_dict("records"):
-        value, std = cell["value"], cell.get("std")
-        text = NOTHING if pd.isna(value) else value if isinstance(value, str) else f"{value:.2f}"
-        texts[cell[column]] = text + ("" if pd.isna(std) else f" ± {std}")
-    return texts
-
-
-def _our_lines(ours: pd.DataFrame, column: str, name: str) -> dict[str, dict[str, str]]:
-    augmented = name.removeprefix("this reproduction")  # of the second block of Table 6
-    names = name, f"  seeds{augmented}", f"  difference{augmented}", f"  verdict{augmented}"
-    lines: dict[str, dict[str, str]] = {line: {} for line in names}
-    for cell in ours.to_dict("records"):
-        texts = number(cell["ours"], cell["±"]), str(cell["seeds"]), f"{cell['difference']:+z.2f}"
-        for line, text in zip(names, [*(texts if cell["seeds"] else [NOTHING] * 3), cell["verdict"]], strict=True):
-            lines[line][cell[column]] = text
-    return lines
+def _text(value: str | float, std: str | float) -> str:
+    """A number as printed, or with two decimals when it was computed."""
+    return number(value) if isinstance(value, float) else value + ("" if pd.isna(std) else f" ± {std}")
 
 
 def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """The same table as numbers, a row for each: columns dataset, class, method, value, std, and for our rows seeds,
     difference, verdict, deviates, missing and command."""
     paper, ours = published(table), cells(records, [table]).rename(columns={"ours": "value", "±": "std"})
-    for frame, which in ((paper, 0), (ours, 1)):
-        block = ", " + frame["method"].str.replace("_", " ") if table == 1 else ""
-        frame["method"] = frame["method"].map(lambda method, which=which: _row_names(method)[which]) + block
+    paper["method"] = [f"article{OWN[method]}" if method in OWN else method for method in paper["method"]]
+    ours["method"] = "this reproduction" + ours["method"].map(OWN)
     others = reruns(table).astype({"value": float, "std": float})
     names = ["dataset", "class", "method", "value", "std", "seeds", "difference"]
     names += ["verdict", "deviates", "missing", "command"]
@@ -138,52 +115,43 @@ def _trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """
     main = [r for r in main_runs(records) if r["variant"] is None]
     rows = []
-    for name, words in _baselines(table).items():
+    for name, words in TRIVIAL[table].items():
         for dataset, part in published(table).groupby("dataset", sort=False):
-            values = {}
+            values: dict[str, float | None] = {}
             for cls in part["class"].unique():
                 found = [r["baselines"][name] for r in main if (r["dataset"], r["class"]) == (dataset, cls)]
-                values[cls] = either_way(name, _mean(values.values() if cls == MEAN else found))
+                of = list(values.values()) if cls == MEAN else found
+                values[cls] = either_way(name, np.mean(of) if of and None not in of else None)
             rows += [(dataset, cls, words, value) for cls, value in values.items()]
     return pd.DataFrame(rows, columns=["dataset", "class", "method", "value"]).astype({"value": float})
-
-
-def _mean(values) -> float | None:
-    values = list(values)
-    return float(np.mean(values)) if values and None not in values else None
 
 
 def write_all(records: Sequence[dict], folder: Path) -> None:
     """Write Tables 1 to 6 and what the article leaves out to `folder`, as csv, md and tex each.
 
     table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and by variant.
+    Each file names the kind of its records; a table without rows is not written.
     """
-    only_one(records)
+    kind = str(only_one(records) or "no records")
     frames = {f"table_{table}": article_table(table, records) for table in TABLES}
     frames |= {"cells": cells(records)}
     frames |= {make.__name__: make(records) for make in (extras.metrics, extras.localization, extras.running_time)}
     for notebook, metric in product(ABLATIONS, METRICS):
         frames[f"ablations/{notebook}_{metric}"] = extras.ablation(notebook, records, metric)
         frames[f"ablations/{notebook}_{metric}_variants"] = extras.variants_beside(notebook, records, metric)
-    numbers = {f"table_{table}": article_numbers(table, records) for table in TABLES}
+    numbers = frames | {f"table_{table}": article_numbers(table, records) for table in TABLES}
     shutil.rmtree(folder, ignore_errors=True)  # none of another kind is left beside these
     for stem, frame in frames.items():
-        _write(frame, numbers.get(stem, frame), folder / stem, str(only_one(records) or "no records"))
-
-
-def _write(wide: pd.DataFrame, numbers: pd.DataFrame, stem: Path, kind: str) -> None:
-    """Write STEM.csv of `numbers`, and STEM.md and STEM.tex of `wide`, each naming the kind of its records; a table
-    without rows is not written."""
-    if wide.empty:
-        return
-    as_text = wide.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value).replace("nan", NOTHING)
-    styled = as_text.astype(str).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    latex = styled.to_latex(hrules=True, column_format="l" * len(wide.columns))
-    files = {
-        "csv": numbers.assign(records=kind).to_csv(index=False, lineterminator="\n"),
-        "md": f"*{kind}*\n\n" + as_text.to_markdown(index=False, disable_numparse=True) + "\n",
-        "tex": f"% {kind}\n" + latex.translate(str.maketrans(_IN_LATEX)),
-    }
-    for suffix, text in files.items():
-        with atomic_write(stem.with_suffix(f".{suffix}")) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        if frame.empty:
+            continue
+        texts = frame.map(lambda value: number(value) if isinstance(value, float) else str(value))
+        styled = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+        latex = styled.to_latex(hrules=True, column_format="l" * len(frame.columns))
+        files = {
+            "csv": numbers[stem].assign(records=kind).to_csv(index=False, lineterminator="\n"),
+            "md": f"*{kind}*\n\n" + texts.to_markdown(index=False, disable_numparse=True) + "\n",
+            "tex": f"% {kind}\n" + latex.translate(str.maketrans(_IN_LATEX)),
+        }
+        for suffix, text in files.items():
+            with atomic_write(folder / f"{stem}.{suffix}") as temporary:
+                temporary.write_text(text, encoding="utf-8")

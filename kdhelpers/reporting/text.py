@@ -24,10 +24,10 @@ def groups_of(records: Sequence[dict]) -> Iterator[tuple[dict[str, str], list[di
     def key(record: dict) -> tuple:
         return *in_order(record["dataset"], record["class"]), record["variant"] or ""
 
-    for (*_, variant), members in groupby(sorted(records, key=key), key):
+    for (*_, cls, variant), members in groupby(sorted(records, key=key), key):
         group = list(members)
-        first = {"data set": title_of(group[0]["dataset"]), "class": title_of(group[0]["class"]) + mark(group)}
-        yield first | {"variant": variant}, group
+        names = {"data set": title_of(group[0]["dataset"]), "class": title_of(cls) + mark(group), "variant": variant}
+        yield names, group
 
 
 def in_order(dataset: str, cls: str) -> tuple[int, int, str]:
@@ -37,10 +37,13 @@ def in_order(dataset: str, cls: str) -> tuple[int, int, str]:
 
 def mean_std(values: Iterable[float | None]) -> str:
     known = pd.Series(list(values), dtype=float).dropna()
-    return number(known.mean(), known.std()) if len(known) else NOTHING
+    return number(known.mean(), known.std())
 
 
 def number(value: float, std: float | None = None, digits: str = ".2f") -> str:
+    """The number with its standard deviation, where that is known; "–" for NaN."""
+    if pd.isna(value):
+        return NOTHING
     return f"{value:{digits}}" + ("" if pd.isna(std) else f" ± {std:{digits}}")
 
 

@@ -28,8 +28,7 @@ def six_seeds(record):
 
 def test_pairs_are_seeds_and_the_test_is_exact(six_seeds):
     records, values = six_seeds
-    records = [r for r in records if r["variant"] != "last"]
-    frame, left_out = variants_frame(NOTEBOOK, records)
+    frame, left_out = variants_frame(NOTEBOOK, [r for r in records if r["variant"] != "last"])
     assert not left_out
     (row,) = paired(frame, "auroc").to_dict("records")
     difference = np.array([np.mean([values[c, s][1] - 3 - values[c, s][0] for c in "03"]) for s in range(6)])

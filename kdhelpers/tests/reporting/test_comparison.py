@@ -9,7 +9,7 @@ import yaml
 
 from kdhelpers.experiments import config
 from kdhelpers.protocols import MVTEC
-from kdhelpers.reporting.comparison import cells, notebook_of, verdict
+from kdhelpers.reporting.comparison import cells, verdict
 from kdhelpers.tests.conftest import ASKED
 
 
@@ -29,21 +29,22 @@ def test_each_command_makes_the_records_that_fill_its_cell(record, sample_data, 
     for cls in MVTEC:  # the samples have a few of the fifteen
         if not (folder / "mvtec" / cls).is_dir():
             shutil.copytree(folder / "mvtec" / "bottle", folder / "mvtec" / cls)
-    for _, cell in cells([]).iterrows():
-        words = shlex.split(cell["command"])
+    first_and_last = cells([]).groupby(["table", "dataset", "method"]).nth([0, -1])  # the last is the mean
+    for command, of_command in first_and_last.groupby("command"):
+        words = shlex.split(command)
         assert words[:2] == ["./run_all.sh", "full"]
         given = {name: yaml.safe_load(value) for name, value in (word.split("=", 1) for word in words[4:])}
         folders = {"PROFILE": "full", "DATA_DIR": str(folder), "RESULTS_DIR": str(tmp_path)}
-        runs = config.resolve(words[2], **ASKED | folders | given)
         filled = [
             record(run.notebook, run.dataset, cls, run.variant, seed, 50.0, method=run.method)
-            for run in runs
-            if run.notebook == notebook_of(cell["table"], cell)
+            for run in config.resolve(words[2], **ASKED | folders | given)
             for cls in run.classes
             for seed in range(10)
         ]
-        again = cells(filled).loc[cell.name]
-        assert again["seeds"] == 10 and again["ours"] == 50, cell["command"]
+        for _, cell in of_command.iterrows():
+            again = cells([r for r in filled if r["notebook"] == words[2]], [cell["table"]])
+            again = again.set_index(["dataset", "method", "class"]).loc[cell["dataset"], cell["method"], cell["class"]]
+            assert again["seeds"] == 10 and again["ours"] == 50, command
 
 
 def test_a_cell_is_the_mean_over_seeds_and_a_mean_needs_all_classes(record):
@@ -106,7 +107,9 @@ def test_the_command_of_a_number_repeats_what_was_changed(record):
     assert words[:4] == ["./run_all.sh", "full", "01_mnist", "--config"]
     assert words[4:] == ['CLASSES=["0"]', "EPOCHS=5", "SOURCE=/a b/w.pt", "DATA_DIR=/data", "seeds=3"]
     # What is not recorded yet is of the same kind.
-    words = shlex.split(mnist(records)["command"]["1"])
+    own = record("00_quickstart", "folder", "parts") | {"environment": environment | {"data_dir": "/parts"}}
+    own["parameters"]["source_name"] = "w-12345678"
+    words = shlex.split(mnist([own, *records])["command"]["1"])
     assert words[4:] == ['CLASSES=["1"]', "SOURCE=/a b/w.pt", "DATA_DIR=/data"]
     # Seeds that were made otherwise, or are not the first ones, have lines of their own.
     records[1]["parameters"]["epochs"] = 7

@@ -7,7 +7,7 @@ from kdhelpers.reporting import tables
 from kdhelpers.reporting.published import published
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def records(record):
     return [record(cls=cls, seed=seed, auroc=90 + seed) for cls in "03" for seed in range(3)] + [
         record("04_mvtec", "mvtec", "screw", seed=seed, auroc=80.0, baselines={"mean_brightness": 2.0, "pca": None})
@@ -48,10 +48,11 @@ def test_brightness_separates_either_way_round(records):
     assert screw["mean brightness alone"] == 98 and pd.isna(screw["PCA of the pixels"])
 
 
-@pytest.fixture
-def written(records, tmp_path):
-    tables.write_all(records, tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def written(records, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    tables.write_all(records, folder)
+    return folder
 
 
 def test_files_are_the_same_bytes_from_the_same_records(records, written, tmp_path_factory):
