@@ -10,9 +10,6 @@ import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
-import papermill
-from execute import check_names, parameters_of, values_of
-
 from kdhelpers import paths
 from kdhelpers.errors import DEBUG, InputError
 
@@ -33,8 +30,9 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         raise InputError("--batch would wait for the other batches: share the seeds, --config seeds=[0,2,4]")
     if asked.debug:
         os.environ[DEBUG] = "1"
-    import jobs  # after the mistakes above: torch takes seconds
+    import jobs  # these take seconds: after the mistakes above, and where Ctrl-C is handled
     import plan
+    from execute import values_of
 
     values = values_of(asked.config)
     given = {name: value for name, value in values.items() if name.isupper()}
@@ -79,6 +77,8 @@ def name_of(word: str) -> str:
 
 def test(options: list[str]) -> int:
     """Check the style, then run pytest over the package's tests and over copies of the notebooks in smoke."""
+    import papermill
+    from execute import check_names, parameters_of
     from plan import IN_SMOKE
 
     # Within the repository: outside of it, the cells of two notebooks would have one name for pytest.
@@ -122,6 +122,7 @@ def test(options: list[str]) -> int:
 def gpu_check(words: list[str]) -> int:
     """Run the tests that need a GPU, then notebook 21, whose figures stay as files; words: NAME=VALUE."""
     import torch
+    from execute import values_of
 
     given = values_of(words)
     if unknown := given.keys() - {"DATA_DIR", "SOURCE", "RESULTS_DIR"}:

@@ -18,6 +18,10 @@ from kdhelpers.protocols import METHOD_VERSION, PRECISIONS
 
 SCHEMA = 2
 STALE = "†"  # beside a number that records of another method version had a part in
+_FIELDS = frozenset(
+    "schema notebook dataset class variant seed profile protocol source parameters deviations data training detection "
+    "localization baselines seconds peak_memory_mb environment".split()
+)
 
 
 def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
@@ -33,7 +37,7 @@ def read(path: Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a record ({error}): delete it and run its notebook again") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not record.keys() >= _FIELDS:
         raise InputError(f"{path} is not a record of schema {SCHEMA}: delete it and run its notebook again")
     return record
 

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from kdhelpers.errors import InputError
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
-from kdhelpers.metrics import BASELINES, either_way
+from kdhelpers.metrics import BASELINES
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.comparison import MEAN, cells, recorded
 from kdhelpers.reporting.published import reruns
-from kdhelpers.reporting.text import NOTHING, main_runs, number
+from kdhelpers.reporting.tables import trivial
+from kdhelpers.reporting.text import NOTHING, number
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)
@@ -109,11 +109,8 @@ def _official(found: dict[Kind, list[dict]]) -> dict[str, list[dict]]:
 def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     """A row of `article_beside_ours` as text, with the mean of each trivial baseline and what others got."""
     table, dataset, _ = LINES[row["data set"]]
-    of_split = [r["baselines"] for r in main_runs(records) if r["dataset"] == dataset]
-    trivial = {}
-    for name, words in BASELINES.items():
-        values = [either_way(name, one[name]) for one in of_split if one[name] is not None]
-        trivial[words] = f"{np.mean(values):.2f}" if values and table != 4 else NOTHING
+    alone = trivial(table, records).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
+    alone = alone.groupby("method")["value"].mean()
     others = reruns(table)
     others = others[(others["dataset"] == dataset) & others["class"].isin([MEAN, "normal", "oct2017"])]
     return {
@@ -121,7 +118,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
         "article": f"{row['article, these classes']:.2f}",
         "ours": number(row["ours"], row["±"]),
         "seeds": f"{row['seeds']:.0f}",
-        **trivial,
+        **{words: number(alone.get(words)) for words in BASELINES.values()},
         "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",
     }
 

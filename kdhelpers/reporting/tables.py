@@ -59,7 +59,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     whichever of brighter and darker separates better.
     """
     printed, ours = as_printed(table), cells(records, [table]).set_index(["dataset", "method", "class"])
-    below = pd.concat([reruns(table), _trivial(table, records)])
+    below = pd.concat([reruns(table), trivial(table, records)])
     by = {1: "method", 2: "dataset"}.get(table)  # what stands in the first column; the other tables have one block
     column = "dataset" if table == 6 else "class"
     blocks = []
@@ -104,11 +104,11 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     others = reruns(table).astype({"value": float, "std": float})
     names = ["dataset", "class", "method", "value", "std", "seeds", "difference"]
     names += ["verdict", "deviates", "missing", "command"]
-    frames = [frame for frame in (paper, ours, others, _trivial(table, records)) if len(frame)]
+    frames = [frame for frame in (paper, ours, others, trivial(table, records)) if len(frame)]
     return pd.concat(frames).reindex(columns=names).astype({"seeds": "Int64"})
 
 
-def _trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
+def trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """The numbers of the trivial detectors on the classes of a table: columns dataset, class, method and value.
 
     The mean over seeds, then the sign that separates better: one sign for a class, not one for each seed.

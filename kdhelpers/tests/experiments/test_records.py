@@ -101,7 +101,7 @@ def test_a_results_folder_that_cannot_be_written_is_named(finished, tmp_path):
         artifacts.save(**finished)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 2, "notebook": "01_mnist"}'])
 def test_what_is_no_record_is_refused_by_name(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     with refused("r.json is not a record"):

@@ -6,24 +6,20 @@ import sys
 
 import pytest
 
+from kdhelpers.experiments import config, runner
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ENVIRONMENT, execute
+from kdhelpers.tests.conftest import ASKED, ENVIRONMENT, execute
 
 pytestmark = pytest.mark.slow
 
 
-def records(folder):
-    return sorted(folder.rglob("*.json"))
-
-
-def test_the_same_seed_gives_the_same_record_and_it_is_not_made_again(tmp_path):
-    texts = []
+def test_a_notebook_records_what_the_package_does_and_makes_it_once(tmp_path):
+    texts, asked = [], ASKED | {"PROFILE": "smoke", "EPOCHS": 2, "DATA_DIR": None}
+    done = execute("06_head_ct", tmp_path / "out.ipynb", **asked, RESULTS_DIR=str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    runner.run_experiments(config.resolve("06_head_ct", **asked, RESULTS_DIR=str(tmp_path / "b")))
     for name in ("a", "b"):
-        done = execute(
-            "06_head_ct", tmp_path / "out.ipynb", PROFILE="smoke", EPOCHS=2, RESULTS_DIR=str(tmp_path / name)
-        )
-        assert done.returncode == 0, done.stderr
-        found = records(tmp_path / name)
+        found = sorted((tmp_path / name).rglob("*.json"))
         assert [path.stem for path in found] == ["head_ct-normal-augmented-seed0", "head_ct-normal-seed0"]
         contents = [json.loads(path.read_text()) for path in found]
         for record in contents:
@@ -31,25 +27,20 @@ def test_the_same_seed_gives_the_same_record_and_it_is_not_made_again(tmp_path):
                 del record[may_differ]
         texts.append(json.dumps(contents))
     assert texts[0] == texts[1]
-
-    written = [path.stat().st_mtime_ns for path in records(tmp_path / "a")]
-    execute("06_head_ct", tmp_path / "out.ipynb", PROFILE="smoke", EPOCHS=2, RESULTS_DIR=str(tmp_path / "a"))
-    assert [path.stat().st_mtime_ns for path in records(tmp_path / "a")] == written
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.json")}
+    runner.run_experiments(config.resolve("06_head_ct", **asked, RESULTS_DIR=str(tmp_path / "a")))
+    assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
 def test_the_text_protocol_and_every_localization_method(tmp_path):
-    done = execute(
-        "14_interpretability",
-        tmp_path / "out.ipynb",
-        PROFILE="smoke",
-        PROTOCOL="text",
-        EPOCHS=2,
-        RESULTS_DIR=str(tmp_path),
-    )
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(path.read_text()) for path in records(tmp_path / "records" / "untrained" / "smoke" / "text")]
-    methods = [method for record in found for method in record["localization"]]
-    assert methods == ["gradients", "disagreement", "guided_backprop", "smoothgrad"]
+    asked = {"PROFILE": "smoke", "PROTOCOL": "text", "EPOCHS": 2, "DATA_DIR": None, "RESULTS_DIR": str(tmp_path)}
+    found = runner.run_experiments(config.resolve("14_interpretability", **ASKED | asked))
+    assert [list(record["localization"]) for record in found] == [
+        ["gradients"],
+        ["smoothgrad"],
+        ["guided_backprop"],
+        ["disagreement"],
+    ]
     for record in found:
         assert record["training"]["lambda"] > 0 and record["parameters"]["protocol"]["lam"] is None
         (of_method,) = record["localization"].values()
@@ -65,4 +56,4 @@ def test_papermill_itself_refuses_a_mistyped_name(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode != 0
     assert "InputError: unknown parameter EPOCH (did you mean EPOCHS?)" in done.stderr
-    assert not records(tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
