@@ -172,7 +172,7 @@ def _cases(asked: Asked) -> tuple[list[Case], Path]:
             device=device,
             seed=asked.SEED,
         )
-        for size in dict.fromkeys(asked.SIZES or ((32, 64) if smoke else (32, 128, 224)))
+        for size in dict.fromkeys(asked.SIZES or ((32,) if smoke else (32, 128, 224)))
     ]
     name = re.sub(r"[^A-Za-z0-9.]+", "-", device_name(device)).strip("-")
     return cases, asked.results_dir / "running_time" / f"{name}-{asked.PROFILE}.json"
