@@ -1,6 +1,7 @@
 """./run_all.sh publish: copies the outputs of executed full runs into notebooks/, to be read there without running.
 
-This machine's folders and progress bars are left out.
+This machine's folders and progress bars are left out, and so is what cells tagged "unlicensed" draw: pictures of data
+sets for which nobody states a licence.
 """
 
 import re
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 from kdhelpers.errors import InputError
 from kdhelpers.paths import ROOT
 
 BAR = re.compile(r".*\d%\|.*\n?")  # a progress bar's last state
+UNLICENSED = "not shown here: nobody states a licence for these pictures; run the notebook to see them\n"
 
 
 def executed(notebook: Path, results: Path) -> Path | None:
@@ -43,6 +46,8 @@ def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:
             for texts in (output, output.get("data", {})):
                 texts |= {kind: clean(value) for kind, value in texts.items() if kind.startswith("text")}
         cell.outputs = [output for output in source.outputs if output.get("text") != ""]
+        if "unlicensed" in cell.metadata.get("tags", []):
+            cell.outputs = [new_output("stream", name="stdout", text=UNLICENSED)]
     return plain
 
 

@@ -1,6 +1,8 @@
 """Outputs of executed runs, copied into notebooks without this machine's folders and progress bars."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -39,6 +41,27 @@ def test_outputs_come_over_without_folders_and_bars(publish, tmp_path):
     found = publish.with_outputs(plain, run, tmp_path / "results")
     assert found.cells[1].outputs[0].text == "results/records/a.json\ndata\n"
     assert [cell.execution_count for cell in found.cells] == [1, 2]
+
+
+def test_pictures_without_a_licence_stay_out(publish, tmp_path):
+    tags = {"tags": ["unlicensed"]}
+    picture = new_output("display_data", {"image/png": "aGVhZA=="})
+    plain = write(tmp_path / "06_head_ct.ipynb", new_code_cell("show()", metadata=tags), new_code_cell("curve()"))
+    run = write(
+        tmp_path / "results/executed/full/06_head_ct-seed0.ipynb",
+        new_code_cell("show()", metadata=tags, outputs=[picture]),
+        new_code_cell("curve()", outputs=[picture]),
+    )
+    shown, curve = publish.with_outputs(plain, run, tmp_path / "results").cells
+    assert "image/png" not in json.dumps(shown) and "licence" in shown.outputs[0].text
+    assert curve.outputs == [picture]
+
+
+@pytest.mark.parametrize("name", ["06_head_ct", "07_brain_mri"])
+def test_every_cell_that_draws_pictures_without_a_licence_is_tagged(name):
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    drawing = [cell for cell in cells if re.search(r"show_split|show_methods|imshow", cell.source)]
+    assert len(drawing) >= 2 and all("unlicensed" in cell.metadata.get("tags", []) for cell in drawing)
 
 
 def test_a_run_of_other_cells_is_refused(publish, tmp_path):
