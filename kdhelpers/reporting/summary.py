@@ -94,9 +94,11 @@ def findings(found: dict[Kind, list[dict]]) -> str:
         lines += ["", f"### With {words}", "", *_markdown(beside)]
         for notebook in ABLATIONS:
             variants = extras.variants_beside(notebook, records)
-            if (variants["difference"] != "").any():
+            varied = variants.loc[variants["difference"] != "", "data set"]
+            if len(varied):
                 link = f"[{notebook}](../notebooks/{notebook}.ipynb)"
-                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(variants)]
+                beside = variants[variants["data set"].isin(varied)]
+                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(beside)]
     return "\n".join(lines).strip()
 
 
