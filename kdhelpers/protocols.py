@@ -10,20 +10,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every choice the method leaves open, with the released code's as the default: the protocol "official".
+    """Every choice the method leaves open; the field's comment names the article's section where there is one."""
 
-    A field's comment names the article's section where there is one.
-    """
-
-    name: str = "official"
-    order: Literal["val + lambda * dir", "dir + lambda * val"] = "dir + lambda * val"  # Eq. 4: which term λ weighs
-    lam: float | None = 0.01  # λ; None: set by `losses.calibrate` on the untrained cloner (Sec. 3.1)
-    score_points: int = 3  # the last so many critical points make the score and the map (Sec. 3.1)
-    batch_norm: bool = True  # in the cloner, after every convolution but the one before a pool
-    gradient: Literal["cloner", "both"] = "both"  # the map's backward pass: through C only, or through S as well
-    renormalise: bool = True  # SmoothGrad's and guided backprop's maps: min–max once more before the Gaussian
-    soft_masks: bool = True  # pixel AUROC against masks as resized, in [0, 1], or against masks cut at 0.5
-    stop: Literal["epochs", "converged"] = "epochs"  # a fixed number, or "until fully converged" (Sec. 3.1)
+    name: str
+    order: Literal["val + lambda * dir", "dir + lambda * val"]  # Eq. 4: which of the two terms λ weighs
+    lam: float | None  # λ; None: set by `losses.calibrate` on the untrained cloner (Sec. 3.1)
+    score_points: int  # the last so many critical points make the score and the map (Sec. 3.1)
+    batch_norm: bool  # in the cloner, after every convolution but the one before a pool
+    gradient: Literal["cloner", "both"]  # the map's backward pass: through C only, or through S as well
+    renormalise: bool  # SmoothGrad's and guided backprop's maps: min–max once more before the Gaussian
+    soft_masks: bool  # pixel AUROC against masks as resized, in [0, 1], or against masks cut at 0.5
+    stop: Literal["epochs", "converged"]  # a fixed number of epochs, or "until fully converged" (Sec. 3.1)
     terms: Literal["total", "val", "dir"] = "total"  # Sec. 3.3.3: the loss, or one of its two terms alone
     points: int = 4  # Sec. 3.3.1: the last so many critical points make the objective
     width: Literal["compact", "equal"] = "compact"  # Sec. 3.3.2: the cloner of Fig. 2, or one as wide as the source
@@ -95,7 +92,18 @@ _TEXT = Protocol(
     soft_masks=False,
     stop="converged",
 )
-PROTOCOLS = {"official": Protocol(), "text": _TEXT}
+_OFFICIAL = Protocol(
+    name="official",
+    order="dir + lambda * val",
+    lam=0.01,
+    score_points=3,
+    batch_norm=True,
+    gradient="both",
+    renormalise=True,
+    soft_masks=True,
+    stop="epochs",
+)
+PROTOCOLS = {"official": _OFFICIAL, "text": _TEXT}
 
 
 def protocol_for(name: str, dataset: str) -> Protocol:
