@@ -20,7 +20,7 @@ from kdhelpers.reporting.ablations import by_seed, variants_frame
 from kdhelpers.reporting.comparison import classes_of
 from kdhelpers.reporting.framework import show_framework
 from kdhelpers.reporting.heat_maps import figure_1, figure_6
-from kdhelpers.reporting.paper_style import GREY, NO_RECORD, WIDTH, heading, in_style, origin, save, say_no_record
+from kdhelpers.reporting.paper_style import GREY, NO_RECORD, WIDTH, heading, in_style, origin, save, say_nothing
 from kdhelpers.reporting.published import NAMES, reruns
 from kdhelpers.reporting.text import main_runs
 
@@ -86,7 +86,7 @@ def _bars(
     """
     figure, axes = plt.subplots(figsize=(width, 2.9), layout="constrained")
     if values.empty:
-        say_no_record(axes)
+        say_nothing(axes)
     else:
         counts = values.groupby(["group", "variant"])["seed"].nunique()
         several = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else f"{counts.max()}"

@@ -16,7 +16,7 @@ from kdhelpers.experiments.variants import main_notebook
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import CLASS_NAMES, GOOD, NUMBERS
 from kdhelpers.reporting import figures
-from kdhelpers.reporting.paper_style import WIDTH, heading, in_style, origin, say_no_record
+from kdhelpers.reporting.paper_style import WIDTH, heading, in_style, origin, say_nothing
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.reporting.text import in_order
 
@@ -66,7 +66,7 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
     for part, (dataset, kept, chosen, columns, rows) in zip(parts, blocks, strict=True):
         part.supylabel(NAMES[dataset], fontsize=7)
         if not chosen:
-            say_no_record(part.subplots())
+            say_nothing(part.subplots(), "no pictures")
             continue
         grid = part.subplots(rows, columns * len(layers), squeeze=False)
         for axes in grid.flat:

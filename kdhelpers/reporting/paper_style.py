@@ -29,10 +29,10 @@ _STYLE = {
 in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
 
 
-def say_no_record(axes: Axes) -> None:
-    """An empty frame in place of a figure or of a part of it."""
+def say_nothing(axes: Axes, words: str = NO_RECORD) -> None:
+    """An empty frame with these words in place of a figure or of a part of it."""
     axes.set(xticks=[], yticks=[], facecolor="0.93")
-    axes.text(0.5, 0.5, NO_RECORD, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=GREY)
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=GREY)
 
 
 @in_style
