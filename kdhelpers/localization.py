@@ -104,7 +104,7 @@ def attribution(
     """One-channel attribution of every image, before the filters of Eq. 6; float32 (n, h, w).
 
     method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4), each image's in [0, 1]; or "disagreement", 0 or
-    more, not in the article. images: `images.Images`.
+    more, not in the article. images: `images.Images`. Raises ValueError for another method.
     """
     cloner.eval()
 
@@ -117,9 +117,11 @@ def attribution(
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
             generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
-        else:
+        elif method in ("gradients", "guided_backprop"):
             relu = GuidedReLU.apply if method == "guided_backprop" else None
             grey = one_channel(gradients(source, cloner, x, protocol, relu=relu))
+        else:
+            raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
         once_more = protocol.renormalise and method != "gradients"
         return _stretch(grey, grey.flatten(1).amax(1)) if once_more else grey
 

@@ -99,8 +99,9 @@ class Run:
             return True
         if cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file()):
             return True
-        here = self.dataset == "folder" and data.fingerprint(self.data_dir, seed=self.seed, own=self.own)
-        return bool(here) and record["data"]["sha256"] != here
+        if self.dataset != "folder":
+            return False
+        return record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own)
 
     def fit(self, cls: str) -> tuple[torch.nn.Sequential, Fit]:
         """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""

@@ -69,5 +69,8 @@ def _changed(record: dict) -> dict[str, object]:
         "SOURCE": ("imagenet" if imagenet else environment["source"], "imagenet"),
         "PRECISION": (precision, PRECISIONS[0]),
         "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
+    } | {  # of your own images
+        **{name: (parameters.get(name.lower()), None) for name in ("TILE", "TEST_LABEL")},
+        **{name: (environment.get(name.lower()), None) for name in ("TEST_DIR", "IGNORE")},
     }
     return {name: value for name, (value, default) in settings.items() if value != default}

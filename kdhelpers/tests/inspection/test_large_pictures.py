@@ -91,6 +91,9 @@ def test_a_size_may_be_height_and_width(pictures):
     full = record | {"profile": "full"}
     command = command_for("00_quickstart", None, None, [full, full | {"seed": 3}])
     assert "'IMAGE_SIZE=[32, 64]'" in command and f"DATA_DIR={pictures}" in command
+    tiled = full | {"parameters": full["parameters"] | {"tile": 512}}
+    tiled["environment"] = full["environment"] | {"test_dir": "/new"}
+    assert {"TILE=512", "TEST_DIR=/new"} < set(command_for("00_quickstart", None, None, [tiled]).split())
     assert extras.running_time([full])["px"].tolist() == ["32×64"]
     assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
     detector.save(made, pictures.parent / "d.safetensors")

@@ -150,3 +150,8 @@ def test_disagreement_sums_to_the_loss_where_one_position_is_all(protocol):
         heat = localization.disagreement(None, None, x, protocol)
     expected = losses.score(a_s, a_c, protocol)
     assert torch.allclose(heat, expected.view(2, 1, 1).expand(2, 32, 32)) and points in (3, 4)
+
+
+def test_an_unknown_method_is_no_other_one(source, images, protocol):
+    with pytest.raises(ValueError, match="'gradient'; there are gradients, "):
+        localization.attribution("gradient", source, networks.make_cloner(protocol, seed=0), images, protocol)
