@@ -217,6 +217,8 @@ def read(path: Path | str) -> Detector:
         mask = state.pop("ignore").numpy() if "ignore" in state else settings["ignore"] and Path(settings["ignore"])
         cloner.load_state_dict(state)
         same = {name: settings[name] for name in _AS_IS}
+        if not isinstance(same["image_size"], int):
+            same["image_size"] = tuple(same["image_size"])  # which JSON does not have
         more = {"source_id": settings["source"], "threshold": threshold, "ignore": mask}
         return Detector(None, cloner.eval(), protocol, **same, **more)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -98,6 +98,7 @@ def test_a_size_may_be_height_and_width(pictures):
     assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
     detector.save(made, pictures.parent / "d.safetensors")
     loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    assert loaded.image_size == made.image_size == (32, 64) and loaded.record == record
     assert loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
