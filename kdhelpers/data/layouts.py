@@ -10,7 +10,7 @@ import numpy as np
 
 from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, refuse_dead_links, subfolders
 from kdhelpers.errors import InputError
-from kdhelpers.files import reading
+from kdhelpers.files import file_sha256, reading
 from kdhelpers.protocols import GOOD, NORMAL_TEST
 
 UNKNOWN = "unknown"
@@ -191,7 +191,7 @@ def _own(root: Path, seed: int, own: Own) -> Files:
     """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
 
     Good ones to test are test/good, or where there is no such folder a random fifth of the good ones, at least
-    `LEAST_HELD_OUT`, but no more than half.
+    `LEAST_HELD_OUT`, but no more than half; copies of a good one, equal to the byte, are then left out.
     """
     test_dir, labels = own.test_dir, own.test_label
     if test_dir is not None and test_dir.resolve() == root.resolve():
@@ -208,8 +208,10 @@ def _own(root: Path, seed: int, own: Own) -> Files:
         if not train:
             raise InputError(f"{root}: no folder in it holds good pictures by its name; {_ADVICE['folder']}")
     if all(image.kind != GOOD for image in test):
-        count = min(max(math.ceil(HELD_OUT * len(train)), LEAST_HELD_OUT), len(train) // 2)
-        held_out, train = _draw(train, count, seed)
+        # A copy that is learned would make its held-out twin score low, and the threshold with it.
+        distinct = list({file_sha256(path): path for path in train}.values())
+        count = min(max(math.ceil(HELD_OUT * len(distinct)), LEAST_HELD_OUT), len(distinct) // 2)
+        held_out, train = _draw(distinct, count, seed)
         test = [*map(TestImage, held_out), *test]
     paths = [*train, *(image.path for image in test)]
     known = {path.resolve() for path in paths}

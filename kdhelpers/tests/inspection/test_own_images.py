@@ -57,12 +57,14 @@ def load(root, **changed):
 @pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2), (2, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
-        (tmp_path / f"{i}.png").touch()
+        (tmp_path / f"{i}.png").write_text(f"picture {i}")
+    (tmp_path / "copy.png").write_text("picture 0")
 
     def test(seed):
         files = list_files("folder", "", tmp_path, seed)
         found = {image.path for image in files.test}
         assert len(found) == held_out and len(found | set(files.train)) == count == held_out + len(files.train)
+        assert len({path.read_text() for path in [*found, *files.train]}) == count  # its copy is on neither side
         assert {(image.kind, image.label) for image in files.test} == {("good", 0)}
         return found
 
@@ -89,7 +91,7 @@ def test_folders_are_understood_by_their_names(tmp_path, layout, label, train, t
     for place, count in layout.items():
         (tmp_path / place).mkdir(parents=True)
         for i in range(count):
-            (tmp_path / place / f"{i}.png").touch()
+            (tmp_path / place / f"{i}.png").write_text(f"{place} {i}")
     last = next(reversed(layout)).split("/")[0]
     own = Own(tmp_path / last if last in ("new", "Pass") else None, label)
     files = list_files("folder", "", tmp_path / "good" if own.test_dir else tmp_path, 0, own=own)
