@@ -78,7 +78,7 @@ SCORED_EVERY = 10  # epochs: the test images are scored that often before, to sh
 SEEDS = 10  # Sec. 4: ten seeds
 NORMAL_TEST = 10  # Sec. 4.1: random normal test images of a medical data set
 # In smoke, with its dozen of images: enough steps to find what is wrong with them, which the article's batch is not.
-SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 30, 4
+SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 12, 4
 FALSE_ALARMS = 0.05  # of your own images: the share of good ones that may be called bad
 
 _TEXT = Protocol(

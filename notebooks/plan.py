@@ -25,7 +25,7 @@ NOTEBOOKS = Path(__file__).parent
 RUNNING_TIME, PEERS, OWN_IMAGES = "21_running_time", "30_beside_anomalib", "00_quickstart"
 SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto"}  # of a run; the parameters of notebooks are capitals
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
-IN_SMOKE = {"15_unstated_details": {"CLASSES": {"head_ct": ["normal"]}}}  # fifty variants: those of one data set
+IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # fifty variants: those of one data set
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
 NOTHING_YET = (
     "There is no data in {folder} yet. Without data, run ./run_all.sh smoke: every notebook on generated samples, in "
