@@ -64,7 +64,8 @@ class Job:
         if self.entry is not None:
             return 0, self.entry
         if self.seed is None:
-            return 2 if self.notebook in (RUNNING_TIME, PEERS) else 3, 0
+            alone = 2 if self.parameters["PROFILE"] == "full" else 1  # smoke's times mean nothing
+            return alone if self.notebook in (RUNNING_TIME, PEERS) else 3, 0
         return int(self.notebook in ABLATIONS), self.seed
 
     def needs(self, other: "Job") -> bool:
