@@ -55,6 +55,12 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
     return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
 
 
+def with_variants(notebook: str, records: Sequence[dict], metric: str) -> pd.DataFrame:
+    """The rows of `variants_frame` that have the metric, of classes with a variant beside the main run."""
+    frame = variants_frame(notebook, records)[0].dropna(subset=metric).astype({"main": bool})
+    return frame[~frame.groupby(["dataset", "class"])["main"].transform("all").astype(bool)]
+
+
 def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean for each data set, variant and seed over the classes that all variants of the data set have.
 

@@ -45,7 +45,8 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
         groups.append(f"mean of {means['classes'].iloc[0]}")
         frame = pd.concat([frame, means.assign(group=groups[-1])])
     lines = origin(records, [notebook, "04_mvtec"], left_out)
-    figure = _bars(frame, ("compact", "equal size"), groups, name, title, lines)
+    width = min(WIDTH, 2.8 + 0.3 * len(groups))
+    figure = _bars(frame, ("compact", "equal size"), groups, name, title, lines, width)
     if has_mean:
         figure.axes[0].axvline(len(groups) - 1.5, color="0.8", lw=0.6)
     return figure

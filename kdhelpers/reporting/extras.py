@@ -9,7 +9,7 @@ import pandas as pd
 from kdhelpers.experiments.records import STALE, mark, only_one
 from kdhelpers.experiments.variants import main_notebook, variants_of
 from kdhelpers.protocols import LAST_EPOCHS, protocol_for
-from kdhelpers.reporting.ablations import METRICS, paired, variants_frame
+from kdhelpers.reporting.ablations import METRICS, paired, with_variants
 from kdhelpers.reporting.text import NOTHING, groups_of, in_order, main_runs, mean_std, number, title_of
 
 _DETECTION = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "auroc_last": "last epoch"}
@@ -58,7 +58,7 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
 
     metric: one of `ablations.METRICS`. In brackets how many seeds where there are fewer than of the main run.
     """
-    frame = variants_frame(notebook, records)[0].dropna(subset=metric)
+    frame = with_variants(notebook, records, metric)
     rows = []
     for (dataset, cls), part in sorted(frame.groupby(["dataset", "class"]), key=lambda group: in_order(*group[0])):
         most = part["variant"].value_counts().max()
@@ -74,9 +74,10 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
     """The variants of an ablation below each other, a row for each data set and variant, against its main run; text.
 
     The mean over classes ± the standard deviation over seeds, and beside it the main run's over the same classes and
-    seeds, with what `ablations.paired` says of the difference. A main run's own row has all of its classes and seeds.
+    seeds, with what `ablations.paired` says of the difference. A main run's own row has all of its seeds, and
+    the classes that have a variant.
     """
-    frame = variants_frame(notebook, records)[0].dropna(subset=metric)
+    frame = with_variants(notebook, records, metric)
     pairs = {(pair["dataset"], pair["variant"]): pair for pair in paired(frame, metric).to_dict("records")}
     rows = []
     for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):

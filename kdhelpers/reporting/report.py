@@ -161,15 +161,12 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
 def _ablations(records: Sequence[dict]) -> Iterator[dict]:
     """Each ablation with its tables by metric, for the classes that have a variant beside the main run."""
     for notebook in ABLATIONS:
-        frame, left_out = variants_frame(notebook, records)
+        _, left_out = variants_frame(notebook, records)
         of_metrics = []
         for metric, title in METRICS.items():
-            variants = frame[~frame["main"].astype(bool)].dropna(subset=metric)
-            wanted = set(zip(variants["dataset"], variants["class"], strict=True))
-            compared = [record for record in records if (record["dataset"], record["class"]) in wanted]
-            if compared:
-                beside = extras.variants_beside(notebook, compared, metric)
-                of_metrics.append((title, beside, extras.ablation(notebook, compared, metric)))
+            beside = extras.variants_beside(notebook, records, metric)
+            if len(beside):
+                of_metrics.append((title, beside, extras.ablation(notebook, records, metric)))
         words = {"command": command_for(notebook, None, None, [], records), "about": _ABLATIONS[notebook]}
         words["title"] = _words(notebook[3:]).capitalize()
         yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words

@@ -94,11 +94,9 @@ def findings(found: dict[Kind, list[dict]]) -> str:
         lines += ["", f"### With {words}", "", *_markdown(beside)]
         for notebook in ABLATIONS:
             variants = extras.variants_beside(notebook, records)
-            varied = variants.loc[variants["difference"] != "", "data set"]
-            if len(varied):
+            if len(variants):
                 link = f"[{notebook}](../notebooks/{notebook}.ipynb)"
-                beside = variants[variants["data set"].isin(varied)]
-                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(beside)]
+                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(variants)]
     return "\n".join(lines).strip()
 
 

@@ -63,6 +63,17 @@ def test_what_is_shown_beside_a_difference_is_what_it_is_made_of(six_seeds):
     assert table.loc["last four", "seeds"] == 6
 
 
+def test_the_main_run_is_averaged_over_the_classes_of_its_variants(record):
+    records = [
+        record(cls="3", auroc=99),
+        record(cls="5", auroc=90),
+        record(NOTEBOOK, cls="3", variant="last", auroc=97),
+    ]
+    table = extras.variants_beside(NOTEBOOK, records).set_index("variant")
+    assert table["AUROC"].to_dict() == {"last four": "99.00", "last": "97.00"}
+    assert extras.ablation(NOTEBOOK, records)["class"].tolist() == ["3"]
+
+
 def test_variants_made_otherwise_are_left_out_and_named(six_seeds, record):
     records, _ = six_seeds
     odd = record(NOTEBOOK, cls="0", seed=0, variant="last_two", auroc=1.0, parameters={"epochs": 5})
