@@ -55,7 +55,7 @@ def test_each_of_the_75_numbers_has_its_command(records):
 
 def test_without_records_it_says_how_to_begin_and_keeps_every_place():
     page = report.render({}, Kind("imagenet", "full", "text"), {})
-    assert "Nothing is recorded of source imagenet, profile full, protocol text" in page
+    assert "There are no records of source imagenet, profile full, protocol text yet" in page
     assert "<code>./run_all.sh full --config PROTOCOL=text</code>" in page
     assert "<strong>0 of the 75</strong>" in page
     assert all(f'id="table_{table}"' in page for table in range(1, 7))
@@ -109,7 +109,7 @@ def test_records_by_another_version_are_counted_and_marked():
     old = record(cls="1")
     old["environment"] |= {"method_version": 0}
     page = page_of(record(), old)
-    assert "1 of 2 records were made by another version of the method" in page
+    assert "1 of 2 records come from another method version" in page
     assert "<code>01_mnist</code> (1)" in page and '<li class="stale"><b>1</b> stale</li>' in page
     provenance = page.split('id="provenance"')[1]
     assert "<b>another version</b>" in provenance and "<b>this version</b>" in provenance
@@ -117,8 +117,8 @@ def test_records_by_another_version_are_counted_and_marked():
     assert '<td class="number verdict stale"><b>stale</b></td>' in between(page, "table_2", "table_3")
     metrics = between(page, "metrics", "localization")
     assert '<td class="text">1 †</td>' in metrics and '<td class="text">0</td>' in metrics
-    assert "† Records made by another version of the method" in metrics
-    assert "made by another version of the method" not in page_of(record())
+    assert "† Computed from records of another method version" in metrics
+    assert "from another method version" not in page_of(record())
 
 
 def test_a_variant_is_marked_where_the_main_run_behind_it_is_by_another_version():
