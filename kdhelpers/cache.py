@@ -1,4 +1,4 @@
-"""What the source computes on a set of images, computed once and cached; and working through a set in chunks."""
+"""The source's activations on a set of images, computed once and cached; and processing of a set in chunks."""
 
 import ctypes
 import sys
@@ -14,11 +14,11 @@ from kdhelpers.networks import critical_points
 
 
 class SourceActivations:
-    """a_S of every image of a set, cached or computed at each call; the numbers are the same.
+    """The activations a_S of every image of a set, cached or computed at each call, with the same values.
 
-    `activations[index]` is the list of `critical_points` of those `images`, without gradient, on their device.
-    cache: "device", where the images are; "host", main memory; "none"; or "auto", the first of these that leaves half
-    of the free memory free.
+    `activations[index]` is the list of `critical_points` of those images, without gradient, on the images' device.
+    cache: "device" (the images' device), "host" (main memory), "none" (no cache), or "auto": the first of these that
+    needs at most half of the free memory.
     """
 
     def __init__(self, source: nn.Sequential, images, *, cache: str = "auto"):
@@ -29,8 +29,8 @@ class SourceActivations:
         if self.cache == "none":
             return
         place = {"device": "cpu" if self.cache == "host" else device}
-        place["pin_memory"] = self.cache == "host" and device.type == "cuda"  # lets copies to the GPU overlap
-        # Channels last, as the networks compute: an image's activations are contiguous.
+        place["pin_memory"] = self.cache == "host" and device.type == "cuda"  # for asynchronous copies to the GPU
+        # Channels last, as in the networks, so that an image's activations are contiguous.
         cached = [torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, **place) for a in one]
 
         def store(index: slice) -> None:
@@ -52,7 +52,7 @@ class SourceActivations:
         return len(self.images)
 
     def by_chunks(self, function: Callable, pixels: int = 2**19) -> list:
-        """`function` of slices that cover the set, each with about `pixels` pixels per channel."""
+        """Apply `function` to slices that cover the set, each with at most `pixels` pixels per channel or one image."""
         return in_chunks(function, len(self), max(1, pixels // self.images.pixels[0, 0].numel()))
 
 
@@ -65,10 +65,10 @@ def _room_for(size: int, device: torch.device) -> str:
 
 
 def in_chunks(function: Callable, length: int, step: int, progress: str | None = None) -> list:
-    """`function` of slices of `step` that cover `range(length)` in order, as a list.
+    """Apply `function` to slices of `step` that cover `range(length)` in order; return the results as a list.
 
-    When a slice exceeds the GPU's memory, it and the following ones are halved, with a warning. progress: title of a
-    progress bar, None for no bar. Raises torch.OutOfMemoryError when a single image is too large.
+    When a slice exceeds the GPU's memory, this slice and all later ones are halved, with a warning. progress: title of
+    a progress bar, None for no bar. Raises torch.OutOfMemoryError when a single image is too large.
     """
     found, start = [], 0
     with tqdm(total=length, desc=progress, unit="image", disable=progress is None, delay=1, mininterval=1) as bar:
@@ -82,19 +82,19 @@ def in_chunks(function: Callable, length: int, step: int, progress: str | None =
             except torch.OutOfMemoryError:
                 if step == 1:
                     raise
-            torch.cuda.empty_cache()  # after the exception, which holds the tensors, is gone
+            torch.cuda.empty_cache()  # outside the except block: the exception holds the tensors
             step //= 2
             warnings.warn(f"out of GPU memory: {step} images at a time from here on", stacklevel=2)
     return found
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory instead of returning it to the system; a no-op elsewhere.
+    """Make glibc retain freed memory instead of returning it to the system; a no-op elsewhere.
 
-    A training step frees and allocates the same large buffers again and again. By default the system clears each page
-    by page every time, which on a CPU can take as long as the arithmetic.
+    Every training step allocates and frees the same large buffers. By default, the system clears each new buffer page
+    by page, which can take as long as the arithmetic on a CPU.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        # M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h, which Python does not have.
+        # M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h, which Python does not define.
         for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
             libc.mallopt(parameter, value)

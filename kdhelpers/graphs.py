@@ -1,8 +1,8 @@
-"""A training step as one CUDA graph: a GPU is done with a small step long before Python has launched the next.
+"""Training steps as CUDA graphs: a GPU runs a small step much faster than Python launches its kernels.
 
-A graph repeats the kernels of one step on the same memory, with one launch instead of some hundred. As
-docs.pytorch.org/docs/stable/notes/cuda.html asks: steps on a side stream first, inputs that stay where they are, an
-optimiser that keeps its count on the GPU (`capturable`), and nothing in the step that waits for the GPU.
+A graph replays all kernels of a step on the same memory with a single launch. As required by
+docs.pytorch.org/docs/stable/notes/cuda.html, the first steps run on a side stream, inputs have fixed addresses, the
+optimiser counts its steps on the GPU (`capturable`), and nothing in the step waits for the GPU.
 """
 
 import os
@@ -12,19 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-OFF = "KDHELPERS_NO_GRAPHS"  # the environment variable that, set to anything, has every step run kernel by kernel
-_WARM_UP = 3  # steps that count like any other, in which libraries and the optimiser allocate what they keep
+OFF = "KDHELPERS_NO_GRAPHS"  # set this environment variable to any text to run every step kernel by kernel
+_WARM_UP = 3  # ordinary training steps, in which libraries and the optimiser allocate their persistent memory
 
 
 def usable(device: torch.device) -> bool:
-    """True on a GPU, unless switched off."""
+    """True on a GPU, unless the environment variable OFF is set."""
     return device.type == "cuda" and not os.environ.get(OFF)
 
 
 class GraphedStep:
-    """`step(batch)`, with the same results: batches of `size` by a graph after the first few, others as they are.
+    """`step(batch)` with the same results: after a few steps, batches of `size` replay a graph; others run as usual.
 
-    step: a function of an index tensor (size,) on a GPU that returns a tensor and changes what it refers to in place.
+    step: a function of an index tensor (size,) on a GPU; it returns a tensor and updates its state in place.
     """
 
     def __init__(self, step: Callable[[Tensor], Tensor], size: int):
@@ -53,11 +53,11 @@ class GraphedStep:
         return result
 
     def _capture(self, batch: Tensor) -> None:
-        """Record the step without running it; a graph needs memory of its own, so there may be no room for one."""
+        """Capture the step without running it; without room for the graph's own memory, warn and set no graph."""
         self.batch, graph = batch.clone(), torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
                 self.result = self.step(self.batch)
             self.graph = graph
-        except torch.OutOfMemoryError as error:  # any other error is one of the step, and is raised
+        except torch.OutOfMemoryError as error:  # other errors are the step's own and propagate
             warnings.warn(f"training without CUDA graphs ({str(error).splitlines()[0]})", stacklevel=2)

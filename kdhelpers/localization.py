@@ -1,4 +1,4 @@
-"""Where the anomaly is: gradients of the loss by the input, and the map made of them (Sec. 3.1, Eq. 5 and 6)."""
+"""Localization: gradients of the loss with respect to the input, and the map from them (Sec. 3.1, Eq. 5 and 6)."""
 
 from collections.abc import Callable
 
@@ -17,16 +17,16 @@ from kdhelpers.protocols import Protocol
 SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
 SMOOTHGRAD_SAMPLES = 50
-SMOOTHGRAD_SIGMA = 0.05  # the noise has the standard deviation (SMOOTHGRAD_SIGMA / (max − min of the image))²
-_PIXELS, _PIXELS_ON_GPU = 2**18, 2**21  # of each channel in one backward pass: 16 and 128 images of 128 px
+SMOOTHGRAD_SIGMA = 0.05  # the noise's standard deviation is (SMOOTHGRAD_SIGMA / (max − min of the image))²
+_PIXELS, _PIXELS_ON_GPU = 2**18, 2**21  # pixels per channel in one backward pass: 16 and 128 images of 128 px
 
 
 def gradients(
     source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protocol: Protocol, relu: Callable | None = None
 ) -> Tensor:
-    """Λ of Eq. 5: the derivative of each image's score with respect to its pixels; float (n, 3, h, w), as `x`.
+    """Λ of Eq. 5: the gradient of each image's score with respect to its pixels; float (n, 3, h, w), as `x`.
 
-    The backward pass runs through C only, or through S as well, as `protocol.gradient` says. `relu` replaces C's ReLUs.
+    `protocol.gradient` selects the backward pass: through C only, or through both S and C. relu: replaces C's ReLUs.
     """
     x = x.detach().requires_grad_()
     with torch.set_grad_enabled(protocol.gradient == "both"):
@@ -37,9 +37,9 @@ def gradients(
 
 @torch.no_grad()
 def disagreement(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protocol: Protocol) -> Tensor:
-    """Where S and C differ, without a gradient: Eq. 1 and 3 over the channels of each position; float (n, h, w).
+    """Disagreement of S and C, without a gradient: Eq. 1 and 3 over the channels at each position; float (n, h, w).
 
-    Added up as in Eq. 4, at the critical points of the score, each stretched to the image. Not in the article.
+    Both are combined as in Eq. 4, resized to the image and summed over the score's critical points. Not in the article.
     """
     points = min(protocol.score_points, protocol.points)
     total = torch.zeros_like(x[:, 0])
@@ -50,7 +50,7 @@ def disagreement(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protoc
 
 
 class GuidedReLU(torch.autograd.Function):
-    """A ReLU whose backward pass lets only positive gradients through (guided backprop, Sec. 2)."""
+    """A ReLU whose backward pass propagates only positive gradients (guided backprop, Sec. 2)."""
 
     @staticmethod
     def forward(ctx, x):
@@ -65,7 +65,7 @@ class GuidedReLU(torch.autograd.Function):
 
 
 def one_channel(gradient: Tensor) -> Tensor:
-    """Gradients as one channel: Σ over channels of the absolute value, minimum to 0, 99th percentile to 1, clipped.
+    """Reduce gradients to one channel: Σ of absolute values over channels, minimum to 0, 99th percentile to 1, clipped.
 
     gradient: float (n, 3, h, w). Returns float (n, h, w) in [0, 1]; zeros where an image's gradient is flat.
     """
@@ -85,8 +85,8 @@ def smoothgrad(
 ) -> Tensor:
     """SmoothGrad (Sec. 3.3.4): the mean of the one-channel maps of 50 noisy copies of each image; float (n, h, w).
 
-    As in the released code the maps are averaged, not the gradients. Each image has a generator for its noise, so that
-    its map does not depend on the images beside it.
+    As in the released code, the maps are averaged, not the gradients. Each image has its own noise generator, so that
+    its map does not depend on the other images of the batch.
     """
     flat = x.flatten(1)
     deviation = (SMOOTHGRAD_SIGMA / (flat.amax(1) - flat.amin(1)).clamp(min=1e-3)).square().view(-1, 1, 1, 1)
@@ -103,8 +103,8 @@ def attribution(
 ) -> np.ndarray:
     """One-channel attribution of every image, before the filters of Eq. 6; float32 (n, h, w).
 
-    method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4), each image's in [0, 1]; or "disagreement", 0 or
-    more, not in the article. images: `images.Images`. Raises ValueError for another method.
+    method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4), with values in [0, 1]; or "disagreement", with
+    values ≥ 0, not in the article. images: `data.images.Images`. Raises ValueError for another method.
     """
     cloner.eval()
 
@@ -113,7 +113,7 @@ def attribution(
         if method == "disagreement":
             return disagreement(source, cloner, x, protocol)
         if method == "smoothgrad":
-            # Up to 10,000 images for each seed of a run, which no data set has among its masks.
+            # 10,000 seeds for each seed of a run: no data set has more images with masks.
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
             generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
@@ -130,16 +130,16 @@ def attribution(
 
 
 def localization_map(attributions: np.ndarray, *, gaussian: bool = True) -> np.ndarray:
-    """L_map of Eq. 6: opening by a 3×3 ellipse, after a Gaussian of σ = 4 pixels where wanted; float32 (n, h, w).
+    """L_map of Eq. 6: an optional Gaussian of σ = 4 pixels, then an opening with a 3×3 ellipse; float32 (n, h, w).
 
-    Opening the grey map is the same as opening each of its thresholded maps, as the released code does a thousand
-    times: threshold decomposition.
+    The released code opens a thousand thresholded maps instead; by threshold decomposition, opening the grey map is
+    equivalent.
     """
     smooth = gaussian_filter(attributions, sigma=SIGMA, axes=(1, 2)) if gaussian else attributions
     return np.stack([cv2.morphologyEx(one, cv2.MORPH_OPEN, ELEMENT) for one in smooth])
 
 
 def maps(method: str, source: nn.Sequential, cloner: nn.Sequential, images, protocol: Protocol, *, seed: int) -> dict:
-    """{"raw", "gaussian"}: the localization maps without and with the Gaussian, the two rows of Table 1."""
+    """The localization maps {"raw", "gaussian"}: without and with the Gaussian, the two rows of Table 1."""
     attributions = attribution(method, source, cloner, images, protocol, seed=seed)
     return {name: localization_map(attributions, gaussian=name == "gaussian") for name in ("raw", "gaussian")}

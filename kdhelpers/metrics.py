@@ -1,4 +1,4 @@
-"""The metrics, in per cent: AUROC, AP and F1 by scikit-learn, exact AUPRO; and the trivial baselines beside them."""
+"""Metrics in per cent (AUROC, AP and F1 by scikit-learn, exact AUPRO), and trivial baselines."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from kdhelpers.protocols import LAST_EPOCHS
 
 BASELINES = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
-PCA_SIZE = 32  # pixels; larger images are averaged down to it
-PCA_VARIANCE = 0.95  # PCA keeps the components that explain this share
-TOP = 0.01  # the share of a map's pixels whose mean is the score "top"
+PCA_SIZE = 32  # pixels of a side; larger images are averaged down to it
+PCA_VARIANCE = 0.95  # share of the variance that the components explain
+TOP = 0.01  # share of a map's pixels, the highest ones, whose mean is the score "top"
 AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """AUROC in per cent, None where one label is absent; labels but 0 (normal) and 1 (anomalous) are left out."""
+    """AUROC in per cent, None where one label is absent; only labels 0 (normal) and 1 (anomalous) count."""
     known = labels <= 1
     if len(np.unique(labels[known])) < 2:
         return None
@@ -25,11 +25,11 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | None = None) -> dict:
-    """Image-level results in per cent, the mean over the last ten epochs (Sec. 4).
+    """Image-level results in per cent; auroc, ap and f1_max are means over the last ten epochs (Sec. 4).
 
     scores: float (k, n), a row for each of `epochs`, by default 1 to k. labels: as in `auroc`. Returns {auroc,
-    auroc_last, auroc_by_epoch, ap, f1_max}, where auroc_by_epoch is a list of [epoch, AUROC] for all rows; all None,
-    with a `reason`, when one of the two kinds is absent.
+    auroc_last, auroc_by_epoch, ap, f1_max}; auroc_by_epoch is a list of [epoch, AUROC] for all rows. All are None,
+    with a `reason`, when there are no normal or no anomalous images.
     """
     if len(present := np.unique(labels[labels <= 1])) < 2:
         kind = "anomalous" if 0 in present else "normal"
@@ -57,8 +57,8 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
 def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, soft: bool) -> dict:
     """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` where undefined.
 
-    maps, masks: float (n, h, w). `pixel_auroc` is over the anomalous images, as in the article, `pixel_auroc_all` over
-    all test images, as elsewhere in the field. soft: masks count as resized, in [0, 1]; otherwise they are cut at 0.5.
+    maps, masks: float (n, h, w). `pixel_auroc` covers the anomalous images, as in the article; `pixel_auroc_all` covers
+    all test images, as is usual elsewhere. soft: use masks as resized, in [0, 1], instead of thresholding them at 0.5.
     """
     binary = masks >= 0.5
     weights = masks if soft else binary
@@ -74,9 +74,9 @@ def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, sof
 
 
 def localization_of(maps: dict[str, np.ndarray], split, protocol) -> dict[str, dict]:
-    """The pixel-level results of each of the named maps of a split's test images, masks as the protocol says.
+    """Pixel-level results of each named set of maps of a split's test images, with the protocol's choice of masks.
 
-    An image that is not known to be normal and has no mask says nothing of its pixels, and is left out.
+    Images that have no mask and are not known to be normal are excluded.
     """
     known = (split.labels == 0) | split.masks.any(axis=(1, 2))
     masks, labels = split.masks[known], split.labels[known]
@@ -84,22 +84,22 @@ def localization_of(maps: dict[str, np.ndarray], split, protocol) -> dict[str, d
 
 
 def strongest(heat: np.ndarray, score_by: str) -> float:
-    """The score of an image by its map (h, w): its "maximum", or the mean of its "top" 1 %. Not in the article."""
+    """Score an image by its map (h, w): its "maximum", or the mean of its "top" 1 %. Not in the article."""
     count = 1 if score_by == "maximum" else max(1, round(TOP * heat.size))
     return float(np.sort(heat, axis=None)[-count:].mean())
 
 
 def detection_by_maps(maps: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """AUROC in per cent of images scored by `strongest`: {auroc_maximum, auroc_top}; {} where one label is absent."""
+    """AUROC in per cent with images scored by `strongest`: {auroc_maximum, auroc_top}; {} where one label is absent."""
     scores = {by: np.array([strongest(heat, by) for heat in maps]) for by in ("maximum", "top")}
     found = {f"auroc_{by}": auroc(score, labels) for by, score in scores.items()}
     return {} if None in found.values() else found
 
 
 def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Area under the pixels' ROC curve, in [0, 1]; a pixel of mask m counts m times as anomalous, 1 − m as normal.
+    """Area under the ROC curve of pixels, in [0, 1]; a pixel with mask m has weight m as anomalous, 1 − m as normal.
 
-    With masks of 0 and 1 this is scikit-learn's `roc_auc_score`.
+    With masks of 0 and 1, this is scikit-learn's `roc_auc_score`.
     """
     score, weight = maps.ravel(), masks.ravel().astype(np.float64)
     anomalous, normal = weight > 0, weight < 1
@@ -113,13 +113,13 @@ def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
 
 
 def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Per-region overlap against false-positive rate, integrated to AUPRO_LIMIT and divided by it; in [0, 1].
+    """Area under per-region overlap against false-positive rate up to AUPRO_LIMIT, divided by it; in [0, 1].
 
-    maps: float (n, h, w). masks: bool (n, h, w), with a region and a normal pixel. The overlap is the mean over all
-    8-connected regions of all masks, the false-positive rate that of all pixels outside them. Exact: one sort, tied
-    pixels together, linear in between.
+    maps: float (n, h, w). masks: bool (n, h, w), with at least one region and one normal pixel. Overlap: mean over
+    all 8-connected regions of all masks. False-positive rate: over all pixels outside them. Exact: one sort, with tied
+    pixels taken together, and linear interpolation.
     """
-    gain = np.zeros(masks.shape)  # what a pixel adds to the mean overlap once it is above the threshold
+    gain = np.zeros(masks.shape)  # what a pixel above the threshold adds to the sum of the regions' overlaps
     regions = 0
     for i in np.flatnonzero(masks.any(axis=(1, 2))):
         numbers, count = label(masks[i], structure=np.ones((3, 3)))
@@ -141,8 +141,8 @@ def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
 def baselines(split) -> dict[str, float | None]:
     """AUROC in per cent of two scores that need no network, on a `data.Split`; None where one label is absent.
 
-    mean_brightness: of all pixels, brighter counting as more anomalous. pca: the squared error of reconstructing an
-    image's pixels from the principal components of the normal training images.
+    mean_brightness: the mean of all pixels; brighter is more anomalous. pca: the squared error of an image's
+    reconstruction from the principal components of the normal training images.
     """
     brightness = np.array([float(image.float().mean()) for image in split.test.pixels])
     scores = {"mean_brightness": brightness, "pca": _pca(split.train, split.test)}
@@ -150,7 +150,7 @@ def baselines(split) -> dict[str, float | None]:
 
 
 def either_way(name: str, value: float | None) -> float | None:
-    """A value of `baselines` as it is compared: of brightness, whichever of brighter and darker separates better."""
+    """A value of `baselines` for comparison; for brightness, the better AUROC of brighter and darker as anomalous."""
     return max(value, 100 - value) if value is not None and name == "mean_brightness" else value
 
 
@@ -163,7 +163,7 @@ def _pca(train, test) -> np.ndarray:
 
 def _vectors(images) -> np.ndarray:
     """Images as float64 (n, channels · PCA_SIZE²) in [0, 1]."""
-    from torch.nn.functional import interpolate  # here, so that tables can be made without torch
+    from torch.nn.functional import interpolate  # imported here: tables need no torch
 
     chunks = [
         interpolate(chunk.float() / 255, (PCA_SIZE, PCA_SIZE), mode="area").flatten(1).cpu().double().numpy()

@@ -1,4 +1,4 @@
-"""Source S and cloner C (Fig. 2), and their activations at the critical points."""
+"""The source S and the cloner C (Fig. 2), and their activations at the critical points."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from kdhelpers.protocols import Protocol
 
-# The layers of Fig. 2; "M" is 2×2 max-pooling, a number a 3×3 convolution of that many channels and a ReLU. The last
-# convolution before a pool is as wide as the source's, so that the two can be compared after the pool.
+# The layers of Fig. 2: "M" is 2×2 max-pooling, a number is a 3×3 convolution with that many channels and a ReLU. The
+# last convolution before a pool is as wide as the source's, so that the outputs of the pool are comparable.
 WIDTHS = {
     "compact": [16, 16, "M", 16, 128, "M", 16, 16, 256, "M", 16, 16, 512, "M", 16, 16, 512, "M"],
     "equal": cfgs["D"],
@@ -17,14 +17,14 @@ WIDTHS = {
 
 
 def make_source() -> nn.Sequential:
-    """The layers of the source S, VGG-16's `features`, with random weights; `data.weights.load_source` fills them."""
+    """The source S, VGG-16's `features`, with random weights; `data.weights.load_source` sets them."""
     return make_layers(cfgs["D"])
 
 
 def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
-    """The untrained cloner C of Fig. 2, Xavier-uniform from `seed`; `protocol.width` "equal" is that of Sec. 3.3.2.
+    """The untrained cloner C of Fig. 2, or of Sec. 3.3.2 with `protocol.width` "equal"; Xavier-uniform from `seed`.
 
-    Compact, it has 343,984 parameters with BatchNorm (official) and 343,728 without (text).
+    The compact one has 343,984 parameters with BatchNorm (official) and 343,728 without (text).
     """
     layers, channels, widths = [], 3, WIDTHS[protocol.width]
     with torch.random.fork_rng(devices=[]):
@@ -46,14 +46,14 @@ def make_cloner(protocol: Protocol, seed: int) -> nn.Sequential:
 def critical_points(
     network: nn.Sequential, x: Tensor, points: int = 4, relu: Callable[[Tensor], Tensor] | None = None
 ) -> list[Tensor]:
-    """Activations a^CP of the last `points` of CP1..CP4, the outputs of max-pools 2 to 5 (Sec. 3.2).
+    """Activations a^CP at the last `points` of CP1..CP4, the outputs of max-pools 2 to 5 (Sec. 3.2).
 
     x: float (n, 3, h, w), h and w at least 32. Returns tensors (n, channels, h', w'), shallowest first.
-    relu: replaces the network's ReLUs; guided backprop passes its own.
+    relu: a function that replaces the network's ReLUs, for guided backprop.
     """
     layers = list(network)
     pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    for i in pools:  # Max-pooling and the ReLU before it commute, to the bit: this way round, a quarter is left to it.
+    for i in pools:  # Max-pooling and ReLU commute exactly; pooling first leaves the ReLU a quarter of the values.
         layers[i - 1 : i + 1] = layers[i], layers[i - 1]
     pooled: list[Tensor] = []
     for i, layer in enumerate(layers):
@@ -65,7 +65,7 @@ def critical_points(
 
 @torch.no_grad()
 def describe(source: nn.Sequential, cloner: nn.Sequential, image_size: int) -> list[dict[str, object]]:
-    """Fig. 2 as rows: each critical point's pool, shape of activations, and parameters up to there."""
+    """Fig. 2 as rows, one per critical point: its pool, the shape of its activations, parameters up to it."""
     device, rows = next(source.parameters()).device, []
     a_c = critical_points(cloner, torch.zeros(1, 3, image_size, image_size, device=device))
     for number, activation in enumerate(a_c, start=1):

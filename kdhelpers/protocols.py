@@ -1,7 +1,7 @@
-"""The two protocols, field by field, and what the article sets for each data set.
+"""The two protocols, field by field, and the article's settings for each data set.
 
-The article and its released code differ in a dozen places. Each difference is one field of `Protocol`, so that an
-ablation is `dataclasses.replace(protocol, field=value)` and nothing else.
+Each difference between the article and its released code is one field of `Protocol`. An ablation is therefore just
+`dataclasses.replace(protocol, field=value)`.
 """
 
 from dataclasses import dataclass, replace
@@ -10,19 +10,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every choice the method leaves open; the field's comment names the article's section where there is one."""
+    """The settings of training, score and map; the comments cite the article's section if it has one."""
 
     name: str
-    order: Literal["val + lambda * dir", "dir + lambda * val"]  # Eq. 4: which of the two terms λ weighs
+    order: Literal["val + lambda * dir", "dir + lambda * val"]  # Eq. 4: the term that λ weights
     lam: float | None  # λ; None: set by `losses.calibrate` on the untrained cloner (Sec. 3.1)
-    score_points: int  # the last so many critical points make the score and the map (Sec. 3.1)
-    batch_norm: bool  # in the cloner, after every convolution but the one before a pool
-    gradient: Literal["cloner", "both"]  # the map's backward pass: through C only, or through S as well
-    renormalise: bool  # SmoothGrad's and guided backprop's maps: min–max once more before the Gaussian
-    soft_masks: bool  # pixel AUROC against masks as resized, in [0, 1], or against masks cut at 0.5
+    score_points: int  # number of critical points, counted from the last, in the score and the map (Sec. 3.1)
+    batch_norm: bool  # in the cloner, after every convolution except those before a pool
+    gradient: Literal["cloner", "both"]  # the map's backward pass: through C only, or through both S and C
+    renormalise: bool  # maps of SmoothGrad and guided backprop: min–max scaling before the Gaussian
+    soft_masks: bool  # pixel AUROC: use resized masks, in [0, 1], instead of thresholding them at 0.5
     stop: Literal["epochs", "converged"]  # a fixed number of epochs, or "until fully converged" (Sec. 3.1)
     terms: Literal["total", "val", "dir"] = "total"  # Sec. 3.3.3: the loss, or one of its two terms alone
-    points: int = 4  # Sec. 3.3.1: the last so many critical points make the objective
+    points: int = 4  # Sec. 3.3.1: number of critical points, counted from the last, in the objective
     width: Literal["compact", "equal"] = "compact"  # Sec. 3.3.2: the cloner of Fig. 2, or one as wide as the source
     bias: bool = False  # Sec. 3.2: in the cloner's convolutions
     learning_rate: float = 1e-3  # Sec. 3.2, Adam
@@ -30,13 +30,13 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the article, or where it is silent the released code, sets for one data set."""
+    """The settings of one data set: the article's, or else the released code's."""
 
     image_size: int  # pixels, after resizing (Sec. 4.1)
-    images: int  # about so many normal training images in a class; for estimates of time only
-    epochs: int  # the released loop runs one more than it is told; for `stop="converged"` the most there may be
+    images: int  # approximate number of normal training images in a class; for estimates of time and memory
+    epochs: int  # the released loop runs one more than its argument; the maximum for `stop="converged"`
     official_lam: float = 0.01
-    smoke_size: int | None = None  # pixels in `smoke`, where the article's size would take too long
+    smoke_size: int | None = None  # pixels in `smoke`, where the article's size would be too slow
 
 
 SETTINGS = {
@@ -44,18 +44,18 @@ SETTINGS = {
     "fashion_mnist": Setting(images=6000, image_size=32, epochs=51),
     "cifar10": Setting(images=5000, image_size=224, epochs=201, smoke_size=64),
     "mvtec": Setting(images=250, image_size=128, epochs=601, official_lam=0.5, smoke_size=64),
-    # Neither article nor code gives epochs for the rest: as MVTec for small sets of large images, as MNIST for OCT's
-    # many thousands.
+    # Neither the article nor the code gives epochs for these. Small sets of large images use MVTec's; OCT, with many
+    # thousands of images, uses MNIST's.
     "retinal_oct": Setting(images=26000, image_size=128, epochs=51, smoke_size=64),
     "head_ct": Setting(images=90, image_size=128, epochs=601, smoke_size=64),
     "brain_mri": Setting(images=88, image_size=256, epochs=601, smoke_size=64),
-    # Your own photographs are most like MVTecAD's; a third of its epochs, since somebody is waiting.
+    # Your own photographs resemble MVTecAD's most; a third of its epochs keeps the wait short.
     "folder": Setting(images=100, image_size=128, epochs=200, official_lam=0.5, smoke_size=64),
 }
 
 GOOD = "good"  # the kind of a normal test image
 NUMBERS = tuple("0123456789")
-CLASS_NAMES = {  # what the classes "0" to "9" of Table 2 are
+CLASS_NAMES = {  # names of the classes "0" to "9" of Table 2
     "mnist": NUMBERS,
     "fashion_mnist": tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")),
     "cifar10": tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
@@ -66,20 +66,20 @@ MVTEC = tuple(  # in the order of Table 3
 )
 
 METHOD_VERSION = 1
-"""Raised by hand in the commit that changes any number; records made with another version are stale.
+"""Increase it in every commit that changes a recorded number; records of another version are stale.
 
-1: both protocols as first recorded with schema 2 (the numbers of the code before it).
+1: both protocols as first recorded with schema 2 (same numbers as before it).
 """
 
 BATCH_SIZE = 64  # Sec. 3.2
-PRECISIONS = ("float32", "tf32", "bfloat16")  # of what S and C compute; the article's is the first
+PRECISIONS = ("float32", "tf32", "bfloat16")  # in which S and C compute; the article uses the first
 LAST_EPOCHS = 10  # Sec. 4: results are the mean over the last ten epochs
-SCORED_EVERY = 10  # epochs: the test images are scored that often before, to show the course; nothing selects on it
-SEEDS = 10  # Sec. 4: ten seeds
-NORMAL_TEST = 10  # Sec. 4.1: random normal test images of a medical data set
-# In smoke, with its dozen of images: enough steps to find what is wrong with them, which the article's batch is not.
+SCORED_EVERY = 10  # epochs between scorings of the test images before the last ten; for curves, never for selection
+SEEDS = 10  # number of seeds (Sec. 4)
+NORMAL_TEST = 10  # number of random normal test images of HeadCT and BrainMRI (Sec. 4.1)
+# Smoke trains on 10 to 40 images: the article's batch size would give too few steps to detect anything.
 SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 12, 4
-FALSE_ALARMS = 0.05  # of your own images: the share of good ones that may be called bad
+FALSE_ALARMS = 0.05  # share of your own good images that may be called bad
 
 _TEXT = Protocol(
     name="text",
@@ -107,6 +107,6 @@ PROTOCOLS = {"official": _OFFICIAL, "text": _TEXT}
 
 
 def protocol_for(name: str, dataset: str) -> Protocol:
-    """The protocol `name` ("official" or "text") with the values it takes for `dataset`."""
+    """The protocol `name` ("official" or "text"), with its λ for `dataset`."""
     protocol = PROTOCOLS[name]
     return protocol if protocol.lam is None else replace(protocol, lam=SETTINGS[dataset].official_lam)

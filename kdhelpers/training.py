@@ -1,4 +1,4 @@
-"""Distillation: the cloner learns on normal images to compute what the source computes (Sec. 3.1)."""
+"""Distillation: train the cloner on normal images to reproduce the source's activations (Sec. 3.1)."""
 
 import math
 import random
@@ -20,32 +20,32 @@ from kdhelpers.losses import calibrate, direction_loss, scores, total_loss, valu
 from kdhelpers.networks import critical_points
 from kdhelpers.protocols import LAST_EPOCHS, SCORED_EVERY, Protocol
 
-_EXPLODED = 1000  # times the loss of the first step: no training comes back from there
+_EXPLODED = 1000  # times the loss of the first step; no training recovers from a higher loss
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training leaves beside the cloner: its curves, and the test scores of the last epochs."""
+    """The results of a training besides the cloner: its loss curves and the scores of the test images."""
 
-    protocol: Protocol  # the one in force, λ resolved
-    loss: list[float]  # the objective, the mean over an epoch
-    loss_val: list[float]  # L_val
-    loss_dir: list[float]  # L_dir
-    seconds: dict[str, float]  # wall time of "train" and of "detect", the scoring of the test images
-    scored: list[int]  # the epochs after which the test images were scored: every tenth one and the last ten
+    protocol: Protocol  # with the resolved λ
+    loss: list[float]  # the objective, mean over each epoch
+    loss_val: list[float]  # L_val, mean over each epoch
+    loss_dir: list[float]  # L_dir, mean over each epoch
+    seconds: dict[str, float]  # wall time of "train" and "detect" (scoring the test images)
+    scored: list[int]  # epochs after which the test images were scored: every tenth and the last ten
     scores: np.ndarray  # float32 (len(scored), number of test images)
 
 
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the wall time of the block, in seconds, to `seconds[name]`."""
+    """Add the wall time of the block, in seconds, to `seconds[name]`."""
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch, and ask for repeatable kernels."""
+    """Seed Python, numpy and torch, and request deterministic kernels."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -54,33 +54,33 @@ def seed_everything(seed: int) -> None:
 
 
 def use_precision(precision: str, device: torch.device) -> None:
-    """Choose what S and C compute in on `device` from here on, one of PRECISIONS; losses and weights stay in float32.
+    """Set the precision of S and C on `device`, one of PRECISIONS; losses and weights stay in float32.
 
-    float32 switches TF32 off, which cuDNN would use by default. With bfloat16 S's activations are stored in it as well.
+    float32 disables TF32, cuDNN's default. With bfloat16, S's activations are also stored in bfloat16.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.set_autocast_dtype(device.type, torch.bfloat16)
     torch.set_autocast_enabled(device.type, precision == "bfloat16")
-    torch.set_autocast_cache_enabled(precision != "bfloat16")  # it would keep the weights of the first step
+    torch.set_autocast_cache_enabled(precision != "bfloat16")  # it would reuse the weights of the first step
 
 
 def has_converged(loss: list[float]) -> bool:
     """True when the last ten epochs lowered the mean loss by less than one per cent against the ten before.
 
-    The article trains "until fully converged" and does not say when that is; this is what we take it for.
+    The article trains until it "fully converges" and does not define this; the criterion is ours.
     """
     before, after = loss[-2 * LAST_EPOCHS : -LAST_EPOCHS], loss[-LAST_EPOCHS:]
     return len(before) == LAST_EPOCHS and bool(np.mean(after) > 0.99 * np.mean(before))
 
 
 def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tensor], Tensor]:
-    """An augmentation for `fit`: each image of a batch turned by up to ±`degrees` and scaled within `scale`."""
+    """An augmentation for `fit`: rotate each image of a batch by up to ±`degrees`, scale it by a factor in `scale`."""
     change = RandomAffine(degrees=degrees, scale=scale)
     return lambda x: torch.stack([change(image) for image in x])
 
 
 def make_optimiser(cloner: nn.Module, protocol: Protocol) -> torch.optim.Adam:
-    """Adam (Sec. 3.2) on all parameters of the cloner; on a GPU one that a CUDA graph can hold."""
+    """Adam (Sec. 3.2) on all parameters of the cloner; on a GPU, a CUDA graph can capture it."""
     on_gpu = next(cloner.parameters()).is_cuda
     return torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True, capturable=on_gpu)
 
@@ -90,8 +90,8 @@ def train_step(
 ) -> Tensor:
     """One step on the normal training images at `batch`, long (k,) (Sec. 3.1).
 
-    augment: changes a float batch (k, 3, h, w), which S then sees too, or None. Returns L_total, L_val and L_dir, means
-    over the batch: (3,) on the device of the images. Nothing in here waits for a GPU.
+    augment: None, or a function of a float batch (k, 3, h, w), whose result S sees too. Returns the means of L_total,
+    L_val and L_dir over the batch: (3,) on the device of the images. Nothing here waits for the GPU.
     """
     x = source.images[batch]
     if augment is None:
@@ -112,7 +112,7 @@ def train_step(
 
 
 def train_one_epoch(step: Callable[[Tensor], Tensor], cloner: nn.Module, order: Tensor, batch_size: int) -> Tensor:
-    """`step` on all batches of the images in the given order, long (n,); what it returned, float64 (steps, 3)."""
+    """Run `step` on batches of the images in `order`, long (n,); return its results, float64 (steps, 3)."""
     cloner.train()
     return torch.stack([step(batch) for batch in order.split(batch_size)]).double()
 
@@ -132,14 +132,14 @@ def fit(
 ) -> Fit:
     """Train `cloner` in place with Adam (Sec. 3.2), epoch by epoch, and return the `Fit`.
 
-    test: S on the test images, which are scored after every tenth epoch and each of the last ten. checkpoint:
-    `experiments.checkpoints.Checkpoint`, to resume from and to save to; the result is the same, on a CPU to the bit.
-    Raises FloatingPointError naming the epoch and the step at which the loss explodes or stops being finite.
+    test: S's activations on the test images, which are scored after every tenth epoch and each of the last ten.
+    checkpoint: an `experiments.checkpoints.Checkpoint` to resume from and save to. Resuming gives the same result, bit
+    for bit on a CPU. Raises FloatingPointError naming the epoch and step where the loss explodes or is not finite.
     """
     seed_everything(seed)
     optimiser = make_optimiser(cloner, protocol)
-    generator = torch.Generator().manual_seed(seed)  # of the order
-    # L_total, L_val and L_dir of each epoch; the test scores by epoch; λ; the last epoch; the loss that is too high.
+    generator = torch.Generator().manual_seed(seed)  # of the order of images
+    # L_total, L_val and L_dir of each epoch; test scores by epoch; λ; the last epoch; the largest loss allowed; times.
     course = {"curves": [], "scores": {}, "lam": protocol.lam, "last": epochs, "highest": math.inf, "seconds": {}}
     if saved := checkpoint and checkpoint.restore():
         state, course = saved["state"], saved["course"]
@@ -151,7 +151,7 @@ def fit(
         course["lam"] = calibrate(source, cloner, protocol)
     protocol = replace(protocol, lam=course["lam"])
     step = partial(train_step, source, cloner, protocol, optimiser, augment)
-    # Random numbers for an augmentation, and activations in main memory, come from the CPU in every step.
+    # A graph excludes work on the CPU: random numbers for an augmentation, activations cached in main memory.
     if graphs.usable(source.images.pixels.device) and augment is None and source.cache != "host":
         step = graphs.GraphedStep(step, batch_size)
     curves, seconds = course["curves"], course["seconds"]
@@ -176,7 +176,7 @@ def fit(
             progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)
             progress.update()
             if checkpoint and checkpoint.is_due():
-                # What the next step depends on: C, Adam's moments, and the random numbers of order and augmentation.
+                # The next step depends on C, Adam's moments, and the random states of order and augmentation.
                 state = {"cloner": cloner.state_dict(), "optimiser": optimiser.state_dict()}
                 state |= {"order": generator.get_state(), "torch": torch.get_rng_state()}
                 checkpoint.save({"state": state, "course": course})
