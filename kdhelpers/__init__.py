@@ -1,1 +1,1 @@
-"""Multiresolution Knowledge Distillation for Anomaly Detection (Salehi et al., CVPR 2021): what the notebooks call."""
+"""Multiresolution Knowledge Distillation for Anomaly Detection (Salehi et al., CVPR 2021): the notebooks' package."""

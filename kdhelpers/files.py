@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or not at all, and every failure as one line that names the file."""
+"""Atomic writing of files, checksums, and one-line errors that name the file."""
 
 import errno
 import hashlib
@@ -14,18 +14,18 @@ from pathlib import Path
 from kdhelpers.errors import InputError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_ABANDONED = 3600  # seconds after which a temporary file belongs to a process that was killed
+_ABANDONED = 3600  # seconds; older temporary files are leftovers of killed processes
 
 
 def refusal(path: Path | str, error: OSError) -> InputError:
-    """The error for a path that cannot be written."""
+    """The InputError for a path that cannot be written."""
     fix = "make room or give another RESULTS_DIR" if error.errno in NO_ROOM else "give another RESULTS_DIR"
     return InputError(f"{path} cannot be written ({error.strerror or error}): {fix}")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that atomically replaces it when the block succeeds.
+    """Yield a temporary file beside `path` that atomically replaces it when the block succeeds.
 
     Raises InputError when the folder cannot be written to or the disk is full; `path` is then unchanged.
     """
@@ -51,19 +51,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def to_json(content: dict) -> str:
-    """`content` as JSON with sorted keys; ValueError when a number in it is not finite."""
+    """`content` as JSON with sorted keys; raises ValueError when a number in it is not finite."""
     return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` atomically, as `to_json` words it."""
+    """Write `content` atomically as JSON (`to_json`)."""
     text = to_json(content)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def check_writable(folder: Path) -> None:
-    """Create `folder` if needed; raise InputError when nothing can be written to it."""
+    """Create `folder` if needed; raise InputError when it is not writable."""
     with atomic_write(folder / ".writable") as temporary:
         temporary.write_text("")
     (folder / ".writable").unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def network_timeout(seconds: float = 60) -> Iterator[None]:
-    """Give up a server that is silent for so long; torchvision and torch.hub would wait for ever."""
+    """Time out on a silent server inside the block; torchvision and torch.hub would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -82,7 +82,7 @@ def network_timeout(seconds: float = 60) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path | str | None = None) -> Iterator[None]:
-    """Around a block or a function: turn an OSError into an InputError naming the file (else `path`)."""
+    """Turn an OSError of a block or a decorated function into an InputError that names the file, or else `path`."""
     try:
         yield
     except OSError as error:
