@@ -1,4 +1,4 @@
-"""The data sets: their classes, and the split of each for training and test as in Sec. 4.1 of the article."""
+"""The data sets: their classes, and their training and test splits as in Sec. 4.1 of the article."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_c
 
 @reading()
 def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
-    """All classes of a data set, in the article's order; of image folders in place of CIFAR-10, their names sorted."""
+    """All classes of a data set in the article's order; folders of other names in place of CIFAR-10 by name."""
     if dataset in downloads.IDX:
         return NUMBERS
     if dataset == "cifar10":
@@ -40,9 +40,9 @@ def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
 
 
 def resolve_class(dataset: str, name: str | int, data_dir: Path | str) -> str:
-    """The class that `name` means: case and punctuation do not count, and "airplane" is class "0" of CIFAR-10.
+    """The class called `name`, ignoring case and punctuation; "airplane" is class "0" of CIFAR-10.
 
-    Raises InputError listing what is allowed.
+    Raises InputError that lists the allowed names.
     """
 
     def plain(name: str | int) -> str:
@@ -67,13 +67,13 @@ def load(
     normal_test: int = NORMAL_TEST,
     own: Own = NOTHING_MORE,
 ) -> Split:
-    """The split of class `cls`, decoded and resized to `image_size` pixels; downloads what it can when it is absent.
+    """Load the split of class `cls`, resized to `image_size` pixels; MNIST, Fashion-MNIST and CIFAR-10 are downloaded.
 
-    CIFAR-10: resized with Lanczos to image_size·256/224, the centre cropped, ImageNet's mean and standard deviation.
-    Everything else: resized bilinearly, RGB in [0, 1]; idx images stay one channel. seed: draws the `normal_test`
-    normal test images of the medical data sets, and the good ones that are held out of your own; the other splits
-    depend on neither. own: of your own images only. Test images are cached for the next class or seed of this process:
-    do not change them in place. Raises InputError naming what is wrong and the fix.
+    CIFAR-10: resized with Lanczos to image_size·256/224, centre-cropped, normalised with ImageNet's mean and standard
+    deviation. Others: resized bilinearly, RGB in [0, 1]; MNIST and Fashion-MNIST keep one channel. seed: draws the
+    `normal_test` normal test images of HeadCT and BrainMRI, and the held-out images of your own; other splits do not
+    depend on it. own: options for your own images. Test images are cached for the next class or seed of this process:
+    do not change them in place. Raises InputError that names the error and the fix.
     """
     data_dir = Path(data_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
@@ -91,13 +91,13 @@ def load(
 
 @reading()
 def fingerprint(data_dir: Path, *, seed: int, own: Own = NOTHING_MORE) -> str:
-    """`Split.sha256` of your own images, without decoding any: whether they are still those that were recorded."""
+    """`Split.sha256` of your own images, without decoding them; it shows whether they changed since a record."""
     return _digest(list_files("folder", "", data_dir, seed, own=own).all, data_dir, own)
 
 
 @reading()
 def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
-    """Of each class "" when present, "download" when `load` will fetch it, else what to get and where to put it."""
+    """Status of each class: "" when present, "download" when `load` will fetch it, else how to get it and where."""
     data_dir = Path(data_dir).expanduser()
     found = {}
     for cls in classes(dataset, data_dir):
@@ -135,7 +135,7 @@ def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int) -> Split:
 
 @lru_cache(maxsize=1)
 def _read_arrays(dataset: str, data_dir: Path, stamps: tuple, size: int) -> tuple[downloads.Arrays, Tensor]:
-    """The data set's images, and its test images resized; once for all classes."""
+    """Read the data set and resize its test images, once for all classes."""
     arrays = downloads.read(dataset, data_dir)
     return arrays, resize_arrays(arrays.test, size, lanczos=dataset == "cifar10", title=f"{dataset}: test images")
 
@@ -175,7 +175,7 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
 
 @lru_cache(maxsize=1)
 def _read_test(stamps: tuple, others: tuple, size: Size, lanczos: bool, ignored: Path | None) -> Tensor:
-    """The test images, once for all classes and seeds that share them."""
+    """Read the test images, once for all classes and seeds that share them."""
     paths = [Path(path) for path, *_ in stamps]
     return read_images(paths, size, lanczos=lanczos, ignored=ignore.reader(ignored), title="test images")
 
@@ -195,12 +195,12 @@ def _warn_of_copies(train: list[Path], test: list[Path], test_dir: Path | None) 
 
 
 def _is_binary(dataset: str, data_dir: Path) -> bool:
-    """True for files as their authors publish them, in place or to be downloaded; False for folders of image files."""
+    """True for the authors' own files, present or to be downloaded; False for folders of image files."""
     return dataset in downloads.IDX or dataset == "cifar10" and not _cifar_folders(data_dir)
 
 
 def _cifar_folders(data_dir: Path) -> dict[str, str]:
-    """The folder of each class where image folders stand in for CIFAR-10; empty where they do not."""
+    """The folder of each class when image folders replace CIFAR-10's own files; otherwise empty."""
     root = data_dir.expanduser() / "cifar10"
     if downloads.folder("cifar10", root.parent).is_dir():
         return {}
@@ -212,7 +212,7 @@ def _cifar_folders(data_dir: Path) -> dict[str, str]:
     for name, plain in zip(names, alike, strict=True):
         if name.lower() in (GOOD, UNKNOWN) or alike.count(plain) > 1:
             raise InputError(
-                f"{root / 'train' / name}: no name to tell a class by (or too like another one); rename it"
+                f"{root / 'train' / name}: the name is reserved, or too similar to another class's; rename it"
             )
     return {safe_name(name): name for name in names}
 
@@ -222,7 +222,7 @@ def _folder_of(dataset: str, cls: str, data_dir: Path) -> str:
 
 
 def _name(path: Path, data_dir: Path, own: Own = NOTHING_MORE) -> str:
-    """Relative to DATA_DIR; of a picture in TEST_DIR or IGNORE, relative to the folder that this lies in."""
+    """The path relative to DATA_DIR; for files in TEST_DIR or IGNORE, relative to the parent of these."""
     inside = [place.parent for place in (own.test_dir, own.ignore) if place and path.is_relative_to(place)]
     return path.relative_to(inside[0] if inside else data_dir).as_posix()
 
@@ -243,13 +243,13 @@ def _sha256_of(stamp: tuple[str, int, int]) -> str:
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """What tells a cache that a file has changed."""
+    """A cache key that changes when the file changes: path, modification time and size."""
     stat = path.stat()
     return str(path), stat.st_mtime_ns, stat.st_size
 
 
 def safe_name(name: str) -> str:
-    """The name with what a file name, or the hyphens of a record's, could trip over made "_"."""
+    """The name with "_" for characters unsafe in file names and for hyphens, the separators in a record's name."""
     return re.sub(r"[^\w.]+", "_", name).strip("._")
 
 

@@ -1,6 +1,6 @@
-"""Whether the data sets are complete: a line for each, by the official counts and, of MNIST and CIFAR-10, by checksums.
+"""Check that the data sets are complete, by the official counts and, for MNIST and CIFAR-10, by checksums.
 
-Command line: `python -m kdhelpers.data.check [DATA_DIR]`; its exit code is 1 when one is incomplete or damaged.
+Command line: `python -m kdhelpers.data.check [DATA_DIR]`; the exit code is 1 unless each is complete or absent.
 """
 
 import argparse
@@ -21,8 +21,8 @@ _MVTEC = """
     bottle 209 20 63, cable 224 58 92, capsule 219 23 109, carpet 280 28 89, grid 264 21 57, hazelnut 391 40 70,
     leather 245 32 92, metal_nut 220 22 93, pill 267 26 141, screw 320 41 119, tile 230 33 84, toothbrush 60 12 30,
     transistor 213 60 40, wood 247 19 60, zipper 240 32 119
-"""  # images of train/good, of test/good, and of defects, each of which has a mask
-COUNTS = {  # of images (and masks) in the folders that the notebooks read; *: all folders but good
+"""  # numbers of images in train/good, in test/good, and of defects, each with a mask
+COUNTS = {  # numbers of images (and masks) in the folders that the notebooks read; *: all but good
     "mnist": {"train": 60_000, "test": 10_000},
     "fashion_mnist": {"train": 60_000, "test": 10_000},
     "cifar10": {"train": 50_000, "test": 10_000},
@@ -35,7 +35,7 @@ COUNTS = {  # of images (and masks) in the folders that the notebooks read; *: a
     "head_ct": {"head_ct": 200},
     "brain_mri": {"no": 98, "yes": 155},
 }
-_MD5 = {  # of MNIST's files, unpacked; torchvision checks the packed ones, and CIFAR-10's
+_MD5 = {  # of MNIST's unpacked files; torchvision has those of archives and of CIFAR-10's files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
@@ -45,7 +45,7 @@ _MD5 = {  # of MNIST's files, unpacked; torchvision checks the packed ones, and 
 
 @reading()
 def check(dataset: str, data_dir: Path) -> str:
-    """complete, absent, missing N of M and where, how many more than the official ones, or damaged and how."""
+    """One line: complete, absent, missing N of M and where, N more than the official M, or damaged and how."""
     try:
         found, expected = _in_folders(dataset, data_dir), COUNTS[dataset]
         if dataset in downloads.IDX or dataset == "cifar10" and downloads.folder(dataset, data_dir).is_dir():
@@ -97,7 +97,7 @@ def _in_folders(dataset: str, data_dir: Path) -> dict[str, int]:
 
 
 def main(data_dir: Path) -> None:
-    """Print a line for each data set; exit code 1 unless each is complete or absent."""
+    """Print one line for each data set; exit with code 1 unless each is complete or absent."""
     if not data_dir.is_dir():
         raise InputError(f"{data_dir} is not a folder: name the folder that holds the data sets")
     wrong = False

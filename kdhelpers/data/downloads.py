@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 as their authors publish them: downloaded and read by torchvision."""
+"""MNIST, Fashion-MNIST and CIFAR-10 in their authors' formats, downloaded and read by torchvision."""
 
 import os
 import shutil
@@ -54,11 +54,11 @@ def present(dataset: str, data_dir: Path) -> bool:
 
 
 def fetch(dataset: str, data_dir: Path) -> None:
-    """Download the data set (12, 31 or 170 MB) with torchvision's URLs and MD5.
+    """Download the data set (12, 31 or 170 MB) with torchvision's URLs and MD5 checksums.
 
-    Archives that were put in place by hand are unpacked instead when their MD5 is right. Everything arrives in a
-    temporary folder, so that an interruption leaves no incomplete file in place; a second process waits for the first.
-    Raises InputError saying what to fetch, from where and where to put it.
+    Archives already in place are unpacked instead if their MD5 is right. The download goes to a temporary folder, so
+    that an interruption leaves no incomplete file; a second process waits for the first.
+    Raises InputError that names the files to fetch, their source and their place.
     """
     place, is_cifar = folder(dataset, data_dir), dataset == "cifar10"
     archives_in = place.parent if is_cifar else place
@@ -83,7 +83,7 @@ def fetch(dataset: str, data_dir: Path) -> None:
 
 @contextmanager
 def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
-    """Around a download to `place`: whatever torchvision and torch.hub raise becomes an InputError with the fix."""
+    """Turn errors of torchvision and torch.hub during a download to `place` into an InputError with the fix."""
     try:
         with network_timeout():
             yield
@@ -98,7 +98,7 @@ def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
 
 
 def read(dataset: str, data_dir: Path) -> Arrays:
-    """Read the data set's own files; raises InputError naming the file that is damaged."""
+    """Read the data set's own files; raises InputError naming a damaged file."""
     paths = files(dataset, data_dir)
     if dataset == "cifar10":
         for path, md5 in zip(paths, _batch_sums().values(), strict=True):  # unpickling other files might run code
@@ -120,7 +120,7 @@ def _read_idx(path: Path) -> np.ndarray:
     images, fix = "images" in path.name, "remove it to have it downloaded again"
     try:
         array = (read_image_file if images else read_label_file)(str(path)).numpy()
-    except Exception as error:  # a damaged header ends in any of half a dozen kinds
+    except Exception as error:  # a damaged header raises many types
         reason = f" ({' '.join(str(error).split())})" if str(error) else ""
         raise InputError(f"{path}: damaged or truncated{reason}; {fix}") from None
     if images and (array.ndim != 3 or 0 in array.shape) or not images and (array.size == 0 or array.max() > 9):
@@ -129,6 +129,6 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _batch_sums() -> dict[str, str]:
-    """The names of CIFAR-10's files and their MD5."""
+    """The names of CIFAR-10's files and their MD5 checksums."""
     cifar = datasets.CIFAR10
     return {cifar.meta["filename"]: cifar.meta["md5"]} | dict(cifar.train_list + cifar.test_list)

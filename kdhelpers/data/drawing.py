@@ -18,7 +18,7 @@ def clouds(rng: np.random.Generator, height: int, width: int, cells: int = 6) ->
 
 
 def ellipse(height: int, width: int, cy: float, cx: float, ry: float, rx: float, turn: float = 0.0) -> np.ndarray:
-    """1 inside, 0 outside, a soft edge of about a pixel."""
+    """1 inside, 0 outside, with a soft edge of about one pixel."""
     y, x = grid(height, width)
     y, x = y - cy, x - cx
     y, x = y * math.cos(turn) - x * math.sin(turn), y * math.sin(turn) + x * math.cos(turn)
@@ -45,13 +45,13 @@ def scratch(rng: np.random.Generator, height: int, width: int, cy: float, cx: fl
 
 
 def mix(picture: np.ndarray, colour, shape: np.ndarray) -> np.ndarray:
-    """`colour` laid over `picture`, (h, w, 3) or (h, w), where `shape` is 1."""
+    """Blend `colour` into `picture`, (h, w, 3) or (h, w), with the weights `shape`."""
     shape = shape[..., None] if picture.ndim == 3 else shape
     return picture * (1 - shape) + np.asarray(colour, float) * shape
 
 
 def oval(picture: np.ndarray, colour, *where: float) -> np.ndarray:
-    """`colour` laid over `picture` in an `ellipse`; where: its centre, radii and turn."""
+    """Blend `colour` into `picture` in an `ellipse`; where: its centre, radii and rotation."""
     return mix(picture, colour, ellipse(*picture.shape[:2], *where))
 
 

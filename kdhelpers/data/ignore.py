@@ -1,4 +1,4 @@
-"""Regions of your own images that may vary and are not judged, such as a label or a timestamp: IGNORE."""
+"""IGNORE: regions of your own images that may vary and are not judged, such as a label or a timestamp."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +12,10 @@ from kdhelpers.errors import InputError
 
 
 def reader(ignore: Path | np.ndarray | None) -> Callable[[Path], Image.Image | None]:
-    """A function from a picture's path to its mask ("L", 255 where ignored), or to None where everything counts.
+    """A function from a picture's path to its mask ("L", 255 where ignored), or to None if nothing is ignored.
 
-    ignore: the picture of one mask for all; a folder with masks NAME.png or NAME_mask.png of the pictures called NAME;
-    or a mask that has been read, uint8 (h, w). Raises InputError for a mask that marks nothing or everything.
+    ignore: the file of one mask for all pictures; a folder with masks NAME.png or NAME_mask.png for pictures called
+    NAME; or a mask, uint8 (h, w). Raises InputError for a mask file that marks nothing or everything.
     """
     if ignore is None:
         return lambda path: None
@@ -29,7 +29,7 @@ def reader(ignore: Path | np.ndarray | None) -> Callable[[Path], Image.Image | N
 
 
 def read(path: Path) -> Image.Image:
-    """The mask at `path`: whatever is not black is ignored."""
+    """Read the mask at `path`: pixels that are not black are ignored."""
     mask = np.asarray(read_picture(path)).any(axis=2)
     if mask.all() or not mask.any():
         what = "everything" if mask.all() else "nothing"

@@ -1,4 +1,4 @@
-"""Pictures: from files to uint8 tensors, and from these to the float batches that the networks see."""
+"""Images: from files to uint8 tensors, and from these to float batches for the networks."""
 
 import contextlib
 import importlib
@@ -22,11 +22,11 @@ from kdhelpers.files import reading
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GREY = (128, 128, 128)  # what the networks see where a picture is ignored
-Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
-_FEW = 16  # values of a mask that numbers defects; soft edges have more
+GREY = (128, 128, 128)  # the colour of ignored regions
+Size = int | tuple[int, int]  # pixels: the side of a square, or (height, width)
+_FEW = 16  # maximum number of values in a mask that numbers defects; soft edges have more
 _ORIENTATION = 0x0112  # EXIF tag
-_MOST_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb; here it is an error from there on
+_MOST_PIXELS = 89_478_485  # above this, Pillow warns of a decompression bomb; here it is an error
 _PACKAGES = dict.fromkeys((".heic", ".heif"), "pillow-heif") | {".avif": "pillow>=11.3"}
 with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -35,10 +35,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Images:
-    """A set of images, kept as bytes; indexing gives the float batch that the networks see.
+    """A set of images stored as bytes; indexing returns a float batch for the networks.
 
-    pixels: uint8 (n, 1 or 3, h, w). normalise: True for ImageNet's mean and standard deviation (CIFAR-10), otherwise
-    RGB stays in [0, 1].
+    pixels: uint8 (n, 1 or 3, h, w). normalise: with ImageNet's mean and standard deviation (CIFAR-10); otherwise RGB
+    stays in [0, 1].
     """
 
     pixels: Tensor
@@ -57,7 +57,7 @@ class Images:
         return x
 
     def subset(self, index: Tensor | np.ndarray | slice) -> "Images":
-        """The images at `index`, as a set of their own."""
+        """The images at `index` as a new set."""
         return replace(self, pixels=self.pixels[index])
 
     def to(self, device: str | torch.device) -> "Images":
@@ -70,11 +70,11 @@ def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
 
 
-_on_gpu = cache(_imagenet)  # each copy would wait for the GPU; on a CPU, what an export traces must not stay
+_on_gpu = cache(_imagenet)  # each copy would wait for the GPU; on a CPU, an export's traced tensors must not be cached
 
 
 def read_picture(path: Path | str) -> Image.Image:
-    """One picture upright and in RGB, as large as it is. Raises InputError as `read_images` does."""
+    """Read a picture upright, in RGB and in full size. Raises InputError as `read_images` does."""
     return _decode(path, "RGB")
 
 
@@ -86,11 +86,11 @@ def read_images(
     ignored: Callable[[Path], Image.Image | None] = lambda path: None,
     title: str = "images",
 ) -> Tensor:
-    """Pictures, decoded in a few threads and resized as by `fit`: uint8 (n, 3, h, w).
+    """Read pictures in several threads and resize them with `fit`: uint8 (n, 3, h, w).
 
-    EXIF orientation is applied; transparency is dropped; 16-bit pictures are scaled to 8 bit. ignored: as
-    `ignore.reader` returns it. title: of the progress bar. Raises InputError naming the file when it is unreadable,
-    empty, truncated, not a picture, several pictures in one, or of more than 89 million pixels.
+    EXIF orientation is applied, transparency is dropped, and 16-bit pictures are scaled to 8 bits. ignored: a function
+    from `ignore.reader`. title: of the progress bar. Raises InputError naming a file that is unreadable, empty,
+    truncated or not a picture, that holds several pictures, or that has more than 89 million pixels.
     """
     return _stacked(lambda path: blanked(read_picture(path), ignored(path)), paths, 3, size, lanczos, title)
 
@@ -98,12 +98,12 @@ def read_images(
 def read_masks(
     pairs: Sequence[tuple[Path, Path]], size: Size, *, own: bool = False, title: str = "masks"
 ) -> np.ndarray:
-    """Ground-truth masks: float32 (n, h, w) in [0, 1], resized bilinearly and left soft.
+    """Read ground-truth masks: float32 (n, h, w) in [0, 1], resized bilinearly and left soft.
 
-    pairs: each mask and its picture. In a mask of two values, 0 and another one, the other one is 1 whatever it is
-    (1, 255, a palette's colour); otherwise 255 is 1. own: of your own images; in a mask of up to _FEW values all but 0
-    are 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError naming the mask as
-    `read_images` does, when its size is not the picture's, or when it marks nothing.
+    pairs: each mask and its picture. In a mask with two values, 0 and another, the other one becomes 1 (it may be 1,
+    255 or a palette's colour); in other masks, 255 becomes 1. own: masks of your own images; with up to _FEW values,
+    all but 0 become 1, since they number kinds of defects (VisA) or parts of one (MVTec LOCO). Raises InputError naming
+    the mask as `read_images` does, and when its size differs from the picture's, or it marks nothing.
     """
 
     def read(pair: tuple[Path, Path]) -> np.ndarray:
@@ -120,12 +120,12 @@ def read_masks(
 def upright_size(path: Path | str) -> tuple[int, int]:
     """(width, height) of a picture after its EXIF rotation, without decoding it."""
     with Image.open(path) as image:
-        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by a quarter: width and height change places
+        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by 90°: width and height are swapped
         return image.size[::-1] if turned else image.size
 
 
 def resize_arrays(arrays: np.ndarray, size: int, *, lanczos: bool = False, title: str = "images") -> Tensor:
-    """Decoded pictures, uint8 (n, h, w) or (n, h, w, 3), resized as by `fit`: uint8 (n, 1 or 3, size, size)."""
+    """Resize decoded pictures, uint8 (n, h, w) or (n, h, w, 3), with `fit`: uint8 (n, 1 or 3, size, size)."""
     channels = arrays.shape[3] if arrays.ndim == 4 else 1
     return _stacked(Image.fromarray, arrays, channels, size, lanczos, title)
 
@@ -147,21 +147,21 @@ def sides(size: Size) -> tuple[int, int]:
 
 
 def in_words(size: Size) -> str:
-    """The size for people: "128 px", or "64×512 px", height first."""
+    """The size as text: "128 px", or "64×512 px" with the height first."""
     return f"{size} px" if isinstance(size, int) else f"{size[0]}×{size[1]} px"
 
 
 def blanked(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
-    """The picture, grey where the mask, stretched to it, is not black: nothing in there can count."""
+    """Paint the picture grey, in place, where the mask, resized to it, is not black."""
     if mask is not None:
         picture.paste(GREY, mask=mask.resize(picture.size, Image.Resampling.NEAREST))
     return picture
 
 
 def fit(image: Image.Image, size: Size, *, lanczos: bool = False) -> np.ndarray:
-    """A picture resized to `size` with Pillow's antialiased bilinear filter, as torchvision's Resize; uint8.
+    """Resize a picture to `size` with Pillow's antialiased bilinear filter, as torchvision's Resize does; uint8.
 
-    lanczos: as the released code does with CIFAR-10, Lanczos to size·256/224, then the centre of (size, size).
+    lanczos: as the released code does for CIFAR-10, resize with Lanczos to size·256/224 and crop the centre to `size`.
     """
     if lanczos:
         larger = round(size * 256 / 224)
@@ -174,7 +174,7 @@ def fit(image: Image.Image, size: Size, *, lanczos: bool = False) -> np.ndarray:
 
 
 def _decode(path: Path | str, mode: str | None) -> Image.Image:
-    """The picture upright, converted to `mode`; None leaves 16-bit grey as it is and makes "L" of the rest."""
+    """Decode a picture upright and convert it to `mode`; None keeps 16-bit grey and converts the rest to "L"."""
     with reading(path):
         data = Path(path).read_bytes()
     if not data:
@@ -183,7 +183,7 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > _MOST_PIXELS:
             raise Image.DecompressionBombError
-        # A phone's MPO holds a preview beside the picture; in every other format more frames are more pictures.
+        # A phone's MPO file also contains a preview; in any other format, several frames are several pictures.
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             raise InputError(f"{path}: holds {image.n_frames} pictures in one file; save them as one file each")
         ImageOps.exif_transpose(image, in_place=True)
@@ -194,10 +194,10 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
                 raise InputError(f"{path}: its values do not fit 16 bits (Pillow's mode {image.mode}); {fix}")
             if mode is None:
                 return Image.fromarray(values.astype(np.uint16))
-            # Scaled, where convert() would clip everything above 255 to white.
+            # convert() would clip values above 255 instead of scaling them.
             image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
         if image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # spares Pillow's warning
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")  # avoids a warning of Pillow
         return image.convert(mode or "L")
     except InputError:
         raise
@@ -207,13 +207,13 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
         reason = "is not a picture that can be read; replace it or remove it"
         if (suffix := Path(path).suffix.lower()) in _PACKAGES.keys() - Image.registered_extensions().keys():
             reason = f"cannot be read without pip install '{_PACKAGES[suffix]}'; or convert it"
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for a broken file
+    except Exception as error:  # Pillow's decoders raise many types of errors for a broken file
         reason = f"damaged or truncated ({' '.join(str(error).split())}); fetch it again or remove it"
     raise InputError(f"{path}: {reason}")
 
 
 def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
-    """The mask with 255 for whatever is not 0, if it has no more than `most` values; otherwise as it is."""
+    """The mask in 8 bits, with 255 for all values but 0 if it has at most `most`; InputError if it marks nothing."""
     values = np.asarray(mask)
     top = values.max()
     if top == 0:
@@ -230,6 +230,6 @@ def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
 
 
 def in_threads(function: Callable, items: Sequence, title: str) -> list:
-    """The function of each item, in order. Pillow lets go of the interpreter's lock while it decodes and resizes."""
+    """Apply the function to each item in threads; results in order. Pillow releases the GIL to decode and resize."""
     bar = {"desc": title, "unit": "image", "delay": 1, "mininterval": 1, "tqdm_class": tqdm}
     return thread_map(function, items, max_workers=os.cpu_count(), **bar)

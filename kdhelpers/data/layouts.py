@@ -1,4 +1,4 @@
-"""Where the image files of each data set lie under DATA_DIR, and how the article splits them (Sec. 4.1)."""
+"""The layout of each data set under DATA_DIR, and the article's split of its files (Sec. 4.1)."""
 
 import csv
 import math
@@ -15,13 +15,13 @@ from kdhelpers.protocols import GOOD, NORMAL_TEST
 
 UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
-"""The label of a test image; every other kind is bad."""
-FOLDERS = {  # of your own images, in capital or small letters; any other name is that of a defect
+"""The labels of test images; every other kind is bad."""
+FOLDERS = {  # names of folders of your own images, in any case; any other name is a defect's
     GOOD: frozenset((GOOD, "ok", "okay", "normal", "pass", "passed", "negative", "healthy", "non-defective")),
     UNKNOWN: frozenset((UNKNOWN, "unlabeled", "unlabelled")),
 }
-EITHER = frozenset(("no", "yes", "0", "1", "true", "false"))  # no defect, or no good?
-HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # of your own good images, for the threshold; but never more than half
+EITHER = frozenset(("no", "yes", "0", "1", "true", "false"))  # ambiguous: "no" may mean "no defect" or "not good"
+HELD_OUT, LEAST_HELD_OUT = 0.2, 10  # share and minimum of your own good images held out for the threshold; at most half
 
 
 class TestImage(NamedTuple):
@@ -34,19 +34,19 @@ class TestImage(NamedTuple):
 
 
 class Own(NamedTuple):
-    """What is given beside a folder of your own images."""
+    """Options for your own images."""
 
-    test_dir: Path | None = None  # more pictures to score
-    test_label: str | dict[str, str] | None = None  # their label, one of `LABELS`, or those of folders by name
-    ignore: Path | None = None  # the mask of what is not judged, or a folder of masks: `data.ignore`
-    tile: int | None = None  # pixels of a tile's side: `data.tiles`
+    test_dir: Path | None = None  # a folder of more pictures to score
+    test_label: str | dict[str, str] | None = None  # their label, one of `LABELS`, or labels of folders by name
+    ignore: Path | None = None  # a mask of regions that are not judged, or a folder of masks: `data.ignore`
+    tile: int | None = None  # the side of a tile in pixels: `data.tiles`
 
 
 NOTHING_MORE = Own()
 
 
 class Files(NamedTuple):
-    """The files of one split; others: those read beside the images."""
+    """The files of one split; others: labels.csv of HeadCT, or the masks of IGNORE."""
 
     train: list[Path]
     test: list[TestImage]
@@ -83,11 +83,11 @@ def list_files(
     normal_test: int = NORMAL_TEST,
     own: Own = NOTHING_MORE,
 ) -> Files:
-    """The files of class `cls`; for cifar10 and mvtec `cls` is the folder's name.
+    """The files of class `cls`; for cifar10 and mvtec, `cls` is the folder's name.
 
-    seed: draws `normal_test` images for test from the normal ones of a medical data set, and from your own good ones
-    those that are held out. own: of your own images only (`_own`).
-    Raises InputError saying what is missing, where to get it and where to put it.
+    seed: draws the `normal_test` normal test images of HeadCT and BrainMRI, and the held-out images of your own.
+    own: options for your own images (`_own`).
+    Raises InputError that names what is missing, its source and its place.
     """
     name = cls if dataset == "retinal_oct" else dataset
     inside = partial(folder, data_dir, advice=_ADVICE[name])
@@ -118,9 +118,9 @@ def list_files(
 
 
 def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
-    """GOOD, UNKNOWN or the defect's kind: what a folder of your own images holds, by `labels` or by its name.
+    """The kind of images in a folder of your own, from `labels` or its name: GOOD, UNKNOWN or the defect's name.
 
-    labels: TEST_LABEL; where it is a dict, by the names of folders. Raises InputError for a name that may be either.
+    labels: TEST_LABEL; only a dict, by folder name, is used. Raises InputError for a name that may mean good or bad.
     """
     name = folder.name.lower()
     if isinstance(labels, dict) and name in (given := {key.lower(): label for key, label in labels.items()}):
@@ -133,7 +133,7 @@ def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
 
 
 def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
-    """The test images in each folder, which are of the kind given."""
+    """The test images in folders of the given kinds."""
     return [
         TestImage(path, kind, LABELS.get(kind, LABELS["bad"]))
         for place, kind in folders.items()
@@ -142,12 +142,12 @@ def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
 
 
 def _by_name(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
-    """The test images in the folders of `root`, whose kinds are their names (`kind_of`)."""
+    """The test images in the folders of `root`; `kind_of` gives the kind of each folder."""
     return _of_kinds({f: kind_of(f, labels) for f in _folders_in(root)})
 
 
 def _folders_in(root: Path) -> list[Path]:
-    """The folders of test images in `root`; InputError for pictures beside them, and without any."""
+    """The folders of test images in `root`; InputError for pictures beside them, or when there are none."""
     found = entries(root)
     refuse_dead_links(found)
     for path in found:
@@ -160,9 +160,9 @@ def _folders_in(root: Path) -> list[Path]:
 
 
 def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = None) -> Files:
-    """train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png: MVTec AD's layout, and that of your own images.
+    """The files in MVTec AD's layout: train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png.
 
-    Your own images need no test folder, and masks for every anomalous test image or for none.
+    Your own images need no test folder; their anomalous test images need masks for all or for none.
     """
     inside, is_mvtec = partial(folder, root, advice=_ADVICE[dataset]), dataset == "mvtec"
     good = [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD] or [inside("train", GOOD)]
@@ -188,10 +188,10 @@ def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = 
 
 
 def _own(root: Path, seed: int, own: Own) -> Files:
-    """Your own images: as in a category of MVTec AD, folders of good and bad ones, or good ones only; and TEST_DIR's.
+    """Your own images: in MVTec AD's layout, in folders of good and bad ones, or good ones only; plus TEST_DIR's.
 
-    Good ones to test are test/good, or where there is no such folder a random fifth of the good ones, at least
-    `LEAST_HELD_OUT`, but no more than half; copies of a good one, equal to the byte, are then left out.
+    The good test images are those in test/good. Without any, a random fifth of the good images is held out, at least
+    `LEAST_HELD_OUT` but at most half; byte-identical copies of good images are then left out.
     """
     test_dir, labels = own.test_dir, own.test_label
     if test_dir is not None and test_dir.resolve() == root.resolve():
@@ -201,14 +201,14 @@ def _own(root: Path, seed: int, own: Own) -> Files:
     elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not subfolders(root):
         train, test = pictures(root), []
     else:
-        every = root.name.lower() in FOLDERS[GOOD]  # good/lot_1, good/lot_2 ...
+        every = root.name.lower() in FOLDERS[GOOD]  # such as good/lot_1, good/lot_2
         images = _of_kinds({path: GOOD if every else kind_of(path, labels) for path in subfolders(root)})
         train = [image.path for image in images if image.kind == GOOD]
         test = [image for image in images if image.kind != GOOD]
         if not train:
             raise InputError(f"{root}: no folder in it holds good pictures by its name; {_ADVICE['folder']}")
     if all(image.kind != GOOD for image in test):
-        # A copy that is learned would make its held-out twin score low, and the threshold with it.
+        # A copy in training would lower the score of its held-out twin, and with it the threshold.
         distinct = list({file_sha256(path): path for path in train}.values())
         count = min(max(math.ceil(HELD_OUT * len(distinct)), LEAST_HELD_OUT), len(distinct) // 2)
         held_out, train = _draw(distinct, count, seed)
@@ -230,15 +230,15 @@ def _own(root: Path, seed: int, own: Own) -> Files:
 
 
 def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
-    """The pictures of TEST_DIR; their label is what TEST_LABEL says, or else the folders' names.
+    """The pictures in TEST_DIR, labelled by TEST_LABEL or else by the names of their folders.
 
-    Without folders in it, all of its pictures are of the kind that it is called. InputError as `pictures` raises it.
+    Without subfolders, TEST_DIR's name is their kind. Raises InputError as `pictures` does, and for two labels.
     """
     if subfolders(root):
         if isinstance(labels, str):
             raise InputError(
-                f"TEST_LABEL is {labels!r}, and {root} has folders in it, whose names say it: leave TEST_LABEL out, or "
-                "name one of the folders as TEST_DIR"
+                f"TEST_LABEL is {labels!r}, but {root} has folders, whose names are the labels: leave TEST_LABEL out, "
+                "or name one of the folders as TEST_DIR"
             )
         return _by_name(root, labels)
     name = root.name.lower()
@@ -249,11 +249,11 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]
 
 
 def _head_ct(root: Path, paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The normal and the anomalous ones of 000.png, 001.png … as labels.csv has them."""
+    """The normal and the anomalous images among 000.png, 001.png …, according to labels.csv."""
     images: dict[int, Path] = {}
     for path in paths:
         if not path.stem.isdecimal() or int(path.stem) in images:
-            raise InputError(f"{path}: its name is not an id of its own as in 000.png; remove it")
+            raise InputError(f"{path}: its name is not a unique id such as 000.png; remove it")
         images[int(path.stem)] = path
     labels = _read_labels(table := root / "labels.csv")
     for number in sorted(images.keys() ^ labels.keys()):
@@ -283,7 +283,7 @@ def _read_labels(table: Path) -> dict[int, int]:
 
 
 def _draw(paths: list[Path], count: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """`count` random paths, and the others, each in the order given."""
+    """`count` random paths, and the others, both in the given order."""
     parts = np.split(np.random.default_rng(seed).permutation(len(paths)), [count])
     drawn, others = ([paths[i] for i in sorted(part)] for part in parts)
     return drawn, others

@@ -1,15 +1,15 @@
-"""The image files in folders, sorted, and nothing else: what does not belong there is an error."""
+"""Sorted lists of the image files in folders; any other file there is an error."""
 
 from pathlib import Path
 
 from kdhelpers.errors import InputError
 
 SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm .avif .heic .heif".split())
-_LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; hidden files aside
+_LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # files that operating systems leave behind, besides hidden ones
 
 
 def pictures(root: Path, *, empty: bool = False) -> list[Path]:
-    """The image files in `root`, sorted by name; of a folder that has a folder `img`, those in there.
+    """The image files in `root`, sorted by name, or in `root/img` if `root` contains a folder `img`.
 
     Hidden files, Thumbs.db and desktop.ini are ignored. Raises InputError for anything else that is not an image,
     because ignoring it might silently leave out images, and for an empty folder unless `empty`.
@@ -18,7 +18,7 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
     refuse_dead_links(found)
     for path in found:
         if path.is_dir():
-            if path.name == "img" and root.name != "img":  # BMAD's layout: img and, beside it, label
+            if path.name == "img" and root.name != "img":  # BMAD's layout: img beside label
                 return pictures(path)
             raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
@@ -29,7 +29,7 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
 
 
 def entries(root: Path) -> list[Path]:
-    """What is in `root`, sorted by name, except hidden files and what systems leave behind."""
+    """The entries of `root`, sorted by name, without hidden files and files that systems leave behind."""
     found = (path for path in root.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
     return sorted(found, key=lambda path: path.name)
 
@@ -37,7 +37,7 @@ def entries(root: Path) -> list[Path]:
 def refuse_dead_links(paths: list[Path]) -> None:
     for path in paths:
         if path.is_symlink() and not path.exists():
-            raise InputError(f"{path}: a link that leads nowhere, or to itself; mend it or remove it")
+            raise InputError(f"{path}: a link that leads nowhere, or to itself; repair it or remove it")
 
 
 def subfolders(root: Path) -> list[Path]:
@@ -46,7 +46,7 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def find(root: Path, name: str) -> Path:
-    """The folder `name` in `root`, in capital or small letters; `root / name` when there is none."""
+    """The folder `name` in `root`, ignoring case; `root / name` when there is none."""
     exact = root / name
     if exact.is_dir():
         return exact
@@ -54,7 +54,7 @@ def find(root: Path, name: str) -> Path:
 
 
 def folder(root: Path, *names: str, advice: str) -> Path:
-    """The folder names[0]/names[1]/… in `root`, as `find` finds them; InputError with `advice` when one is missing."""
+    """The folder names[0]/names[1]/… in `root`, ignoring case; InputError with `advice` when one is missing."""
     for name in names:
         root = find(root, name)
         if not root.is_dir():

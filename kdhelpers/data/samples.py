@@ -1,6 +1,6 @@
-"""A small generated sample of every data set, in its own layout on disk: everything runs without a download.
+"""Small generated samples of every data set, in its own layout on disk, so that everything runs without a download.
 
-`python -m kdhelpers.data.samples [DEST]` writes them. Their numbers mean nothing: only the digits are real.
+`python -m kdhelpers.data.samples [DEST]` writes them. Results on them mean nothing: only the digits are real.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from kdhelpers.data.drawing import blob, bottle, carpet, clouds, cookie, grid, h
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.protocols import CLASS_NAMES
 
-Contents = Iterator[tuple[str, Image.Image | bytes]]  # of a sample's files, each with its path in DATA_DIR
+Contents = Iterator[tuple[str, Image.Image | bytes]]  # a sample's files: path in DATA_DIR, and content
 
 
 def make(dest: Path | str = paths.SAMPLES_DIR) -> Path:
@@ -63,7 +63,7 @@ def _write(root: Path) -> None:
 
 
 def _idx(folder: str, rng: np.random.Generator, train: list, test: list) -> Contents:
-    """MNIST's four files of pairs (image, label); the test images are shuffled."""
+    """MNIST's four files from pairs (image, label), with the test images shuffled."""
     for part, pairs in (("train", train), ("t10k", [test[i] for i in rng.permutation(len(test))])):
         for name, values in zip(("images-idx3", "labels-idx1"), zip(*pairs, strict=True), strict=True):
             array = np.array(values, np.uint8)
@@ -72,7 +72,7 @@ def _idx(folder: str, rng: np.random.Generator, train: list, test: list) -> Cont
 
 
 def _mnist(rng: np.random.Generator) -> Contents:
-    from sklearn.datasets import load_digits  # a second to import, and needed here only
+    from sklearn.datasets import load_digits  # takes a second to import, and is needed only here
 
     def enlarge(digit: np.ndarray) -> np.ndarray:
         small = Image.fromarray((digit * 255 / 16).astype(np.uint8))
@@ -86,7 +86,7 @@ def _mnist(rng: np.random.Generator) -> Contents:
     return _idx("MNIST/raw", rng, train, test)
 
 
-_CLOTHES = (  # half outlines from top to bottom, (x, y) from 0 to 1; shoes and bags in whole
+_CLOTHES = (  # half outlines from top to bottom, (x, y) from 0 to 1; full outlines of shoes and bags
     ((0.12, 0.1), (0.3, 0.1), (0.46, 0.3), (0.4, 0.42), (0.27, 0.34), (0.27, 0.92)),
     ((0.2, 0.05), (0.22, 0.95), (0.05, 0.95), (0.02, 0.35)),
     ((0.1, 0.08), (0.28, 0.12), (0.44, 0.85), (0.34, 0.88), (0.25, 0.45), (0.25, 0.9)),
@@ -116,7 +116,7 @@ def _fashion_mnist(rng: np.random.Generator) -> Contents:
 
 
 def _cifar10(rng: np.random.Generator) -> Contents:
-    """An ellipse, long or round, or a star with as many spikes as the label says, on cloudy ground."""
+    """An ellipse (label 0), a circle (label 1) or a star with `label` spikes, on a cloudy background."""
     grounds = np.array([[120, 170, 220], [110, 110, 120], [140, 190, 150], [180, 150, 120], [90, 130, 70]])
     for label, name in enumerate(CLASS_NAMES["cifar10"]):
         colour = np.array([label * 83, label * 151 + 60, label * 37 + 120]) % 256
@@ -134,7 +134,7 @@ def _cifar10(rng: np.random.Generator) -> Contents:
 def _inspection(
     folder: str, suffix: str, rng: np.random.Generator, draw: Callable, counts: tuple[int, int, int], defects: dict
 ) -> Contents:
-    """MVTec AD's layout. counts: of train/good, test/good and each defect; defects: each kind's shape, size, colour."""
+    """MVTec AD's layout. counts: of train/good, test/good and each kind; defects: shape, size, colour by kind."""
     for part, count in zip(("train", "test"), counts[:2], strict=True):
         for i in range(count):
             yield f"{folder}/{part}/good/{i:03d}{suffix}", to_image(draw(rng))
@@ -160,7 +160,7 @@ def _own_images(rng: np.random.Generator) -> Contents:
 
 def _retinal_oct(rng: np.random.Generator) -> Contents:
     oct2017 = [("train", "NORMAL", 12), ("test", "NORMAL", 4)]
-    for kind in ("CNV", "DME", "DRUSEN"):  # the original has training images of the diseases too; nobody uses them here
+    for kind in ("CNV", "DME", "DRUSEN"):  # like the original, with training images of diseases, which are not used
         oct2017 += [("test", kind, 4), ("train", kind, 1)]
     resc = [("train", "good", 12), ("test", "good", 4), ("test", "Ungood", 4)]
     for name, plan in (("oct2017/{0}/{1}/{1}-{2}-1.jpeg", oct2017), ("resc/{0}/{1}/{2}.png", resc)):
@@ -174,7 +174,7 @@ def _head_ct(rng: np.random.Generator) -> Contents:
     for i in range(32):
         image = to_image(head(rng, i < 8, mri=False))
         yield f"head_ct/head_ct/{i:03d}.png", image.convert("RGBA" if i % 6 == 5 else "RGB")
-    table = ["id, hemorrhage", *(f"{i},{int(i < 8)}" for i in range(32))]  # with the space of the original
+    table = ["id, hemorrhage", *(f"{i},{int(i < 8)}" for i in range(32))]  # with the space that the original has
     yield "head_ct/labels.csv", "".join(f"{line}\n" for line in table).encode()
 
 

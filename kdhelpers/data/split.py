@@ -1,4 +1,4 @@
-"""The images of one class: normal ones to train on, normal and anomalous ones to test."""
+"""The split of one class into training and test images."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +11,14 @@ from kdhelpers.data.images import Images
 
 
 class Tiles(NamedTuple):
-    """What the networks see of a split's pictures where these are cut into tiles."""
+    """The tiles of a split's pictures, as input of the networks."""
 
     train: Images
     test: Images
     first: np.ndarray  # long (n_test,): the index in `test` of each test image's first tile
 
     def worst(self, scores: np.ndarray) -> np.ndarray:
-        """The highest score of each test image's tiles: (k, len(test)) to (k, n_test)."""
+        """Reduce the scores of tiles, (k, len(test)), to the highest score of each test image, (k, n_test)."""
         return np.maximum.reduceat(scores, self.first, axis=1)
 
 
@@ -30,14 +30,14 @@ class Split:
     cls: str
     train: Images
     test: Images
-    labels: np.ndarray  # uint8 (n_test,); 0: normal, 1: anomalous, 2: nobody has said
-    masks: np.ndarray | None  # float32 (n_test, h, w) in [0, 1], soft, zeros where there is none; None: no ground truth
+    labels: np.ndarray  # uint8 (n_test,); 0: normal, 1: anomalous, 2: unknown
+    masks: np.ndarray | None  # float32 (n_test, h, w) in [0, 1], soft, zeros for images without one; None: no masks
     kinds: list[str]  # of each test image: "good" for a normal one, otherwise "scratch_head", "3" ...
     names: list[str]  # of each test image, relative to the data folder
-    sha256: str  # over the sorted (path relative to the data folder, SHA-256) of every file used, as JSON
-    deviations: tuple[str, ...] = ()  # in what these files are not the article's
-    paths: list[Path] = field(default_factory=list)  # of each test image; [] where they are not files of their own
-    tiles: Tiles | None = None  # of your own images with TILE; `train` and `test` then are for people and baselines
+    sha256: str  # of the sorted pairs (path relative to the data folder, SHA-256) of all files used, as JSON
+    deviations: tuple[str, ...] = ()  # how these files differ from the article's
+    paths: list[Path] = field(default_factory=list)  # of each test image; [] when images are not separate files
+    tiles: Tiles | None = None  # of your own images with TILE; `train` and `test` then serve display and baselines
 
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its images on `device`."""
@@ -45,7 +45,7 @@ class Split:
         return replace(self, train=self.train.to(device), test=self.test.to(device), tiles=tiles)
 
     def subset(self, index: np.ndarray) -> "Split":
-        """The same split with only the test images at `index`, a long array, without tiles."""
+        """The same split with only the test images at `index`, a long array; tiles are dropped."""
         return replace(
             self,
             test=self.test.subset(index),
@@ -58,7 +58,7 @@ class Split:
         )
 
     def sample_indices(self, count: int = 8) -> np.ndarray:
-        """Indices of up to `count` test images to look at: one normal, then each other kind in turn."""
+        """Indices of up to `count` test images to show: one normal image, then the other kinds in turn."""
         first, by_kind = np.flatnonzero(self.labels == 0)[:1], {}
         for i in np.flatnonzero(self.labels):
             by_kind.setdefault(self.kinds[i], []).append(i)

@@ -1,4 +1,4 @@
-"""Large pictures in tiles: square cut-outs that overlap, each resized to the size that the networks see."""
+"""Tiles of large pictures: overlapping square crops, each resized to the networks' input size."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from kdhelpers.data.images import Size, blanked, fit, in_threads, read_picture
 
-OVERLAP = 0.25  # of a tile's side, at least
+OVERLAP = 0.25  # minimum, as a share of a tile's side
 
 
 def boxes(size: tuple[int, int], tile: int | None) -> list[tuple[int, int, int, int]]:
     """(left, top, right, bottom) of the tiles that cover a picture of this (width, height), row by row.
 
-    A tile has `tile` pixels a side, or as many as the picture has; None: the whole picture is the one tile.
+    A tile has `tile` pixels a side, fewer if the picture is smaller; None: the whole picture is a single tile.
     """
     width, height = size
     tile = tile or max(size)
@@ -34,7 +34,7 @@ def boxes(size: tuple[int, int], tile: int | None) -> list[tuple[int, int, int, 
 
 
 def cut(picture: Image.Image, tile: int | None, size: Size) -> np.ndarray:
-    """The tiles of a picture, in the order of `boxes`: uint8 (n, 3, h, w)."""
+    """Cut a picture into tiles, in the order of `boxes`: uint8 (n, 3, h, w)."""
     found = [fit(picture.crop(box), size) for box in boxes(picture.size, tile)]
     return np.stack(found).transpose(0, 3, 1, 2)
 
@@ -46,7 +46,7 @@ def read(
     ignored: Callable[[Path], Image.Image | None],
     title: str = "tiles",
 ) -> tuple[Tensor, np.ndarray]:
-    """The tiles of all pictures: uint8 (n, 3, h, w), and the index of each picture's first one, long (len(paths),)."""
+    """The tiles of all pictures, uint8 (n, 3, h, w), and the index of each picture's first tile, long (len(paths),)."""
 
     def each(path: Path) -> np.ndarray:
         return cut(blanked(read_picture(path), ignored(path)), tile, size)
@@ -57,9 +57,9 @@ def read(
 
 
 def joined(maps: np.ndarray, size: tuple[int, int], tile: int | None) -> np.ndarray:
-    """The map of a picture of this (width, height) from those of its tiles, (n, h, w): float32, as fine as the tiles'.
+    """Join the maps of tiles, (n, h, w), into the map of a picture of this (width, height): float32, same resolution.
 
-    Where tiles overlap, each counts the more the nearer its centre is: no seams, and little of what borders do.
+    Where tiles overlap, a tile's weight decreases towards its border, which avoids seams and reduces border effects.
     """
     places = boxes(size, tile)
     left, top, right, bottom = places[0]

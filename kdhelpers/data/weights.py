@@ -13,16 +13,16 @@ from kdhelpers.files import file_sha256, reading
 from kdhelpers.networks import make_source
 
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
-_IMAGENET_SHA256 = Path(IMAGENET.url).stem.rpartition("-")[2]  # its first digits, which torchvision puts in the name
+_IMAGENET_SHA256 = Path(IMAGENET.url).stem.rpartition("-")[2]  # its first digits, from torchvision's file name
 _BUILTIN = ("imagenet", "untrained")
 _LAYOUT = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
 
 
 def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Sequential, dict[str, str]]:
-    """The source S: VGG-16's `features` by torchvision, frozen, in eval mode, on `device`.
+    """Load the source S: torchvision's VGG-16 `features`, frozen, in eval mode, on `device`.
 
     source: "imagenet" (torchvision's weights, downloaded once), "untrained" (Xavier-uniform from a fixed seed, as in
-    the released code's ablation), or the path of a state dict, full or features only, of any float type.
+    the released code's ablation), or the path of a state dict, full or features only, of any floating-point type.
     Returns the network and {"name", "sha256"}; for a file its stem and the checksum of its bytes.
     Raises InputError for a missing or damaged file and for weights of another network.
     """
@@ -49,9 +49,9 @@ def load_source(source: str, device: torch.device | str = "cpu") -> tuple[nn.Seq
 
 
 def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: torch.device | str) -> nn.Sequential:
-    """The source `given`, as the notebooks' SOURCE, if it is the one that the cloner at `path` was trained with.
+    """Load the source `given`, a value of SOURCE, if the cloner at `path` was trained with it.
 
-    wanted: its {"name", "sha256"}. Raises InputError when it is another one, without a download where that is known.
+    wanted: {"name", "sha256"} of the cloner's source. Raises InputError for another source, if possible before loading.
     """
     found = {"sha256": ""} if given in _BUILTIN else identify_source(given)
     if given == wanted["name"] or found["sha256"] == wanted["sha256"]:
@@ -67,7 +67,7 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
 
 
 def identify_source(source: str) -> dict[str, str]:
-    """{"name", "sha256"} of a weights file; its name is "imagenet" for torchvision's own file.
+    """{"name", "sha256"} of a weights file; the name is "imagenet" for torchvision's file, else the file's stem.
 
     Raises InputError when there is no such file.
     """
@@ -80,7 +80,7 @@ def identify_source(source: str) -> dict[str, str]:
 
 
 def source_name(source: str) -> str:
-    """The name of a source in paths of records: "imagenet", "untrained", or stem-<first 8 digits of its SHA-256>."""
+    """The source's name in paths of records: "imagenet", "untrained", or stem-<first 8 digits of its SHA-256>."""
     if source in _BUILTIN:
         return source
     identity = identify_source(source)
@@ -99,10 +99,10 @@ def _download(path: Path) -> None:
 
 
 def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 tensors of `wanted` from a state dict on disk; InputError when it is not exactly these."""
+    """Read the tensors of `wanted` as float32 from a state dict on disk; InputError when names or shapes differ."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises a dozen kinds; torch's own text suggests to disable its guard
+    except Exception as error:  # a damaged pickle raises many types; torch's text suggests disabling its guard
         raise InputError(f"{path} is not a file of weights: {_LAYOUT}") from error
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: {_LAYOUT}")
@@ -115,7 +115,7 @@ def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         if shape != tuple(value.shape):
             raise InputError(f"{path} is not VGG-16: {name} is {shape}, not {tuple(value.shape)}; {_LAYOUT}")
         if not found[name].is_floating_point():
-            raise InputError(f"{path} is not VGG-16: {name} is of {found[name].dtype}, no float type; {_LAYOUT}")
+            raise InputError(f"{path} is not VGG-16: {name} is of {found[name].dtype}, not a float type; {_LAYOUT}")
         if not torch.isfinite(found[name].float()).all():
             raise InputError(f"{path} is damaged: {name} is not finite; {_LAYOUT}")
     return {name: found[name].float() for name in wanted}
