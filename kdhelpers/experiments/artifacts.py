@@ -1,4 +1,4 @@
-"""Write and read the results of a run that need torch: record, trained cloner, and predictions."""
+"""Write and read the results of a run: record, trained cloner and predictions."""
 
 import json
 import platform
@@ -22,14 +22,14 @@ from kdhelpers.files import atomic_write, to_json, write_json
 from kdhelpers.protocols import METHOD_VERSION, PRECISIONS, Protocol
 from kdhelpers.training import Fit
 
-_PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # by the name they are imported under
+_PACKAGES = ("PIL", "cv2", "numpy", "scipy", "sklearn", "torch", "torchvision")  # import names
 
 
 def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: tuple, measured: dict) -> None:
     """Write the cloner with a few maps, the predictions and, last, the record.
 
-    run: `runs.Run`. shown: a `Split` of the few test images to look at, and their maps (n, h, w). measured: fields of
-    the record: source, detection, localization, baselines and seconds. Raises ValueError when a number is not finite.
+    run: `runs.Run`. shown: a `Split` of a few test images for display, and their maps (n, h, w). measured: the record's
+    source, detection, localization, baselines and seconds. Raises ValueError when a number is not finite.
     """
     places = {"source": run.source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
     places["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else run.data_dir
@@ -66,7 +66,7 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     metadata = {"record": to_json(record), "kinds": json.dumps(pictures.kinds, ensure_ascii=False)}
     with atomic_write(run.cloner_path(cls)) as temporary:
         temporary.write_bytes(to_bytes(tensors, metadata))
-    # A row for each test image: its name, label, kind, and its score after each of the scored epochs.
+    # One row per test image: its name, label, kind, and its score after each scored epoch.
     scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
     predictions = pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
     with atomic_write(run.predictions_path(cls)) as temporary:
@@ -75,7 +75,7 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
 
 
 def load_cloner(path: Path, protocol: Protocol, device: torch.device | str = "cpu") -> torch.nn.Sequential:
-    """The trained cloner at `path` in eval mode."""
+    """Load the trained cloner at `path`, in eval mode."""
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith("cloner.")]  # noqa: SIM118 - not a dict
         state = {name.removeprefix("cloner."): file.get_tensor(name) for name in names}
@@ -85,7 +85,7 @@ def load_cloner(path: Path, protocol: Protocol, device: torch.device | str = "cp
 
 
 def load_fit(record: dict, predictions: Path, protocol: Protocol) -> Fit:
-    """The `Fit` of a record and the predictions saved with it; `protocol` gets the λ of the training.
+    """The `Fit` of a record and its predictions file; its protocol is `protocol` with the λ of the training.
 
     `seconds` is empty, since nothing was trained.
     """
@@ -102,7 +102,7 @@ def _peak_memory_mb(device: torch.device) -> dict:
 
 
 def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
-    """What a number may depend on beside the parameters: the code, the versions, the machine."""
+    """The code, package versions and machine: they can change numbers too, besides the parameters."""
 
     def git(*words: str) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""The state of an unfinished training on disk, so that it resumes after an interruption."""
+"""Checkpoints of an unfinished training, to resume it after an interruption."""
 
 import hashlib
 import io
@@ -12,40 +12,40 @@ import torch
 from kdhelpers.errors import InputError
 from kdhelpers.files import atomic_write
 
-EVERY = 60  # seconds between two checkpoints, and so about the most that an interruption can cost
+EVERY = 60  # seconds between two checkpoints: about the most that an interruption can lose
 
 
 class Checkpoint:
-    """The file of one training's state; a state with other parameters, data or code is never restored.
+    """The file of one training's state; a state with other parameters, data or method version is never restored.
 
-    path: the file. made_of: everything that the training's numbers depend on, as JSON; torch's version and the
-    number of threads, on which the last digits depend, are added. every: seconds between two writes.
+    path: the file. made_of: everything that the training's results depend on, serialisable as JSON; torch's version
+    and the number of threads are added, since they change the last digits. every: seconds between two writes.
     """
 
     def __init__(self, path: Path, made_of: dict, every: float = EVERY):
-        decisive = ["format 2", made_of, torch.__version__, torch.get_num_threads()]  # format: of `fit`'s state
+        decisive = ["format 2", made_of, torch.__version__, torch.get_num_threads()]  # the format of `fit`'s state
         self.key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.path, self.every, self.last = path, every, time.monotonic()
 
     def restore(self) -> dict | None:
-        """The last saved state; None when there is none for this training, or none that can be read."""
+        """The last saved state; None when there is none for this training, or, with a warning, an unreadable one."""
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             return saved["state"] if saved["key"] == self.key else None
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
+        except Exception as error:  # torch.load raises many types for a damaged file
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             text = f"{self.path} cannot be read ({reason}): the training starts from the beginning"
             warnings.warn(text, stacklevel=2)
             return None
 
     def is_due(self) -> bool:
-        """True when the last one is older than `every` seconds."""
+        """True when the last checkpoint is older than `every` seconds."""
         return time.monotonic() - self.last >= self.every
 
     def save(self, state: dict) -> None:
-        """Write the state, of tensors and plain numbers, atomically; where that fails, warn and continue."""
+        """Write the state (tensors and plain numbers) atomically; if that fails, warn and continue."""
         buffer = io.BytesIO()
         torch.save({"key": self.key, "state": state}, buffer)
         try:

@@ -1,4 +1,4 @@
-"""Trained cloners as assets of a release: listed with their checksums, and after a download put where notebooks look.
+"""Trained cloners as release assets: list them with checksums, and install downloaded ones for the notebooks.
 
 Command line: `python -m kdhelpers.experiments.cloners FOLDER`, see --help.
 """
@@ -15,11 +15,11 @@ from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.files import atomic_write, file_sha256, reading
 
 LIST = "cloners.csv"  # in RESULTS_DIR: file, sha256, bytes, record
-_SUFFIXES = (".safetensors", ".predictions.csv.gz")  # of a cloner, and of its scores of the test images
+_SUFFIXES = (".safetensors", ".predictions.csv.gz")  # of a cloner, and of its scores on the test images
 
 
 def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
-    """By the name of each asset its file in results_dir/cloners, and the file of the record it belongs to."""
+    """Map each asset's name to its file in results_dir/cloners and its record's file; they contain the same record."""
     found = {}
     for cloner in sorted(results_dir.glob("cloners/*/full/**/*.safetensors")):
         stem = cloner.relative_to(results_dir / "cloners").with_suffix("")
@@ -31,7 +31,7 @@ def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def table(results_dir: Path) -> str:
-    """results/cloners.csv: a row for each trained cloner whose record is recorded, and for its predictions."""
+    """The content of cloners.csv: a row for each trained cloner with its present record, and for its predictions."""
     rows = [
         (name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix())
         for name, (path, record) in _assets(results_dir).items()
@@ -41,7 +41,7 @@ def table(results_dir: Path) -> str:
 
 
 def collect(results_dir: Path, folder: Path) -> int:
-    """Link all assets into `folder` under their own names, ready to be uploaded; return how many there are."""
+    """Replace `folder` by links to all assets under their release names, for an upload; return their number."""
     assets = _assets(results_dir)
     shutil.rmtree(folder, ignore_errors=True)
     for name, (path, _) in assets.items():
@@ -52,10 +52,10 @@ def collect(results_dir: Path, folder: Path) -> int:
 
 @reading()
 def place(folder: Path, results_dir: Path = paths.RESULTS_DIR) -> None:
-    """Check downloaded assets in `folder` against RESULTS_DIR's list, and copy them where the notebooks look for them.
+    """Check downloaded assets in `folder` against cloners.csv in RESULTS_DIR, and copy them to RESULTS_DIR/cloners.
 
-    A notebook then finds a trained cloner beside its record and does not train. Raises InputError for a file with
-    another checksum, and for a cloner of another record than the present one.
+    A notebook then uses the trained cloner of a record and does not train. Raises InputError for a file with another
+    checksum, and for a cloner that belongs to another record than the present one.
     """
     listed = pd.read_csv(results_dir / LIST, index_col="file")
     found = [path for path in sorted(folder.iterdir()) if path.name in listed.index]
@@ -75,7 +75,7 @@ def place(folder: Path, results_dir: Path = paths.RESULTS_DIR) -> None:
 
 
 def _record_in(cloner: Path) -> str:
-    """The text of the record that a cloner's file carries."""
+    """The text of the record in a cloner's file."""
     try:
         with safe_open(cloner, framework="np") as file:
             return (file.metadata() or {}).get("record", "")
@@ -85,7 +85,7 @@ def _record_in(cloner: Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m kdhelpers.experiments.cloners", description=place.__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the downloaded files")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with the downloaded files")
     parser.add_argument("--results", type=Path, metavar="RESULTS_DIR", default=paths.RESULTS_DIR)
     given = parser.parse_args()
     in_one_line(place, given.folder.expanduser(), given.results.expanduser())

@@ -1,4 +1,4 @@
-"""From what a notebook asks for to the runs that it stands for, with the data, folders and device checked once."""
+"""The runs that a notebook's parameters request, with data, folders and device checked once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from kdhelpers.protocols import BATCH_SIZE, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EP
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
     """The `Run`s of a notebook from its globals: the variants of each data set, the main run first.
 
-    Raises InputError for an unknown name, a value that is not allowed, missing data, and for records in RESULTS_DIR
-    that this run would replace although they were made otherwise.
+    Raises InputError for an unknown name, a value that is not allowed, missing data, and records in RESULTS_DIR with
+    other parameters or of another folder that these runs would replace.
     """
     runs = _runs(notebook, from_cell(_model(notebook), notebook, namespace))
     if notebook in ABLATIONS:
@@ -31,7 +31,7 @@ def from_notebook(notebook: str, namespace: dict) -> list[Run]:
 
 
 def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dict]:
-    """The `Run` of 04_mvtec of the one category to compare on, anomalib's methods, and the keywords of `run_method`."""
+    """The `Run` of 04_mvtec for the category to compare on, anomalib's methods, and keywords of `run_method`."""
     asked = from_cell(BesideAnomalib, notebook, namespace)
     if not (asked.is_smoke and asked.CLASSES is None or isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1):
         raise InputError(f"CLASSES is {asked.CLASSES!r}; it is a list of the one category, such as ['screw']")
@@ -45,12 +45,12 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
 
 
 def resolve(notebook: str, **given) -> list[Run]:
-    """The same with all parameters given; their defaults are in the notebooks."""
+    """The `Run`s of a notebook from all its parameters, without defaults and without a check of RESULTS_DIR."""
     return _runs(notebook, parse(_model(notebook), notebook, given))
 
 
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
-    """The kind of records that tables are about, and RESULTS_DIR, from a notebook's globals."""
+    """The kind of records for tables, and RESULTS_DIR, from a notebook's globals."""
     asked = from_cell(Common, notebook, namespace)
     if asked.RESULTS_DIR:
         _check_folder("RESULTS_DIR", asked.RESULTS_DIR, "name the one that holds the records")
@@ -60,7 +60,7 @@ def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
 
 
 def varied(main: Run, variant: Variant, notebook: str) -> Run:
-    """A variant of a main run, with its records among those of `notebook`."""
+    """A variant of a main run; its records belong to `notebook`, except those of the main run itself."""
     if variant.name is None:
         return replace(main, label=variant.label)
     named = {"notebook": notebook, "variant": variant.name, "label": variant.label}
@@ -73,7 +73,7 @@ def _model(notebook: str) -> type[Training]:
 
 
 def _runs(notebook: str, asked: Training) -> list[Run]:
-    """The runs of all data sets; EPOCHS, IMAGE_SIZE and CLASSES may be given by data set. Generates smoke's samples."""
+    """The runs of all data sets; generates smoke's samples. EPOCHS, IMAGE_SIZE and CLASSES may be dicts by data set."""
     datasets = DATASETS[notebook]
     if asked.is_smoke and asked.DATA_DIR is None:
         samples.make()
@@ -83,7 +83,7 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
             raise InputError(f"{name} has {unknown[0]!r}; {notebook} has {', '.join(datasets)}")
     if isinstance(asked.CLASSES, list) and len(datasets) > 1:
         raise InputError(
-            f"CLASSES is {asked.CLASSES!r}; {notebook} has several data sets: give None for all of everything, or a "
+            f"CLASSES is {asked.CLASSES!r}; {notebook} has several data sets: give None for all of their classes, or a "
             f"dict such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
         )
     runs = []
@@ -92,7 +92,7 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
             main = _main_run(dataset, asked)
             variants = variants_of(notebook, dataset, main.protocol, main.image_size)
             runs += [varied(main, variant, notebook) for variant in variants]
-    # An ablation's main run is always included, whose name here is None: it is what the variant is compared with.
+    # An ablation always includes its main run, called None here, because the variants are compared with it.
     named = [(run.variant or (None if notebook in ABLATIONS else run.label), run) for run in runs]
     names = list(dict.fromkeys(name for name, _ in named if name is not None))
     wanted = names if asked.VARIANTS is None else asked.VARIANTS
@@ -104,7 +104,7 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
 
 
 def _main_run(dataset: str, asked: Training) -> Run:
-    """The main run of a data set: what was asked for, and for None the article's value, or smoke's."""
+    """The main run of a data set, with the article's or smoke's value for each parameter that is None."""
 
     def of_dataset(value):
         return value.get(dataset) if isinstance(value, dict) else value
@@ -154,12 +154,12 @@ def _check_folder(name: str, path: Path, fix: str) -> None:
 
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
-    """What is asked for of your own images; lists them, so that what is wrong with the folders is reported first."""
+    """The settings for your own images; lists the images, so that errors in the folders are reported here."""
     if asked.TEST_DIR:
         _check_folder("TEST_DIR", asked.TEST_DIR, "name the folder of pictures to score, or leave it out")
     if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
         raise InputError(
-            f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR: it says what the pictures in there are"
+            f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR, whose pictures it labels: give TEST_DIR too"
         )
     if asked.IGNORE and not asked.IGNORE.exists():
         raise InputError(f"IGNORE {asked.IGNORE} is missing: name a mask, or a folder of masks, or leave it out")
@@ -170,7 +170,7 @@ def _own(asked: OwnImages, data_dir: Path) -> dict:
 
 def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> tuple[str, ...]:
     classes = data.classes(dataset, data_dir)
-    if dataset == "folder":  # already listed, by names of folders that TEST_LABEL may explain
+    if dataset == "folder":  # `_own` lists these, since their folders may need TEST_LABEL
         return classes
     if given is None:
         classes = classes[: 1 if smoke else None]
@@ -188,7 +188,7 @@ def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> t
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name, "auto" for a GPU where there is one; InputError when it cannot be used."""
+    """The device called `name`; "auto" is a GPU if there is one. Raises InputError when it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -201,7 +201,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _refuse_namesake(run: Run) -> None:
-    """Raise InputError when RESULTS_DIR holds the scores and the detector of another folder of the same name."""
+    """Raise InputError when RESULTS_DIR holds records of another folder with the same name."""
     (cls,) = run.classes
     pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.dataset}-{cls}-seed*.json"
     for path in sorted(run.results_dir.glob(pattern)):
@@ -214,13 +214,13 @@ def _refuse_namesake(run: Run) -> None:
 
 
 def refuse_to_replace(runs: list[Run]) -> None:
-    """Raise InputError when an ablation would replace a main run that was made with other parameters."""
+    """Raise InputError when `runs` would replace the record of a main run with other parameters."""
     for run, cls in [(main, cls) for main in runs if main.variant is None for cls in main.classes]:
         path, asked = run.record_path(cls), run.parameters(cls)
         recorded = records.read(path)["parameters"] if path.is_file() else asked
         for name in asked:
             if recorded.get(name) != asked[name]:
                 raise InputError(
-                    f"{path} has {name} {recorded.get(name)}, this run {asked[name]}, and they would not compare: give "
+                    f"{path} has {name} {recorded.get(name)}, this run {asked[name]}; they are not comparable: give "
                     f"the same parameters as to {run.notebook}, or another RESULTS_DIR"
                 )

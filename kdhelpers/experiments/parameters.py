@@ -1,4 +1,4 @@
-"""What a notebook asks for: its parameters as pydantic models, and the one line that refuses a wrong one."""
+"""The notebooks' parameters as pydantic models, and one-line errors for wrong values."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ Folder = Annotated[str | Path, AfterValidator(lambda path: Path(path).expanduser
 
 
 class Common(BaseModel):
-    """Parameters that every notebook has."""
+    """Parameters of all notebooks."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -39,12 +39,12 @@ class Common(BaseModel):
 
     @property
     def source(self) -> str:
-        """The source in force: smoke, which needs no download, takes an untrained one for ImageNet's."""
+        """The source in force; smoke replaces ImageNet's by an untrained one, which needs no download."""
         return "untrained" if self.is_smoke and self.SOURCE == "imagenet" else self.SOURCE
 
 
 class Training(Common):
-    """Parameters of a notebook that trains; what they mean stands beside them in the notebooks."""
+    """Parameters of a notebook that trains; comments in the notebooks explain them."""
 
     SEED: Seed
     CLASSES: Classes | Annotated[dict[str, Classes], Field(min_length=1)] | None = None
@@ -72,11 +72,11 @@ class OwnImages(Training):
 
 
 class BesideAnomalib(Training):
-    """Parameters of the notebook that sets anomalib's methods beside ours."""
+    """Parameters of the notebook that compares anomalib's methods with ours."""
 
     METHODS: list[Literal["stfpm", "patchcore"]] | None
     STFPM_EPOCHS: Epochs
-    CORESET: Annotated[float, Field(gt=0, le=1)]  # the share of patches that PatchCore keeps
+    CORESET: Annotated[float, Field(gt=0, le=1)]  # the share of patches that PatchCore stores
     BACKBONES: Literal["imagenet", "untrained"]
 
 
@@ -84,7 +84,7 @@ Model = TypeVar("Model", bound=Common)
 
 
 def parse(model: type[Model], notebook: str, given: dict) -> Model:
-    """The parameters as a `model`; InputError in one line that names the first that is wrong, and what is allowed."""
+    """The parameters as a `model`; raises a one-line InputError with the first wrong one and the allowed values."""
     try:
         return model(**given)
     except ValidationError as invalid:
@@ -103,8 +103,8 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
 
 
 def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
-    """The parameters from a notebook's globals, right after its parameters cell: the names in capitals, and whatever
-    papermill's own cell assigned."""
+    """The parameters from a notebook's globals after its parameters cell: all names in capitals, and all names that
+    papermill's injected cell assigned."""
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
     injected = [target for cell in cells for s in ast.parse(cell).body for target in getattr(s, "targets", [])]
     names = {target.id for target in injected if isinstance(target, ast.Name)}

@@ -1,7 +1,7 @@
-"""Records: one JSON file for each (notebook, data set, class, variant, seed), and how they are grouped for tables.
+"""Records: one JSON file for each (notebook, data set, class, variant, seed), and their groups for tables.
 
-Tables read records and nothing else, without torch. A record says which source, data, protocol, seed and version of the
-method its numbers came from. Numbers that are shares are in per cent, as in the article.
+Tables read only records, without torch. A record stores the source, data, protocol, seed and method version behind its
+numbers. Metrics are in per cent, as in the article.
 """
 
 import json
@@ -17,7 +17,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.protocols import METHOD_VERSION, PRECISIONS
 
 SCHEMA = 2
-STALE = "†"  # beside a number that records of another method version had a part in
+STALE = "†"  # marks a number computed from records of another method version
 _FIELDS = frozenset(
     "schema notebook dataset class variant seed profile protocol source parameters deviations data training detection "
     "localization baselines seconds peak_memory_mb environment".split()
@@ -25,14 +25,14 @@ _FIELDS = frozenset(
 
 
 def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
-    """Where a record lies or, in another folder than "records", what belongs to it."""
+    """The path of a record or, with a `folder` other than "records", of a file that belongs to it."""
     place = *kind_of(record), record["notebook"]
     names = record["dataset"], record["class"], record["variant"], f"seed{record['seed']}"
     return Path(results_dir, folder, *place, "-".join(filter(None, names)) + suffix)
 
 
 def read(path: Path) -> dict:
-    """The record at `path`; InputError when it is not one."""
+    """Read the record at `path`; raises InputError when it is not one of the present schema."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -48,7 +48,7 @@ def is_stale(record: dict) -> bool:
 
 
 def mark(records: Iterable[dict]) -> str:
-    """The mark after a number or name in a table: STALE where any of its records is stale, else nothing."""
+    """The mark after a number or name in a table: STALE if any of its records is stale, else nothing."""
     return f" {STALE}" if any(map(is_stale, records)) else ""
 
 
@@ -63,7 +63,7 @@ class Pictures:
 
 
 def load_pictures(path: Path) -> Pictures:
-    """The pictures stored at `path`, a cloner's file or a committed one."""
+    """Load the pictures in the file `path`, a cloner's or a committed one."""
     with safe_open(path, framework="np") as file:
         there = set(file.keys())
         masks = file.get_tensor("shown.masks").astype(np.float32) / 255 if "shown.masks" in there else None
@@ -72,7 +72,7 @@ def load_pictures(path: Path) -> Pictures:
 
 
 class Kind(NamedTuple):
-    """What all records of a table have in common."""
+    """The fields that all records of a table share."""
 
     source: str  # the folder's name: imagenet, untrained, or stem-<8 digits of its SHA-256>
     profile: str
@@ -83,12 +83,12 @@ class Kind(NamedTuple):
 
 
 def kind_of(record: dict) -> Kind:
-    """The kind of a record; a variant with an untrained source is of the kind of the run that it is a variant of."""
+    """The kind of a record; a variant with an untrained source has the kind of its main run."""
     return Kind(record["parameters"]["source_name"], record["profile"], record["protocol"])
 
 
 def only_one(records: Sequence[dict]) -> Kind | None:
-    """The kind of all `records`, None when there are none; InputError when they are of several."""
+    """The common kind of `records`, None without records; raises InputError for several kinds."""
     found = sorted({kind_of(record) for record in records})
     if len(found) > 1:
         raise InputError(f"records of different kinds cannot share a table: {'; '.join(map(str, found))}")
@@ -98,7 +98,7 @@ def only_one(records: Sequence[dict]) -> Kind | None:
 def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
     """The records of a profile under RESULTS_DIR by kind, sorted by notebook, data set, class, variant and seed.
 
-    Raises InputError for a file that is no record, or that lies where another one belongs.
+    Raises InputError for a file that is not a record, or that is not at its record's path.
     """
     found: dict[Kind, list[dict]] = {}
     for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
@@ -111,12 +111,12 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
 
 
 def source_name(source: str, precision: str) -> str:
-    """The name of a source among records: with a precision other than float32 the records are a kind of their own."""
+    """The source's name in records; a precision other than float32 is appended, so that it is a separate kind."""
     return source if precision == PRECISIONS[0] else f"{source}-{precision}"
 
 
 def remark(profile: str, source_name: str = "") -> str:
-    """What every figure, table and page must say of a smoke run and of a precision other than float32; else empty."""
+    """The remark that figures, tables and pages show for smoke runs and precisions other than float32; else empty."""
     words = ["smoke run: the numbers mean nothing"] if profile == "smoke" else []
     words += [f"computed in {name}" for name in PRECISIONS[1:] if source_name.endswith(f"-{name}")]
     return "; ".join(words)

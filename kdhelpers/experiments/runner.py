@@ -1,4 +1,4 @@
-"""From data to record: train one class of a data set, evaluate it and write the record, for each variant requested."""
+"""From data to record: train one class of a data set, evaluate it and write the record, for each requested variant."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,16 +22,16 @@ from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.training import Fit, timed
 
 DEGREES, SCALE = 20, (0.9, 1.05)  # Sec. 4.2.3, the augmentation of HeadCT
-_INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activations go when the GPU has no room
+_INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activations go next if GPU memory is full
 
 
 def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
     """Run every experiment without an up-to-date record; return the records of all runs, class by class.
 
     runs: the variants of one or several data sets, from `config.from_notebook`. The variants of a class share the
-    split, S's activations on it, and the cloner where they differ only in how maps are made. cloners: also retrain
-    where the record exists but its trained cloner does not. Raises InputError for missing data or weights, and when
-    the GPU has no room for a single batch.
+    split and S's activations on it; those that differ only in their maps also share the cloner. cloners: also retrain
+    when the record exists but its trained cloner does not. Raises InputError for missing data or weights, and when a
+    single batch exceeds the GPU's memory.
     """
     keep_freed_memory()
     training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
@@ -39,25 +39,25 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     for dataset in dict.fromkeys(run.dataset for run in runs):
         main, *variants = [run for run in runs if run.dataset == dataset]
         for cls in main.classes:
-            used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # the main run's cloner
+            used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # needs the main run's cloner
             todo += [(cls, main, main)] if main.is_pending(cls, cloners or used) else []
             todo += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
             in_order += [(cls, run) for run in (main, *variants)]
     if todo:
-        check_writable(runs[0].results_dir)  # now, and not after hours of training
+        check_writable(runs[0].results_dir)  # before hours of training
     shared: dict[str, tuple] = {}
     for number, (cls, run, main) in enumerate(todo):
         name = " ".join(filter(None, (run.dataset, cls, run.variant)))
         try:
             _record(cls, run, main, shared, title=f"{name} ({number + 1} of {len(todo)})")
         except KeyboardInterrupt:
-            print(f"stopped at {name}; {number} of {len(todo)} are recorded; run it again to go on from its checkpoint")
+            print(f"stopped at {name}; {number} of {len(todo)} are recorded; rerun to resume from its checkpoint")
             raise
     return [records.read(run.record_path(cls)) for cls, run in in_order]
 
 
 def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
-    """`compute()`, or its last result under `name` when that was for the same `key`; one result a name is kept."""
+    """`compute()`, or its last result under `name` if that has the same `key`; one result per name is cached."""
     if name not in shared or shared[name][0] != key:
         shared.pop(name, None)  # frees its memory first
         shared[name] = key, compute()
@@ -65,7 +65,7 @@ def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
 
 
 def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: str) -> None:
-    """Train, evaluate and record one class; `shared` holds what its variants have in common."""
+    """Train, evaluate and record one class; `shared` caches the results that its variants share."""
     seconds: dict[str, float] = {}
     which = run.dataset, cls, run.image_size, run.normal_test
     with timed(seconds, "data"):
@@ -80,8 +80,8 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     else:
         cloner, fit = _distil(run, split, source, which, shared, seconds, checkpoint=checkpoint, title=title)
     with timed(seconds, "localize"):
-        # Without masks there is nothing to measure: only the few maps that are shown are computed. Of tiles there are
-        # none: they would be stretched one by one and not make one of the whole.
+        # Without masks there is nothing to measure, so only the few displayed maps are computed. With tiles, none are:
+        # each tile's map would be scaled separately, so that the maps would not join.
         measurable = split.masks is not None and not split.tiles
         few = np.empty(0, int) if split.tiles else split.sample_indices()
         judged = split if measurable else split.subset(few)
@@ -89,7 +89,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         if len(judged.test):
             maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
         pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
-        if pixels and run.method == "disagreement":  # the only maps that are not stretched image by image
+        if pixels and run.method == "disagreement":  # the only maps that are not scaled per image
             pixels = {name: one | metrics.detection_by_maps(maps[name], split.labels) for name, one in pixels.items()}
     shown = judged.sample_indices().astype(int)
     measured = {
@@ -106,9 +106,9 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
 def _distil(
     run: Run, split: Split, source: nn.Sequential, which: tuple, shared: dict, seconds: dict, **options
 ) -> tuple[nn.Sequential, Fit]:
-    """The trained cloner; S's activations are cached where there is room for them. options: of `training.fit`."""
+    """Train a cloner; S's activations are cached where memory allows. options: passed to `training.fit`."""
     cache, seen = run.cache, split.tiles or split
-    tested = split.dataset, split.test.pixels.shape, *split.names  # may be the same for all classes of a data set
+    tested = split.dataset, split.test.pixels.shape, *split.names  # often the same for all classes of a data set
 
     def activations(name: str, key: tuple, images: Images, cache: str) -> SourceActivations:
         key = run.source, cache, *key
@@ -128,12 +128,12 @@ def _distil(
             if cache == "none":
                 raise InputError(
                     f"{run.device} has no room for a batch of {run.batch_size} images of {in_words(run.image_size)}, "
-                    "with nothing else kept: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
+                    "even without a cache: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
                 ) from None
             cache = _INSTEAD[cache]
             where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"
             warnings.warn(f"out of GPU memory: S's activations are kept {where}", stacklevel=2)
-        train = test = cloner = None  # or they would stay on the GPU
+        train = test = cloner = None  # frees their memory on the GPU
         shared.pop("train", None)
         shared.pop("test", None)
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""A run: the settings of one variant of one data set, where its files are, and which classes are pending."""
+"""A run: the settings of one variant of one data set, the paths of its files, and its pending classes."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from kdhelpers.training import Fit
 
 @dataclass(frozen=True)
 class Run:
-    """All settings of one variant of one data set: its classes are run one after the other, with one seed."""
+    """All settings of one variant of one data set; its classes run one after the other, with one seed."""
 
-    notebook: str  # whose records these are
+    notebook: str  # to which the records belong
     dataset: str
     variant: str | None
     label: str  # of the variant, in tables and figures
@@ -28,7 +28,7 @@ class Run:
     protocol: Protocol
     seed: int
     source: str  # "imagenet", "untrained" or a path
-    source_name: str  # the name of the source whose records these lie among
+    source_name: str  # the source's name in the records' paths
     classes: tuple[str, ...]
     epochs: int
     image_size: Size
@@ -36,22 +36,22 @@ class Run:
     device: torch.device
     data_dir: Path
     results_dir: Path
-    cache: str = "auto"  # where S's activations are cached; no number depends on it
+    cache: str = "auto"  # where S's activations are cached; it does not change results
     precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
     normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
-    shares_cloner: bool = False  # with its main run, from which it differs only in how the trained cloner is used
-    own: Own = Own()  # your own images: pictures to score, what to ignore, tiles
-    # Of the detector of your own images; no record depends on these.
+    shares_cloner: bool = False  # with its main run; the two differ only after training
+    own: Own = Own()  # options for your own images: pictures to score, regions to ignore, tiles
+    # Settings of the detector for your own images; no record depends on them.
     map: str = "disagreement"  # one of `inspection.detector.MAPS`
-    score_by: str = "loss"  # or by the map: `metrics.strongest`
-    false_alarms: float = FALSE_ALARMS  # the share of good images that may be called bad
+    score_by: str = "loss"  # or by the map, as in `metrics.strongest`
+    false_alarms: float = FALSE_ALARMS  # share of good images that may be called bad
 
     def parameters(self, cls: str) -> dict:
-        """The settings that the numbers of one record depend on; a record with other values is stale."""
+        """The settings that determine the numbers of one record; a record with other values is out of date."""
         names = "variant seed source_name epochs image_size batch_size method augment normal_test".split()
-        names += ["precision"] if self.precision != PRECISIONS[0] else []  # records in float32 do not name it
+        names += ["precision"] if self.precision != PRECISIONS[0] else []  # records in float32 omit it
         found = {name: getattr(self, name) for name in names}
         if self.dataset == "folder":
             found |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
@@ -65,7 +65,7 @@ class Run:
         return self.source_name.removesuffix(f"-{self.precision}")
 
     def head(self, cls: str) -> dict:
-        """The fields of a record that are known before it is made."""
+        """The fields of a record that are known before the run."""
         same = {name: getattr(self, name) for name in ("notebook", "dataset", "variant", "seed", "profile")}
         return same | {"class": cls, "protocol": self.protocol.name, "parameters": self.parameters(cls)}
 
@@ -82,15 +82,15 @@ class Run:
         return records.path_of(self.results_dir, "checkpoints", self.head(cls), ".pt")
 
     def load(self, cls: str) -> data.Split:
-        """Training and test images of a class, on the device."""
+        """Load the training and test images of a class, on the device."""
         names = ("image_size", "seed", "normal_test", "own")
         split = data.load(self.dataset, cls, self.data_dir, **{name: getattr(self, name) for name in names})
         return split.to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
-        """True without an up-to-date record with these parameters; cloner: or without its cloner on this machine.
+        """True without an up-to-date record with these parameters; cloner: also without its cloner on this machine.
 
-        Your own images may change: a record of other images than the present ones does not count.
+        A record of your own images is out of date when these have changed.
         """
         if not (path := self.record_path(cls)).is_file():
             return True
@@ -104,32 +104,32 @@ class Run:
         return record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own)
 
     def fit(self, cls: str) -> tuple[torch.nn.Sequential, Fit]:
-        """The trained cloner in eval mode, and the `training.Fit` with its protocol and test scores."""
+        """Load the trained cloner, in eval mode, and its `training.Fit` with protocol and test scores."""
         cloner = artifacts.load_cloner(self.cloner_path(cls), self.protocol, self.device)
         record = records.read(self.record_path(cls))
         return cloner, artifacts.load_fit(record, self.predictions_path(cls), self.protocol)
 
     def pictures(self, cls: str) -> records.Pictures:
-        """A few test images with their maps, stored beside the cloner."""
+        """Load a few test images with their maps, stored with the cloner."""
         return records.load_pictures(self.cloner_path(cls))
 
     @property
     def title(self) -> str:
-        """The remark that every figure of this run must show."""
+        """The remark for every figure of this run."""
         return records.remark(self.profile, self.source_name)
 
     @property
     def work(self) -> float:
-        """The cost of the pending classes, relative to other runs: pixels that pass through the cloner in training.
+        """The relative cost of the pending classes: the number of pixels that pass through the cloner in training.
 
-        In smoke all runs take about equally long: starting them dominates.
+        In smoke, all classes cost the same, because start-up dominates.
         """
         pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
         cost = 1 if self.profile == "smoke" else pixels * self.epochs
         return float(cost * sum(map(self.is_pending, self.classes)))
 
     def deviations(self) -> list[str]:
-        """How the run differs from the article and its released code; [] when it does not."""
+        """The run's differences from the article and its released code; [] without any."""
         setting = SETTINGS[self.dataset]
         compared = [
             ("epochs", self.epochs, setting.epochs),
@@ -143,7 +143,7 @@ class Run:
             found.append("smoke: a small generated sample, an untrained source; no number means anything")
         if self.dataset == "folder":
             found.append("images of one's own; the article has none")
-            compared = compared[2:]  # for these the article sets neither epochs nor size
+            compared = compared[2:]  # the article has neither epochs nor size for these
         found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
         if self.seed >= SEEDS:
             found.append(f"seed {self.seed} instead of one of 0 to {SEEDS - 1}")
@@ -151,7 +151,7 @@ class Run:
 
 
 def summary(runs: Sequence[Run]) -> str:
-    """What will happen, in a few lines, for the reader of a notebook."""
+    """A few lines on what the runs will do, for the reader of a notebook."""
     first = runs[0]
     pending = [run.is_pending(cls) for run in runs for cls in run.classes]
     main_runs = {run.dataset: run for run in reversed(runs)}  # the first of each data set

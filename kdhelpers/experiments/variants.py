@@ -1,7 +1,7 @@
 """The data sets of each notebook, and the variants of the ablations (Sec. 3.3), each with a single change.
 
-A variant changes fields of `protocols.Protocol` or of `runs.Run` and nothing else. The variant named None changes
-nothing: it is the run of its data set's own notebook, and is read from there.
+A variant only changes fields of `protocols.Protocol` or of `runs.Run`. The variant named None changes nothing: it is
+the main run, whose records belong to the data set's own notebook.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -26,9 +26,9 @@ DATASETS = {
 """The data sets of each notebook that trains."""
 ABLATIONS = tuple(name for name in DATASETS if name[0] == "1")
 METHODS = ("gradients", "smoothgrad", "guided_backprop")  # of localization (Sec. 3.3.4)
-FEWER_SEEDS = {"15_unstated_details": 3}  # it answers what the article leaves open, in a dozen variants
-# Fields of Protocol that the training and the scores of test images do not depend on: variants that differ in nothing
-# else share one cloner.
+FEWER_SEEDS = {"15_unstated_details": 3}  # it has about a dozen variants, for what the article leaves open
+# Fields of Protocol that affect neither the training nor the scores of test images; variants that differ only in these
+# share one cloner.
 AFTER_TRAINING = ("gradient", "renormalise", "soft_masks")
 
 
@@ -38,24 +38,24 @@ class Variant:
 
     name: str | None  # in file names; None: the main run
     label: str  # in tables and figures
-    protocol: dict = field(default_factory=dict)  # what it changes in the Protocol
-    run: dict = field(default_factory=dict)  # what it changes in the Run
+    protocol: dict = field(default_factory=dict)  # changed fields of the Protocol
+    run: dict = field(default_factory=dict)  # changed fields of the Run
 
     @property
     def trains(self) -> bool:
-        """False for a variant that only uses the trained cloner of its main run in another way."""
+        """False for a variant that reuses the trained cloner of its main run."""
         return self.name is None or not (self.protocol.keys() <= set(AFTER_TRAINING) and self.run.keys() <= {"method"})
 
 
 def main_notebook(dataset: str) -> str:
-    """The notebook that a data set has for itself; its records are the main runs."""
+    """The notebook of this data set alone; its records are the main runs."""
     return next(name for name, datasets in DATASETS.items() if datasets == (dataset,) and name not in ABLATIONS)
 
 
 def variants_of(notebook: str, dataset: str, protocol: Protocol, image_size: int | None = None) -> list[Variant]:
     """The variants of a notebook on a data set, the main run first.
 
-    protocol, image_size: those of the main run; without a size, the variants of every size that a main run may have.
+    protocol, image_size: those of the main run; with None, the variants for every size that a main run may have.
     """
     if notebook in _VARIANTS:
         return _VARIANTS[notebook]
@@ -96,10 +96,10 @@ _IN_WORDS = {
 
 
 def _unstated(dataset: str, protocol: Protocol, image_size: int | None) -> list[Variant]:
-    """What the article leaves out (Sec. 3.1, 3.2): from `protocol` towards the other one, one change at a time."""
+    """Variants for what the article leaves out (Sec. 3.1, 3.2): changes of `protocol` towards the other one."""
     other = next(protocol_for(name, dataset) for name in PROTOCOLS if name != protocol.name)
     here, there = asdict(protocol), asdict(other)
-    measured = dataset == "mvtec"  # there are masks to measure maps against
+    measured = dataset == "mvtec"  # has masks to evaluate maps
     differs = [name for name in _IN_WORDS if here[name] != there[name] and (measured or name not in AFTER_TRAINING)]
     variants = [Variant(None, f"{protocol.name}, as it is")]
     variants += [Variant(name, _IN_WORDS[name][there[name]], {name: there[name]}) for name in differs]
@@ -107,14 +107,14 @@ def _unstated(dataset: str, protocol: Protocol, image_size: int | None) -> list[
         Variant("order_lam", "order and λ", {"order": other.order, "lam": other.lam}),
         Variant("bias", "bias", {"bias": True}),
     ]
-    if protocol.batch_norm:  # whose shift is a bias all the same: Sec. 3.2 speaks of a cloner that has none
+    if protocol.batch_norm:  # BatchNorm's shift is a bias too, but Sec. 3.2 describes a cloner without any
         variants.append(Variant("bias_no_batch_norm", "bias, no BatchNorm", {"bias": True, "batch_norm": False}))
     if protocol.lam is not None:
         lam = 0.01 if protocol.lam == 0.5 else 0.5
         variants.append(Variant("lam_other", _IN_WORDS["lam"][lam], {"lam": lam}))
     changed = {name: there[name] for name in there if name != "name"}
     variants.append(Variant("all", f"all of {other.name}", changed))
-    if dataset in ("head_ct", "brain_mri"):  # what those who tried to reproduce Table 6 varied
+    if dataset in ("head_ct", "brain_mri"):  # varied in other attempts to reproduce Table 6
         variants.append(Variant("normal_test_20", "20 normal test images", run={"normal_test": 20}))
         article, other = SETTINGS[dataset].image_size, {"head_ct": 256, "brain_mri": 128}[dataset]
         for size in (other, article) if image_size is None else (article if image_size == other else other,):

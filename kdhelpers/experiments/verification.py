@@ -1,4 +1,4 @@
-"""Does a recorded number come out again? A run is made anew from its record alone, and the two are compared."""
+"""Verification of records: rerun each from its stored parameters, and compare the results."""
 
 import json
 import math
@@ -20,18 +20,18 @@ from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
 from kdhelpers.protocols import PRECISIONS
 
-COUNT = 3  # records that are rerun by default
-_SHOWN = 4  # differences that are named; the others are counted
+COUNT = 3  # records to rerun by default
+_SHOWN = 4  # differences to report; the others are only counted
 _MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")  # between two runs with one seed on a CPU
-_NAMED = ("python", "platform", "device", "precision", "threads", "packages")  # of the environment
-# What is named first where several things differ: what was asked for, then what came out.
+_NAMED = ("python", "platform", "device", "precision", "threads", "packages")  # reported if they differ
+# The order in which differences are reported: inputs first, then results.
 _FIRST = ("parameters", "source", "data", "deviations", "detection", "localization", "baselines", "training")
-# What may go wrong in a run that is no fault of this code: its input, a loss that is not finite, memory, the disk.
+# Failures of a run that are not bugs: wrong input, a loss that is not finite, no memory, a disk error.
 _FAILURES = (InputError, FloatingPointError, ValueError, OSError, torch.OutOfMemoryError)
 
 
 class Difference(NamedTuple):
-    """One value that is not as recorded; `name` as in detection.auroc or training.loss[3]."""
+    """One value that differs from the record; `name` is its path, as in detection.auroc or training.loss[3]."""
 
     name: str
     recorded: object
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """|made − recorded| over the larger of the two; 0 for anything but numbers."""
+        """|made − recorded| divided by the larger absolute value; 0 unless both are numbers."""
         if not {type(self.recorded), type(self.made)} <= {int, float}:
             return 0.0
         return abs(self.made - self.recorded) / (max(abs(self.recorded), abs(self.made)) or 1)
@@ -57,10 +57,10 @@ def name_of(record: dict) -> str:
 
 
 def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: str | None = None) -> list[dict]:
-    """`count` records under RESULTS_DIR, drawn with `seed`; without a count three of `full`, and all of `smoke`.
+    """`count` records under RESULTS_DIR, drawn with `seed`; by default three of profile full, or all of smoke.
 
-    profile: None is full where there are such records, else smoke. Raises InputError when there are none, and for a
-    file that is no record.
+    profile: None means full if there are such records, else smoke. Raises InputError when there are none, and for a
+    file that is not a record.
     """
     for name in (profile,) if profile else ("full", "smoke"):
         if found := [record for group in records.find(results_dir, name).values() for record in group]:
@@ -72,11 +72,11 @@ def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: 
 
 
 def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, device: str = "auto") -> list[Run]:
-    """The run behind a record, last, after its main run where the two share a cloner; its results go to results_dir.
+    """The run that reproduces a record in results_dir, preceded by its main run if the two share a cloner.
 
-    data_dir, source: where a record of another machine names a place that this one lacks. device: auto is the kind
-    that the record was made on, where there is one. Raises InputError for a record that no notebook here would make,
-    and for data or weights that are missing.
+    data_dir, source: replace paths of another machine in the record. device: auto is the kind of device that the record
+    was made on, if available. Raises InputError for a record that no notebook here produces, and for missing data or
+    weights.
     """
     notebook, dataset, cls = record["notebook"], record["dataset"], record["class"]
     if dataset not in DATASETS.get(notebook, ()):
@@ -86,7 +86,7 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
     given = {name.upper(): record[name] for name in ("profile", "protocol", "seed")}
-    # A main run that shares its cloner has the same image size.
+    # A main run that shares its cloner with the variant has the same image size.
     given |= {name.upper(): asked.get(name) for name in ("epochs", "image_size", "batch_size")}
     given |= {"DEVICE": device, "CACHE": "auto", "PRECISION": asked.get("precision", PRECISIONS[0])}
     given |= {"SOURCE": _source(record, source), "DATA_DIR": _data_dir(record, data_dir)}
@@ -102,23 +102,23 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
         raise InputError(f"{notebook} has no variant {record['variant']!r} of {dataset}")
     if run.classes != (cls,):
         raise InputError(f"the class is {', '.join(run.classes)} here, not {cls}: name the folder {cls} in DATA_DIR")
-    if run.source == "untrained":  # even then it lies among the records of its main run
+    if run.source == "untrained":  # its record is still under the source of its main run
         run = replace(run, source_name=asked["source_name"])
     return [main, run] if run.shares_cloner else [run]
 
 
 def verify(record: dict, **where) -> tuple[str, str]:
-    """Rerun a record in a temporary folder and compare: the verdict, and a line for it.
+    """Rerun a record in a temporary folder and compare; return the verdict and a one-line report.
 
-    where: as `runs_of` takes it. The verdict is "same", "differs", or "cannot be run here". The line names what differs
-    or why it cannot be run and, in brackets, another method version, other packages and another device.
+    where: keywords of `runs_of`. The verdict is "same", "differs", or "cannot be run here". The report names the
+    differences or the error and, in brackets, differences in method version and environment.
     """
     notes = ["another version"] if records.is_stale(record) else []
     threads = torch.get_num_threads()
     try:
         with tempfile.TemporaryDirectory(prefix="kdhelpers-") as folder:
             runs = runs_of(record, Path(folder), **where)
-            torch.set_num_threads(record["environment"]["threads"])  # the order of sums depends on it
+            torch.set_num_threads(record["environment"]["threads"])  # it determines the order of sums
             made = runner.run_experiments(runs)[-1]
     except _FAILURES as error:
         verdict, words = "cannot be run here", " ".join(str(error).split())
@@ -144,14 +144,14 @@ def _in_words(found: list[Difference]) -> str:
 
 
 def differences(recorded: dict, made: dict) -> list[Difference]:
-    """Where two records differ, to the last digit; times, memory and environment are not compared."""
+    """All differences of two records, to the last digit; times, memory and environment are not compared."""
     names = dict.fromkeys([*_FIRST, *sorted(recorded.keys() | made.keys())])
     compared = [name for name in names if name not in _MAY_DIFFER]
     return [one for name in compared for one in _differences(name, recorded.get(name), made.get(name))]
 
 
 def cost(record: dict) -> float:
-    """What a record costs to make, relative to others; the same for all in smoke, where starting is all that counts."""
+    """The relative cost of rerunning a record; equal for all smoke records, because start-up dominates."""
     if record["profile"] == "smoke":
         return 1.0
     pixels = math.prod(sides(record["parameters"]["image_size"]))
@@ -165,7 +165,7 @@ def _differences(name: str, recorded: object, made: object) -> Iterator[Differen
     elif isinstance(recorded, list) and isinstance(made, list) and len(recorded) == len(made):
         for i, pair in enumerate(zip(recorded, made, strict=True)):
             yield from _differences(f"{name}[{i}]", *pair)
-    elif json.dumps(recorded) != json.dumps(made):  # as it is written: to the last digit, and 1 is not true
+    elif json.dumps(recorded) != json.dumps(made):  # as JSON text: to the last digit, and 1 is not true
         yield Difference(name, recorded, made)
 
 
@@ -176,7 +176,7 @@ def _short(value: object) -> str:
 
 
 def _source(record: dict, given: str | None) -> str:
-    """SOURCE of a record: untrained, torchvision's file wherever it lies, or a path, the recorded one or `given`."""
+    """SOURCE for a record: "untrained", "imagenet" for torchvision's own file, or a path, `given` or recorded."""
     name, path = record["parameters"]["source"], paths.ROOT / Path(record["environment"]["source"]).expanduser()
     if name == "untrained" or name == "imagenet" and not (given or path.is_file()):
         return name
@@ -184,13 +184,13 @@ def _source(record: dict, given: str | None) -> str:
 
 
 def _data_dir(record: dict, given: str | None) -> str | None:
-    """DATA_DIR of a record; None for the default one, and in smoke for the generated samples."""
+    """DATA_DIR for a record: `given`, the recorded one, or None for the default and for smoke's samples."""
     recorded, own = Path(record["environment"]["data_dir"]), record["dataset"] == "folder"
     if recorded == Path(paths.DATA_DIR.name):
         return given
     folder = recorded.parent if own else recorded
     if record["profile"] == "smoke" and folder.parts[-2:] == paths.SAMPLES_DIR.parts[-2:]:
-        return None  # of this clone or another one: they are made the same everywhere
+        return None  # samples are identical in every clone
     if own and recorded.is_dir():
-        return str(recorded)  # DATA_DIR is where the data sets are, and your own images are elsewhere
+        return str(recorded)  # `given` is the data sets' folder; your own images are elsewhere
     return given or str(recorded)
