@@ -66,7 +66,7 @@ def scores(source: SourceActivations, cloner: nn.Sequential, protocol: Protocol)
 
 @torch.no_grad()
 def calibrate(source: SourceActivations, cloner: nn.Sequential, protocol: Protocol) -> float:
-    """The λ that scales both terms equally on the untrained cloner, over the training set (Sec. 3.1, Eq. 4)."""
+    """The λ that brings both terms to one scale on the untrained cloner, over the training set (Sec. 3.1, Eq. 4)."""
     cloner.eval()
 
     def terms(index: slice) -> tuple[float, float]:

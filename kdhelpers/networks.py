@@ -65,7 +65,7 @@ def critical_points(
 
 @torch.no_grad()
 def describe(source: nn.Sequential, cloner: nn.Sequential, image_size: int) -> list[dict[str, object]]:
-    """Fig. 2 as rows, one per critical point: its pool, the shape of its activations, parameters up to it."""
+    """Fig. 2 as rows, one per critical point: its pool, its activations' shape, and the parameters up to it."""
     device, rows = next(source.parameters()).device, []
     a_c = critical_points(cloner, torch.zeros(1, 3, image_size, image_size, device=device))
     for number, activation in enumerate(a_c, start=1):

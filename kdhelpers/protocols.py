@@ -18,7 +18,7 @@ class Protocol:
     score_points: int  # number of critical points, counted from the last, in the score and the map (Sec. 3.1)
     batch_norm: bool  # in the cloner, after every convolution except those before a pool
     gradient: Literal["cloner", "both"]  # the map's backward pass: through C only, or through both S and C
-    renormalise: bool  # maps of SmoothGrad and guided backprop: min–max scaling before the Gaussian
+    renormalise: bool  # maps of SmoothGrad and guided backprop: min–max scaling again, before the Gaussian
     soft_masks: bool  # pixel AUROC: use resized masks, in [0, 1], instead of thresholding them at 0.5
     stop: Literal["epochs", "converged"]  # a fixed number of epochs, or "until fully converged" (Sec. 3.1)
     terms: Literal["total", "val", "dir"] = "total"  # Sec. 3.3.3: the loss, or one of its two terms alone
@@ -77,7 +77,7 @@ LAST_EPOCHS = 10  # Sec. 4: results are the mean over the last ten epochs
 SCORED_EVERY = 10  # epochs between scorings of the test images before the last ten; for curves, never for selection
 SEEDS = 10  # number of seeds (Sec. 4)
 NORMAL_TEST = 10  # number of random normal test images of HeadCT and BrainMRI (Sec. 4.1)
-# Smoke trains on 10 to 40 images: the article's batch size would give too few steps to detect anything.
+# Smoke's samples have at most 40 training images a class: the article's batch would give too few steps to learn them.
 SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 12, 4
 FALSE_ALARMS = 0.05  # share of your own good images that may be called bad
 

@@ -165,7 +165,7 @@ def fit(
             for number, (loss, *_) in enumerate(steps, start=1):
                 if not (math.isfinite(loss) and loss <= course["highest"]):
                     where = f"{title}: epoch {epoch}, step {number}"
-                    raise FloatingPointError(f"{where}: the loss is {loss:.3g}; such a training gives no result")
+                    raise FloatingPointError(f"{where}: the loss is {loss:.3g}; the training has diverged")
             sizes = [len(batch) for batch in order.split(batch_size)]
             curves.append(np.average(steps, axis=0, weights=sizes).tolist())
             if protocol.stop == "converged" and course["last"] == epochs and has_converged([c[0] for c in curves]):

@@ -25,7 +25,7 @@ DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_c
 
 @reading()
 def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
-    """All classes of a data set in the article's order; folders of other names in place of CIFAR-10 by name."""
+    """All classes of a data set in the article's order; for folders in place of CIFAR-10, in order of name."""
     if dataset in downloads.IDX:
         return NUMBERS
     if dataset == "cifar10":
@@ -67,7 +67,7 @@ def load(
     normal_test: int = NORMAL_TEST,
     own: Own = NOTHING_MORE,
 ) -> Split:
-    """Load the split of class `cls`, resized to `image_size` pixels; MNIST, Fashion-MNIST and CIFAR-10 are downloaded.
+    """Load the split of class `cls`, resized to `image_size` pixels; download MNIST, Fashion-MNIST, CIFAR-10 if absent.
 
     CIFAR-10: resized with Lanczos to image_size·256/224, centre-cropped, normalised with ImageNet's mean and standard
     deviation. Others: resized bilinearly, RGB in [0, 1]; MNIST and Fashion-MNIST keep one channel. seed: draws the

@@ -120,7 +120,7 @@ def _read_idx(path: Path) -> np.ndarray:
     images, fix = "images" in path.name, "remove it to have it downloaded again"
     try:
         array = (read_image_file if images else read_label_file)(str(path)).numpy()
-    except Exception as error:  # a damaged header raises many types
+    except Exception as error:  # a damaged header raises many types of errors
         reason = f" ({' '.join(str(error).split())})" if str(error) else ""
         raise InputError(f"{path}: damaged or truncated{reason}; {fix}") from None
     if images and (array.ndim != 3 or 0 in array.shape) or not images and (array.size == 0 or array.max() > 9):

@@ -37,8 +37,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 class Images:
     """A set of images stored as bytes; indexing returns a float batch for the networks.
 
-    pixels: uint8 (n, 1 or 3, h, w). normalise: with ImageNet's mean and standard deviation (CIFAR-10); otherwise RGB
-    stays in [0, 1].
+    pixels: uint8 (n, 1 or 3, h, w). normalise: whether to use ImageNet's mean and standard deviation (CIFAR-10);
+    otherwise RGB stays in [0, 1].
     """
 
     pixels: Tensor
@@ -152,7 +152,7 @@ def in_words(size: Size) -> str:
 
 
 def blanked(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
-    """Paint the picture grey, in place, where the mask, resized to it, is not black."""
+    """Paint the picture grey, in place, where the resized mask is not black, so that nothing there counts."""
     if mask is not None:
         picture.paste(GREY, mask=mask.resize(picture.size, Image.Resampling.NEAREST))
     return picture

@@ -86,8 +86,7 @@ def list_files(
     """The files of class `cls`; for cifar10 and mvtec, `cls` is the folder's name.
 
     seed: draws the `normal_test` normal test images of HeadCT and BrainMRI, and the held-out images of your own.
-    own: options for your own images (`_own`).
-    Raises InputError that names what is missing, its source and its place.
+    own: options for your own images (`_own`). Raises InputError naming what is missing, its source and its place.
     """
     name = cls if dataset == "retinal_oct" else dataset
     inside = partial(folder, data_dir, advice=_ADVICE[name])
@@ -206,7 +205,7 @@ def _own(root: Path, seed: int, own: Own) -> Files:
         train = [image.path for image in images if image.kind == GOOD]
         test = [image for image in images if image.kind != GOOD]
         if not train:
-            raise InputError(f"{root}: no folder in it holds good pictures by its name; {_ADVICE['folder']}")
+            raise InputError(f"{root}: no folder in it holds good pictures, judging by its name; {_ADVICE['folder']}")
     if all(image.kind != GOOD for image in test):
         # A copy in training would lower the score of its held-out twin, and with it the threshold.
         distinct = list({file_sha256(path): path for path in train}.values())
@@ -232,7 +231,8 @@ def _own(root: Path, seed: int, own: Own) -> Files:
 def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
     """The pictures in TEST_DIR, labelled by TEST_LABEL or else by the names of their folders.
 
-    Without subfolders, TEST_DIR's name is their kind. Raises InputError as `pictures` does, and for two labels.
+    Without subfolders, TEST_DIR's name is their kind; without TEST_LABEL, their label is then good or unknown.
+    Raises InputError as `pictures` does, and for a single TEST_LABEL with subfolders.
     """
     if subfolders(root):
         if isinstance(labels, str):

@@ -57,7 +57,7 @@ def read(
 
 
 def joined(maps: np.ndarray, size: tuple[int, int], tile: int | None) -> np.ndarray:
-    """Join the maps of tiles, (n, h, w), into the map of a picture of this (width, height): float32, same resolution.
+    """Join maps of tiles, (n, h, w), to the map of a picture of this (width, height): float32, at tile resolution.
 
     Where tiles overlap, a tile's weight decreases towards its border, which avoids seams and reduces border effects.
     """

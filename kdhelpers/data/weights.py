@@ -102,7 +102,7 @@ def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Read the tensors of `wanted` as float32 from a state dict on disk; InputError when names or shapes differ."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises many types; torch's text suggests disabling its guard
+    except Exception as error:  # many types for a damaged pickle; torch's text suggests disabling its safeguard
         raise InputError(f"{path} is not a file of weights: {_LAYOUT}") from error
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: {_LAYOUT}")

@@ -102,7 +102,7 @@ def _peak_memory_mb(device: torch.device) -> dict:
 
 
 def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
-    """The code, package versions and machine: they can change numbers too, besides the parameters."""
+    """The code version, package versions and machine; numbers may depend on them besides the parameters."""
 
     def git(*words: str) -> str | None:
         try:

@@ -34,7 +34,7 @@ class Checkpoint:
             return saved["state"] if saved["key"] == self.key else None
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except Exception as error:  # torch.load raises many types for a damaged file
+        except Exception as error:  # torch.load raises many types of errors for a damaged file
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             text = f"{self.path} cannot be read ({reason}): the training starts from the beginning"
             warnings.warn(text, stacklevel=2)

@@ -19,7 +19,7 @@ _SUFFIXES = (".safetensors", ".predictions.csv.gz")  # of a cloner, and of its s
 
 
 def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
-    """Map each asset's name to its file in results_dir/cloners and its record's file; they contain the same record."""
+    """Map each asset's name to its file and its record's file in results_dir; skip cloners of another record."""
     found = {}
     for cloner in sorted(results_dir.glob("cloners/*/full/**/*.safetensors")):
         stem = cloner.relative_to(results_dir / "cloners").with_suffix("")
@@ -31,7 +31,7 @@ def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def table(results_dir: Path) -> str:
-    """The content of cloners.csv: a row for each trained cloner with its present record, and for its predictions."""
+    """The content of cloners.csv: a row for each trained cloner that matches its record, and for its predictions."""
     rows = [
         (name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix())
         for name, (path, record) in _assets(results_dir).items()

@@ -45,7 +45,7 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
 
 
 def resolve(notebook: str, **given) -> list[Run]:
-    """The `Run`s of a notebook from all its parameters, without defaults and without a check of RESULTS_DIR."""
+    """The `Run`s of a notebook from keyword parameters (defaults are in the notebooks); RESULTS_DIR is not checked."""
     return _runs(notebook, parse(_model(notebook), notebook, given))
 
 

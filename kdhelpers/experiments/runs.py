@@ -40,7 +40,7 @@ class Run:
     precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
     augment: bool = False  # Sec. 4.2.3, HeadCT
-    normal_test: int = NORMAL_TEST  # random normal test images of a medical data set
+    normal_test: int = NORMAL_TEST  # number of random normal test images of HeadCT and BrainMRI
     shares_cloner: bool = False  # with its main run; the two differ only after training
     own: Own = Own()  # options for your own images: pictures to score, regions to ignore, tiles
     # Settings of the detector for your own images; no record depends on them.

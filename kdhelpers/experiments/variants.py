@@ -1,4 +1,4 @@
-"""The data sets of each notebook, and the variants of the ablations (Sec. 3.3), each with a single change.
+"""The data sets of each notebook, and the variants of the ablations (Sec. 3.3).
 
 A variant only changes fields of `protocols.Protocol` or of `runs.Run`. The variant named None changes nothing: it is
 the main run, whose records belong to the data set's own notebook.
