@@ -242,9 +242,9 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]
             )
         return _by_name(root, labels)
     name = root.name.lower()
-    explained = isinstance(labels, dict) or name in FOLDERS[GOOD] | FOLDERS[UNKNOWN]
-    kind = kind_of(root, labels) if explained else root.name
-    label = labels if isinstance(labels, str) else kind if isinstance(labels, dict) or kind == GOOD else UNKNOWN
+    named = isinstance(labels, dict) and name in map(str.lower, labels)
+    kind = kind_of(root, labels) if named or name in FOLDERS[GOOD] | FOLDERS[UNKNOWN] else root.name
+    label = labels if isinstance(labels, str) else kind if named or kind == GOOD else UNKNOWN
     return [TestImage(path, kind, LABELS.get(label, LABELS["bad"])) for path in pictures(root)]
 
 

@@ -107,6 +107,8 @@ def test_folders_are_understood_by_their_names(tmp_path, layout, label, train, t
         ("new", "bad", "new", 1),
         ("new", "good", "new", 0),
         ("new", "unknown", "new", 2),
+        ("new", {"New": "bad"}, "new", 1),
+        ("new", {"lot 7": "bad"}, "new", 2),  # names another folder
         ("PASS", None, "good", 0),
     ],
 )
