@@ -68,8 +68,8 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
     """How many of the article's numbers torchvision's weights have, then a table for each other official source."""
     verdicts = cells(found.get(Kind("imagenet", "full", "official"), []))["verdict"]
     lines = [
-        f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated with torchvision's "
-        "ImageNet weights so far; only these get a verdict."
+        f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated so far with torchvision's "
+        "ImageNet weights, which the released code loads; only these get a verdict."
     ]
     for words, records in _official(found).items():
         lines += ["", f"With {words} (AUROC in per cent):", ""]
