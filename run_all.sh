@@ -3,8 +3,8 @@
 #
 #   ./run_all.sh smoke      run every notebook but 30 on generated samples, in minutes and without data; the first time
 #                           this creates an environment in .venv, later it needs no network
-#   ./run_all.sh            run every notebook but 00 and 30 with ten seeds, as the article does, and 15 with three (also
-#                           called full); first lists which data are present or will be downloaded, and how to get others
+#   ./run_all.sh            run every notebook but 00 and 30 with ten seeds, as the article does, or three for 15 (also
+#                           called full); first lists which data are present or will be downloaded, and how to get more
 #   ./run_all.sh LIST.yaml  run a list of notebooks in its order; results/measured.yaml produced the committed results
 #   ./run_all.sh verify     rerun three recorded trainings and compare every number
 #   ./run_all.sh test       check the style, run the tests, and run every notebook in smoke

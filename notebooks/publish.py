@@ -19,7 +19,7 @@ UNLICENSED = "not shown here: nobody states a licence for these pictures; run th
 
 
 def executed(notebook: Path, results: Path) -> Path | None:
-    """The executed full run with the lowest seed, or the last of several in a run list; None without any."""
+    """The executed full run with the lowest seed (of several in a run list, the last); None without any."""
     found = {}
     for path in (results / "executed" / "full").glob("*.ipynb"):
         if match := re.fullmatch(rf"(?:\d+-)?{notebook.stem}(?:-seed(\d+))?", path.stem):

@@ -1,7 +1,7 @@
 """./run_all.sh report: generate tables, figures, report.html and the tables of README.md and docs/findings.md.
 
-They use only records: those of the official protocol with torchvision's weights, or else of the source and protocol
-with the most records. The page has a section for each of the others.
+They use only records. Those of the official protocol with torchvision's weights fill the tables, the figures and the
+page; without them, those of the source and protocol with the most records. The page has a section for each other one.
 """
 
 from pathlib import Path

@@ -23,8 +23,8 @@ EPOCHS = SETTINGS["folder"].epochs // 4  # a quarter of a training from scratch
 def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> tuple[Detector, str]:
     """Train the cloner further on its good pictures and `files`; return it with new thresholds, and a report.
 
-    Adam restarts, from the trained weights. An accepted picture is no longer held out, since a threshold must not be
-    set on pictures that were learned. Pictures accepted earlier are learned again. `detector` itself does not change.
+    Training resumes from the cloner with a new Adam. An accepted picture is no longer held out, since a threshold must
+    not be set on learned pictures. Pictures accepted earlier are learned again. `detector` itself does not change.
     Raises InputError for missing pictures, when fewer than two held-out ones would remain, and when no rate set the
     threshold (none, or one set by hand), because the new threshold needs one.
     """

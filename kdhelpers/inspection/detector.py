@@ -106,7 +106,7 @@ class Detector:
 
     @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
-        """The score of each picture, float32 (n,); a loss is that of the worst tile. maps: if already computed."""
+        """The score of each picture: float32 (n,); a loss is the highest over its tiles. maps: if already computed."""
         if self.score_by != "loss":
             return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
         found = []

@@ -101,7 +101,7 @@ def _seen(trained: Detector, pixels: Tensor) -> Tensor:
 
 
 def _example(trained: Detector) -> Tensor:
-    """An input to trace. A size that varies must equal no other size in the graph, or the two would be identified."""
+    """An input to trace. A size that varies must differ from all others, or the exporter would take them as one."""
     h, w = sides(trained.image_size)
     return torch.zeros(5, *((h, w) if _is_fixed(trained) else (h + 13, w + 22)), 3, dtype=torch.uint8)
 
@@ -256,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"{given.cloner} ignores regions, but a graph cannot: train it without IGNORE")
     if score_by != "loss":
         raise InputError(f"{given.cloner} scores by SCORE={score_by}, a graph by the loss: train with SCORE=loss")
-    shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners come with images
+    shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners' files have images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
     if trained.tile:

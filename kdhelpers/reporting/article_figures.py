@@ -117,7 +117,7 @@ def _bars(
 
 
 def _set_limits(axes, low: float, high: float) -> None:
-    """Start the axis below the lowest seed and label where; draw chance (50 %) if in view, as it is for seeds below."""
+    """Start the axis below the lowest seed and label where. Draw chance (50 %) if in view, as it is for lower seeds."""
     high = max(high, 52 if low < 50 else 0)
     end = min(100.5, 5 * np.ceil((high + 2) / 5))
     start = max(0, 5 * np.floor(min(low - 3, end - 10) / 5))

@@ -20,7 +20,7 @@ LOW = 0.4  # heat below this share of the maximum is not drawn, as in Fig. 6
 
 
 def use_style() -> None:
-    """Set the style of figures and tables, once per notebook, and store its figures as `picture_of` and `words_of`."""
+    """Set the style of figures and tables, once per notebook, which then stores figures by `picture_of`, `words_of`."""
     pd.set_option("display.precision", 2, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
@@ -57,7 +57,7 @@ def small_png(file: Path | io.BytesIO) -> bytes:
 
 
 def words_of(figure: Figure) -> str:
-    """The first line of a figure's label; without a label, of its title; without a title, of an axis's title."""
+    """The first line of a figure's label; if it has none, of its title, or else of its axes' title."""
     titles = [axes.get_title(loc) for axes in figure.axes for loc in ("center", "left")]
     return next(filter(None, [figure.get_label(), figure.get_suptitle(), *titles]), "figure").split("\n")[0]
 

@@ -43,7 +43,7 @@ def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
 def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
     """Image, mask and heat map of up to fifteen defects of MVTecAD (Fig. 6), by category and kind.
 
-    Each category has one kind, then a second one, and so on while there is room. Without pictures: an empty frame.
+    One kind of each category comes first, then a second kind, while there is room. Without pictures: an empty frame.
     """
     kept = _kept(records, results_dir, "mvtec")
     chosen = _choose(kept, 15, 15, normal=False)

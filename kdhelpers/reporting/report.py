@@ -96,7 +96,7 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
 
 
 def folder(results_dir: Path, kind: Kind) -> Path:
-    """The folder for tables, figures and report: RESULTS_DIR, but RESULTS_DIR/smoke for smoke beside full records."""
+    """The folder for tables, figures and report: RESULTS_DIR; for smoke beside full records, RESULTS_DIR/smoke."""
     real = next((results_dir / "records").glob("*/full/**/*.json"), None)
     return results_dir / "smoke" if kind.profile == "smoke" and real else results_dir
 

@@ -18,7 +18,7 @@ def main_runs(records: Sequence[dict]) -> list[dict]:
 
 
 def groups_of(records: Sequence[dict]) -> Iterator[tuple[dict[str, str], list[dict]]]:
-    """Yield the records of each data set, class and variant, with these names, in the order of the article's tables."""
+    """Yield names and records of each data set, class and variant, in the order of the article's tables."""
     only_one(records)
 
     def key(record: dict) -> tuple:

@@ -42,7 +42,7 @@ class Case:
     images: int  # normal images of an epoch
     masked: int  # anomalous images of the localized category
     batch_size: int
-    few: int  # images for the slow measurements: the released code's maps, and SmoothGrad
+    few: int  # images for slow measurements, such as the released code's maps and SmoothGrad
     device: torch.device
     seed: int
 
