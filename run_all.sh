@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Regenerates the article's tables and figures, and finds anomalies in your own images. See README.md.
 #
-#   ./run_all.sh smoke      run every notebook on generated samples, in minutes and without data; the first time this
-#                           creates an environment in .venv, later it needs no network
-#   ./run_all.sh            run every notebook with ten seeds, as the article does (also called full); first lists which
-#                           data are present, which will be downloaded, and how to get the others
-#   ./run_all.sh LIST.yaml  run a list in its order: results/measured.yaml made the committed results
+#   ./run_all.sh smoke      run every notebook but 30 on generated samples, in minutes and without data; the first time
+#                           this creates an environment in .venv, later it needs no network
+#   ./run_all.sh            run every notebook but 00 and 30 with ten seeds, as the article does, or three for 15 (also
+#                           called full); first lists which data are present or will be downloaded, and how to get more
+#   ./run_all.sh LIST.yaml  run a list of notebooks in its order; results/measured.yaml produced the committed results
 #   ./run_all.sh verify     rerun three recorded trainings and compare every number
 #   ./run_all.sh test       check the style, run the tests, and run every notebook in smoke
-#   ./run_all.sh gpu-check  run the tests that need a GPU, then notebook 21: its table and picture stay in
+#   ./run_all.sh gpu-check  run the tests that need a GPU, then notebook 21, which writes its table and figure to
 #                           results/running_time; takes DATA_DIR, SOURCE and RESULTS_DIR as NAME=VALUE
-#   ./run_all.sh report     make tables, figures, report.html and the README's table from the records
+#   ./run_all.sh report     generate tables, figures, report.html and the README's table from the records alone
 #   ./run_all.sh site       build a site of README, docs, notebooks and report in site/html, and check its links; the first
 #                           time this creates a small environment in .venv-site
 #   ./run_all.sh publish    copy the outputs of executed full runs into notebooks/
@@ -18,7 +18,7 @@
 #
 # smoke, full and publish take notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); smoke and full take options:
 #
-#   --config NAME=VALUE ...   notebooks' parameters in capitals; seeds (how many, or a list), gpus, jobs_per_gpu
+#   --config NAME=VALUE ...   parameters of notebooks, in capitals; or seeds (a number or a list), gpus, jobs_per_gpu
 #   --dry-run                 list what would run
 #   --debug                   show tracebacks
 #   --profile FOLDER          run on a cluster: docs/cluster.md
@@ -31,7 +31,7 @@
 #   ./run_all.sh full 04 --config 'CLASSES=[screw]' seeds=3 DATA_DIR=/data        one category, three seeds
 #   ./run_all.sh verify 5 seed=1 DATA_DIR=/data
 #
-# Ctrl-C at any time; rerun the same command to resume.
+# Stop with Ctrl-C at any time; rerun the same command to resume.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
@@ -46,7 +46,7 @@ fail() {
     exit 1
 }
 
-# An active environment is used if it has what pyproject.toml requires; otherwise one is made from the lock.
+# Use an active environment if it has all that pyproject.toml requires; otherwise create one from the lock file.
 extras=(run) lock=requirements.lock folder=.venv program=(notebooks/run_all.py "$@") size="3 GB"
 [[ ${1:-} != test && ${1:-} != gpu-check ]] || extras=(run test export)
 if [[ ${1:-} == site ]]; then # needs neither torch nor data

@@ -1,4 +1,4 @@
-"""Runs one notebook: `python notebooks/execute.py NOTEBOOK OUT [NAME=VALUE ...]`, each value as YAML."""
+"""Run one notebook: `python notebooks/execute.py NOTEBOOK OUT [NAME=VALUE ...]`, each value as YAML."""
 
 import argparse
 import ast
@@ -30,7 +30,7 @@ EVERY = 15  # seconds between two lines of progress
 
 
 class ThisPython(AsyncKernelManager):
-    """Starts the kernel in the interpreter that runs this file, whatever kernels are registered on the machine."""
+    """Start the kernel in the interpreter that runs this file, whatever kernels are registered on the machine."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -38,7 +38,7 @@ class ThisPython(AsyncKernelManager):
 
 
 class Newest:
-    """A file of which the newest line is printed every 15 seconds: a progress bar's state, or what a cell printed."""
+    """A file whose newest line is printed every 15 seconds: a progress bar's state, or the output of a cell."""
 
     def __init__(self, title: str):
         self.title, self.line, self.out = title, "", sys.stdout
@@ -49,7 +49,7 @@ class Newest:
         self.line = next((line for line in reversed(lines) if line), self.line)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: there is no buffer."""
 
     def show(self) -> None:
         shown = ""
@@ -64,7 +64,7 @@ class Newest:
 
 
 def parameters_of(notebook: Path) -> dict:
-    """The parameters of a notebook and their defaults; InputError when there is no such notebook."""
+    """The parameters of a notebook with their defaults; InputError when there is no such notebook."""
     if not notebook.is_file():
         present = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb"))) or "none"
         raise InputError(f"there is no notebook {notebook}; its folder has {present}")
@@ -82,7 +82,7 @@ def check_names(notebook: Path, parameters: dict) -> None:
 
 
 def values_of(words: list[str]) -> dict:
-    """The values by name of words NAME=VALUE, each value as YAML; InputError for any other word."""
+    """Parse words NAME=VALUE, with each value as YAML, to {name: value}; InputError for any other word."""
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -96,9 +96,9 @@ def values_of(words: list[str]) -> dict:
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
-    """Run a notebook from the repository's root and leave it, executed, at `out`.
+    """Run a notebook in the repository's root, write the executed notebook to `out`, and print its results.
 
-    `out` appears only after success; a notebook that failed is stored beside it as *.failed.ipynb. Raises InputError
+    `out` is written only after success; a notebook that failed is stored beside it as *.failed.ipynb. Raises InputError
     for an unknown parameter, PapermillExecutionError for an exception in a cell, DeadKernelError when the kernel dies.
     """
     check_names(notebook, parameters)
@@ -117,7 +117,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             language="python",
             kernel_manager_class=ThisPython,
             progress_bar=False,
-            coalesce_streams=True,  # a progress bar leaves its last state in the notebook, not all of them
+            coalesce_streams=True,  # the notebook stores only the last state of a progress bar
             stdout_file=newest,
             stderr_file=newest,
         )
@@ -131,7 +131,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
 
 
 def printed_output(executed: Path) -> str:
-    """What the cells tagged "told" have printed, and warnings: results that a person at a terminal waits for."""
+    """The printed output of the cells tagged "told", and warnings: the results for a person at a terminal."""
     lines = []
     for cell in nbformat.read(executed, as_version=4).cells:
         for output in cell.get("outputs", []):
@@ -153,7 +153,7 @@ def duration(seconds: float) -> str:
 
 
 def end_with(process: int) -> None:
-    """End this process, and so its kernel, when that one has ended, even if it was killed."""
+    """End this process, and with it its kernel, once the process with id `process` has ended, even if killed."""
     while psutil.pid_exists(process):
         time.sleep(0.5)
     os._exit(130)
@@ -164,7 +164,7 @@ def main() -> int:
     parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
-    parser.add_argument("--while-alive", type=int, metavar="PID", help="end when this process has ended")
+    parser.add_argument("--while-alive", type=int, metavar="PID", help="end once this process has ended")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args()
     if arguments.debug:
@@ -177,7 +177,7 @@ def main() -> int:
         parameters = values_of(arguments.parameters)
         try:
             execute(notebook, out, parameters)
-        except DeadKernelError:  # what it had recorded, and its checkpoint, are not lost
+        except DeadKernelError:  # its records and its checkpoint are not lost
             print(f"{title_of(notebook, parameters)} · its kernel died; trying once more", flush=True)
             execute(notebook, out, parameters)
         return 0

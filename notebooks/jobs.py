@@ -1,4 +1,4 @@
-"""Runs planned jobs: fetches what they need, hands them to Snakemake, and prints how far they are."""
+"""Run planned jobs: fetch their weights and data, hand them to Snakemake, and print the progress."""
 
 import fcntl
 import json
@@ -24,14 +24,14 @@ from kdhelpers.files import refusal
 from kdhelpers.reporting.published import NAMES
 
 MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # MB: S's activations are cached
-MOST = 4  # jobs a GPU, however small: they take turns on it, and each brings a process of its own
+MOST = 4  # jobs per GPU, however small: they take turns on it, and each needs a process of its own
 NO_NETWORK = ("Name or service not known", "name resolution", "nodename nor servname", "Network is unreachable")
 
 
 def fetch(jobs: list[Job], data_dir: str | None) -> tuple[list[Job], int]:
-    """Download the source and the data sets that the jobs need, where this command runs: a cluster's nodes may have no
-    network. Returns the jobs that can run, and 1 if a data set could not be had, which is printed; InputError for the
-    source."""
+    """Download the source and the data sets of the jobs on the machine of this command: a cluster's nodes may have no
+    network. Prints an error for each data set that fails. Returns the jobs that can run, and 1 if any data set failed.
+    Raises InputError when the source fails."""
     failed = set()
     for name in {job.source for job in jobs if job.source}:
         with _short("VGG-16's ImageNet weights"):
@@ -49,7 +49,7 @@ def fetch(jobs: list[Job], data_dir: str | None) -> tuple[list[Job], int]:
 
 @contextmanager
 def _short(what: str) -> Iterator[None]:
-    """Shorten an error without a network: several of these fail together, and data/README.md lists them all."""
+    """Shorten the error of a missing network: several downloads fail together, and data/README.md lists them all."""
     try:
         yield
     except InputError as error:
@@ -59,11 +59,11 @@ def _short(what: str) -> Iterator[None]:
 
 
 def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, cluster: bool) -> dict:
-    """What the Snakefile has to know of the jobs, as JSON holds it.
+    """The jobs for the Snakefile, as JSON stores them.
 
-    Threads: one in smoke; all cores for the running time; else a share of them for each job that a GPU has room for. On
-    this machine the jobs are shared out among its GPUs; on a cluster, the scheduler gives each job one. A GPU has as
-    many places as `jobs_per_gpu` says; with "auto" as many as its free memory has megabytes, for up to MOST jobs.
+    Threads: one in smoke, all cores for notebooks that measure time, else an equal share of them for each job that the
+    GPUs have room for. On this machine, jobs are distributed over its GPUs; on a cluster, the scheduler gives each job
+    one. A GPU has `jobs_per_gpu` places; with "auto", one place per megabyte of free memory, for up to MOST jobs.
     """
     gpus = torch.cuda.device_count() if settings["gpus"] == "auto" else settings["gpus"]
     auto = settings["jobs_per_gpu"] == "auto" and not cluster
@@ -106,7 +106,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
 
 
 def run(planned: dict, options: list[str], lock: IO) -> int:
-    """Run the planned jobs by Snakemake; print a line for each that has ended, then what failed or is left."""
+    """Run the planned jobs by Snakemake; print each finished job, then the failed ones; return the exit code."""
     jobs, results, folder = planned["jobs"], Path(planned["results"]), Path(planned["logs"])
     out = {name: Path(planned["executed"]) / f"{name}.ipynb" for name in jobs}
     logs = {name: folder / f"{name}.log" for name in jobs}
@@ -114,8 +114,8 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     plan_file, said = folder / ".plan.json", folder / "snakemake.log"
     plan_file.write_text(json.dumps(planned))
-    # All planned jobs are pending, whatever notebooks earlier runs left. Snakemake's own lock would outlive a process
-    # that is killed; `lock` does not. In a session of its own, Ctrl-C reaches only this process, which ends the others.
+    # --forceall: all planned jobs are pending, even if earlier runs left their notebooks. --nolock: Snakemake's lock
+    # outlives a killed process, `lock` does not. New session: Ctrl-C reaches only this process, which ends the others.
     command = [sys.executable, "-m", "snakemake", "--snakefile", "notebooks/Snakefile", "--directory", str(paths.ROOT)]
     command += ["--forceall", "--keep-going", "--nolock", "--rerun-incomplete", *options]
     command += ["--resources", *(f"{name}={most}" for name, most in planned["limits"].items())] * bool(
@@ -158,7 +158,7 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
     failed = [name for name in jobs if name not in done and changed_at(logs[name]) != before[logs[name]]]
     for name in failed:
         print(f"failed: {name}, see {logs[name]}", file=sys.stderr)
-    if not failed:  # Snakemake itself, or a cluster's scheduler
+    if not failed:  # Snakemake itself, or a cluster's scheduler, failed
         lines = [line.strip() for line in said.read_text().splitlines() if re.search("rror|nvalid|denied", line)]
         print(f"error: {lines[0] if lines else 'Snakemake failed'}; see {said}", file=sys.stderr)
     return 1
@@ -170,9 +170,9 @@ def changed_at(path: Path) -> int | None:
 
 @contextmanager
 def locked(results: Path) -> Iterator[IO]:
-    """Hold the results folder until this process and Snakemake end, in whatever way.
+    """Lock the results folder until this process and Snakemake end, even if they are killed.
 
-    Raises InputError when another command has it, and when nothing can be written there.
+    Raises InputError when another command holds the lock, and when the folder cannot be written to.
     """
     try:
         results.mkdir(parents=True, exist_ok=True)

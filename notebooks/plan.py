@@ -1,4 +1,4 @@
-"""What ./run_all.sh runs: which notebooks, with which seeds and parameters, in which order, and how far that is."""
+"""The plan of ./run_all.sh: the notebooks with their seeds, parameters and order, and what is already recorded."""
 
 import math
 import textwrap
@@ -23,9 +23,9 @@ from kdhelpers.timing import running_time
 
 NOTEBOOKS = Path(__file__).parent
 RUNNING_TIME, PEERS, OWN_IMAGES = "21_running_time", "30_beside_anomalib", "00_quickstart"
-SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto"}  # of a run; the parameters of notebooks are capitals
+SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto"}  # of a run; notebooks' parameters are in capitals
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
-IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # fifty variants: those of one data set
+IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # of fifty variants, those of one data set
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
 NOTHING_YET = (
     "There is no data in {folder} yet. Without data, run ./run_all.sh smoke: every notebook on generated samples, in "
@@ -45,11 +45,11 @@ class Job:
     seed: int | None  # None: once, for all seeds
     parameters: dict  # those that differ from the notebook's defaults
     entry: int | None = None  # the job's place in a run list, counted from 1
-    records: int = 0  # that the notebook has of its own
-    recorded: int = 0
+    records: int = 0  # how many of its own the notebook writes
+    recorded: int = 0  # how many of these are up to date
     pending: bool = True
     work: float = 1.0  # the cost relative to other jobs
-    gpu_mb: int = 0  # of a GPU's memory, about
+    gpu_mb: int = 0  # approximate memory on a GPU
     source: str | None = None
     downloads: list[str] = field(default_factory=list)  # data sets that have to be downloaded first
 
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def stage(self) -> tuple[int, int]:
-        """Lower goes first: main runs by seed, ablations, which need them, what measures time, the tables."""
+        """Lower stages run first: main runs by seed, ablations (which need them), measurements of time, tables."""
         if self.entry is not None:
             return 0, self.entry
         if self.seed is None:
@@ -69,17 +69,17 @@ class Job:
         return int(self.notebook in ABLATIONS), self.seed
 
     def needs(self, other: "Job") -> bool:
-        """True if `other` must have ended before: an ablation needs its main runs, tables need everything."""
+        """True if `other` must end first: an ablation needs its main runs, tables need everything."""
         mains = map(main_notebook, DATASETS[self.notebook] if self.notebook in ABLATIONS else ())
         same = other.seed == self.seed and other.notebook in mains
         return other.stage < self.stage and (same or self.seed is None)
 
 
 def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> tuple[list[Job], str]:
-    """The jobs of a profile's notebooks, also those with nothing left to do, and a table of them for people.
+    """The jobs of a profile's notebooks, including those with nothing left to do, and a table of them to print.
 
-    only: the notebooks asked for; [] for all, with the data sets that are present. settings: as SETTINGS. given: the
-    notebooks' parameters. Raises InputError, also when a notebook was asked for whose data set is missing.
+    only: the requested notebooks; [] for all, with the data sets that are present. settings: as SETTINGS. given: the
+    notebooks' parameters. Raises InputError for wrong parameters, and for a requested notebook without its data set.
     """
     given = given | {"PROFILE": profile}
     notebooks = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
@@ -88,7 +88,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     for notebook in wanted:
         path = NOTEBOOKS / f"{notebook}.ipynb"
         defaults = parameters_of(path)
-        if notebook not in DATASETS:  # parameters of trainings are not for the tables and the running time
+        if notebook not in DATASETS:  # tables and running time take no parameters of trainings
             mine = {name: value for name, value in given.items() if name in defaults or len(wanted) == 1}
             check_names(path, mine)
             if notebook == RUNNING_TIME and mine.get("SOURCE", "imagenet") == "imagenet" and _no_weights():
@@ -128,9 +128,9 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
 def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
     """The jobs of a run list in its order, and a line for each entry.
 
-    A YAML file: the notebooks' parameters for all entries, in capitals, and `runs`, each with `notebook`, `seeds` (how
-    many, or a list) and parameters of its own. `asked` goes before both. Raises InputError naming the entry that is
-    wrong, or the two that would write one record with different parameters.
+    The YAML file at `path` has parameters for all entries, in capitals, and `runs`, each with `notebook`, `seeds` (a
+    number, or a list) and its own parameters. `asked` overrides both. Raises InputError with the wrong entry, or with
+    two entries that would write the same record with different parameters.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -170,7 +170,7 @@ def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
 
 
 def settings_of(values: dict) -> dict:
-    """The settings in small letters, with their defaults; InputError for an unknown one."""
+    """The settings in small letters, with their defaults; InputError for an unknown name or a wrong value."""
     for name in values.keys() - SETTINGS.keys():
         hint = did_you_mean(name, SETTINGS)
         raise InputError(
@@ -202,8 +202,8 @@ def _seeds(notebook: str, asked: int | list | None, profile: str) -> Iterable[in
 
 
 def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, str, list[str]]:
-    """The classes to run (None: as the notebook has them; []: there are no data), what the table says, how to get what
-    is missing, and which data sets will be downloaded."""
+    """The classes to run (None: the notebook's own; []: no data), the text for the table, how to get missing data, and
+    the data sets to download."""
     datasets = DATASETS[notebook]
     if values["PROFILE"] == "smoke" and values["DATA_DIR"] is None:
         return None, "generated", "", []
@@ -219,9 +219,9 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
         missing += lacks.values()
         state = f"{len(found)} of {len(status)} classes" if found and lacks else "missing" if lacks else "present"
         states[dataset] = "download" if dataset in downloads else state
-    if given is not None:  # whether these are present, resolving will see
+    if given is not None:  # `resolve` checks whether these are present
         return None, "download" if downloads else "as given", "", downloads
-    # Fifteen categories of one data set are all fetched the same way.
+    # All categories of one data set are fetched the same way: print the advice once.
     advice = "; or ".join({line.rpartition("; ")[2]: line for line in reversed(missing)}.values())
     lacking = {state: [] for state in states.values() if state not in ("present", "download")}
     for dataset, state in states.items():
@@ -236,7 +236,7 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
     runs = resolve(notebook, **(defaults | {"SEED": 0} | changed))
     jobs = []
     for seed in seeds:
-        runs = [replace(run, seed=seed) for run in runs]  # resolving lists the images, which takes seconds
+        runs = [replace(run, seed=seed) for run in runs]  # `resolve` lists the images, which takes seconds
         own = [run for run in runs if run.notebook == notebook]  # the main runs of an ablation are another notebook's
         pending = any(run.is_pending(cls) for run in runs for cls in run.classes)
         jobs.append(
@@ -246,7 +246,7 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 changed | {"SEED": seed},
                 records=sum(len(run.classes) for run in own),
                 recorded=sum(not run.is_pending(cls) for run in own for cls in run.classes),
-                # Your own images are judged anew, in seconds, where only how many may be bad has changed.
+                # When only FALSE_ALARMS, MAP or SCORE changed, your own images are scored again, in seconds.
                 pending=pending or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
                 work=sum(run.work for run in own) + (START if runs[0].profile == "smoke" else 0) or 1.0,
                 gpu_mb=max(map(_gpu_mb, runs)),
@@ -258,10 +258,10 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
 
 
 def _gpu_mb(run: Run) -> int:
-    """About how much of a GPU's memory a run takes: CUDA itself, S's activations, and a step or a batch of maps."""
+    """Approximate memory of a run on a GPU: CUDA itself, S's activations, and a training step or a batch of maps."""
     _, tests, masked = running_time.SETS.get(run.dataset, (1, 100, 100))
     pixels = math.prod(sides(run.image_size))
-    stored = 58 * (protocols.SETTINGS[run.dataset].images + tests) * pixels  # bytes a pixel
+    stored = 58 * (protocols.SETTINGS[run.dataset].images + tests) * pixels  # 58 bytes per pixel
     working = max(2400 * run.batch_size, 4000 * min(masked, 128)) * pixels  # C with gradients; S
     return 1000 + (stored + working) // 2**20
 

@@ -1,7 +1,7 @@
-"""./run_all.sh publish: copies the outputs of executed full runs into notebooks/, to be read there without running.
+"""./run_all.sh publish: copy the outputs of executed full runs into notebooks/, to be read there without running.
 
-This machine's folders and progress bars are left out, and so is what cells tagged "unlicensed" draw: pictures of data
-sets for which nobody states a licence.
+This machine's folders and progress bars are left out. So are the outputs of cells tagged "unlicensed": pictures of data
+sets without a stated licence.
 """
 
 import re
@@ -19,7 +19,7 @@ UNLICENSED = "not shown here: nobody states a licence for these pictures; run th
 
 
 def executed(notebook: Path, results: Path) -> Path | None:
-    """The executed full run with the lowest seed, of several in a run list the last; None without any."""
+    """The executed full run with the lowest seed (of several in a run list, the last); None without any."""
     found = {}
     for path in (results / "executed" / "full").glob("*.ipynb"):
         if match := re.fullmatch(rf"(?:\d+-)?{notebook.stem}(?:-seed(\d+))?", path.stem):
@@ -28,7 +28,7 @@ def executed(notebook: Path, results: Path) -> Path | None:
 
 
 def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:
-    """The notebook with the outputs of `run`; InputError when that was executed from other cells."""
+    """The notebook with the outputs of `run`; InputError when `run` was executed from other cells."""
     plain, ran = (nbformat.read(path, as_version=4) for path in (notebook, run))
     cells = [cell for cell in ran.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in plain.cells]:
@@ -52,7 +52,7 @@ def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:
 
 
 def publish(results: Path, *names: str) -> None:
-    """Write the outputs into notebooks/; a notebook that was asked for and has no executed run is an InputError."""
+    """Write the outputs into notebooks/. Raises InputError for a requested notebook without an executed run."""
     for notebook in sorted(Path(__file__).parent.glob("*.ipynb")):
         run = executed(notebook, results) if not names or notebook.stem in names else None
         if run:

@@ -1,7 +1,7 @@
-"""./run_all.sh release: writes the repository's address and the version's tag wherever they are named; tags.
+"""./run_all.sh release: write the repository's address and version into all files that name them, commit and tag.
 
 Both are set in pyproject.toml and nowhere else. Nothing is pushed. Trained cloners in results/cloners are listed in
-results/cloners.csv and collected in dist/cloners under the names that they have as release assets.
+results/cloners.csv and collected in dist/cloners under their names as release assets.
 """
 
 import re
@@ -20,7 +20,7 @@ BADGE = re.compile(r"(/blob/[\w.]+/notebooks/)\w+\.ipynb")  # of a notebook copi
 
 
 def release(root: Path = ROOT) -> None:
-    """Do it; InputError while the address is the placeholder, for uncommitted changes, and for a tag that is taken."""
+    """Release. Raises InputError for a placeholder as address, uncommitted changes, and a tag of other contents."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     address, version = project["urls"]["Repository"], project["version"]
     if PLACEHOLDER in address or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
@@ -49,7 +49,7 @@ def release(root: Path = ROOT) -> None:
 
 
 def texts(root: Path, address: str, version: str) -> dict[Path, str]:
-    """Every file that names the address or the version, and its text with these."""
+    """Each file that names the address or the version, and its text with the current ones."""
     place = address.removeprefix("https://github.com/")
     found = {}
     for path in [root / "README.md", *sorted(root.glob("notebooks/*.ipynb"))]:

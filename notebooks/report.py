@@ -1,7 +1,7 @@
-"""./run_all.sh report: makes tables, figures, report.html and the README's table from the records, nothing else.
+"""./run_all.sh report: generate tables, figures, report.html and the tables of README.md and docs/findings.md.
 
-The page is about the records of torchvision's weights; while there are none,
-about those of the source with the most records, and the others have a section each.
+They use only records. Those of the official protocol with torchvision's weights fill the tables, the figures and the
+page; without them, those of the source and protocol with the most records. The page has a section for each other one.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from kdhelpers.reporting import report as page
 
 
 def report(folder: Path) -> None:
-    """Make them from the records under `folder`; InputError when no full run is recorded."""
+    """Generate them from the records under `folder`; InputError when no full run is recorded."""
     found = find(folder, "full")
     if not found:
         raise InputError(f"{folder / 'records'} has no record of a full run: ./run_all.sh makes them")

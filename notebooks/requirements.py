@@ -1,4 +1,4 @@
-"""Prints what this Python lacks of pyproject.toml's requirements, with the extras named; exit code 1 if anything."""
+"""Print the requirements of pyproject.toml and the named extras that this Python lacks; exit with 1 if it lacks any."""
 
 import sys
 import tomllib

@@ -1,4 +1,4 @@
-"""The commands of ./run_all.sh, whose first lines describe them."""
+"""The commands of ./run_all.sh; its first lines describe them."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ NOTEBOOKS = Path(__file__).parent
 
 
 def run_notebooks(profile: str, words: list[str]) -> int:
-    """smoke, full and a run list: plan the jobs, fetch what they need, let Snakemake run what is not recorded yet."""
+    """Run smoke, full or a run list: plan the jobs, fetch their data, and let Snakemake run those not yet recorded."""
     parser = argparse.ArgumentParser(prog=f"./run_all.sh {profile}", add_help=False)
     parser.add_argument("notebooks", nargs="*")
     parser.add_argument("--config", "-C", nargs="+", action="extend", default=[])
@@ -30,7 +30,7 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         raise InputError("--batch would wait for the other batches: share the seeds, --config seeds=[0,2,4]")
     if asked.debug:
         os.environ[DEBUG] = "1"
-    import jobs  # these take seconds: after the mistakes above, and where Ctrl-C is handled
+    import jobs  # slow: imported after the checks above, where Ctrl-C is handled
     import plan
     from execute import values_of
 
@@ -81,7 +81,7 @@ def test(options: list[str]) -> int:
     from execute import check_names, parameters_of
     from plan import IN_SMOKE
 
-    # Within the repository: outside of it, the cells of two notebooks would have one name for pytest.
+    # Within the repository: outside of it, pytest would give the cells of two notebooks the same name.
     with tempfile.TemporaryDirectory(dir=paths.ROOT, prefix=".test-") as folder:
         for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
             if notebook.stem == "30_beside_anomalib" and not find_spec("anomalib"):
@@ -91,7 +91,7 @@ def test(options: list[str]) -> int:
                 continue
             parameters = {"PROFILE": "smoke", "RESULTS_DIR": f"{folder}/results"}
             if "EPOCHS" in parameters_of(notebook):
-                parameters["EPOCHS"] = 2  # whether they run, not what they find
+                parameters["EPOCHS"] = 2  # enough to check that they run
             parameters |= IN_SMOKE.get(notebook.stem, {})
             check_names(notebook, parameters)
             copy = f"{folder}/{notebook.name}"
@@ -120,7 +120,7 @@ def test(options: list[str]) -> int:
 
 
 def gpu_check(words: list[str]) -> int:
-    """Run the tests that need a GPU, then notebook 21, whose figures stay as files; words: NAME=VALUE."""
+    """Run the tests that need a GPU, then notebook 21, which writes its figures to files; words: NAME=VALUE."""
     import torch
     from execute import values_of
 
@@ -169,7 +169,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a parent has ignored Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # even if the parent process ignores Ctrl-C
         signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(main())
@@ -177,4 +177,4 @@ if __name__ == "__main__":
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)
-        os._exit(130)  # without waiting for what still computes
+        os._exit(130)  # without waiting for running threads

@@ -1,4 +1,4 @@
-"""./run_all.sh verify: runs recorded trainings again and compares every number."""
+"""./run_all.sh verify: rerun recorded trainings and compare every number."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ WORDS = {"same": "the same", "differs": "different", "cannot be run here": "coul
 
 
 def verify(words: list[str]) -> int:
-    """Run recorded trainings again and compare; words: how many, and NAME=VALUE."""
+    """Rerun recorded trainings and compare; words: how many, and NAME=VALUE. Returns 0 if all are the same, else 1."""
     count = int(words[0]) if words and words[0].isdecimal() else None
     given = values_of(words[count is not None :])
     for name in given.keys() - KNOWN.keys():

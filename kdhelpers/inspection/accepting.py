@@ -1,4 +1,4 @@
-"""False alarms that a person has looked at: the cloner learns them too, without training from scratch."""
+"""Accepting false alarms: the cloner is trained further on pictures that a person has judged to be good."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -21,12 +21,12 @@ EPOCHS = SETTINGS["folder"].epochs // 4  # a quarter of a training from scratch
 
 
 def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> tuple[Detector, str]:
-    """The detector after further training on its good pictures and `files`, with new thresholds; and a report.
+    """Train the cloner further on its good pictures and `files`; return it with new thresholds, and a report.
 
-    Training resumes from the cloner with Adam as at its beginning. A held-out picture that is accepted is held out no
-    longer, since a threshold must not be set on what was learned; pictures accepted before are learned again.
-    The given detector is left as it is. Raises InputError for pictures that are not there, when fewer than two held-out
-    ones would be left, and without a threshold or with one set by hand: no rate says where the new one should lie.
+    Training resumes from the cloner with a new Adam. An accepted picture is no longer held out, since a threshold must
+    not be set on learned pictures. Pictures accepted earlier are learned again. `detector` itself does not change.
+    Raises InputError for missing pictures, when fewer than two held-out ones would remain, and when no rate set the
+    threshold (none, or one set by hand), because the new threshold needs one.
     """
     if not detector.threshold or detector.threshold.false_alarms is None:
         raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
@@ -37,7 +37,7 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
     for path in accepted:
         if not path.is_file():
-            raise InputError(f"{path} is missing: name pictures that are accepted as good")
+            raise InputError(f"{path} is missing: name the pictures to accept as good")
     known = {file_sha256(path) for path in accepted}
     held_out = [image.path for image in split.test if image.label == 0 and file_sha256(image.path) not in known]
     if len(held_out) < 2:

@@ -1,7 +1,7 @@
-"""anomalib's STFPM and PatchCore on a category of MVTecAD, by anomalib's own Engine and Folder, judged by our metrics.
+"""anomalib's STFPM and PatchCore on a category of MVTecAD: run by its Engine and Folder, measured by our metrics.
 
-anomalib is optional and imported inside a function. Images, size, split and seed are those of our record, which our own
-numbers come from; everything else is anomalib's default.
+anomalib is optional, so functions import it. Images, size, split and seed are those of the record that our own numbers
+come from. The notebook sets epochs, coreset and backbones; the other hyperparameters are anomalib's defaults.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ UNTRAINED = "untrained backbones: no number of anomalib's means anything"
 
 
 def versions() -> str:
-    """The version of anomalib in words; InputError when it is missing or of another generation."""
+    """The installed anomalib as text; InputError when it is missing or not version 2."""
     try:
         found = metadata.version("anomalib")
     except metadata.PackageNotFoundError:
@@ -33,10 +33,10 @@ def versions() -> str:
 
 
 def run_method(run, split, method: str, *, epochs: int, coreset: float, backbones: str) -> dict:
-    """Fit STFPM or PatchCore and predict the test images of one category: {"scores", "maps", "numbers"}.
+    """Fit STFPM or PatchCore on one category and predict its test images: {"scores", "maps", "numbers"}.
 
     scores: float (n,), maps: float (n, h, w), in the split's order. epochs: of STFPM; coreset: the share of patches
-    that PatchCore keeps. Raises InputError when the backbone's weights cannot be downloaded.
+    that PatchCore stores. Raises InputError when the backbone's weights cannot be downloaded.
     """
     from anomalib import data, engine, models
     from lightning import seed_everything
@@ -55,7 +55,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
         make = models.Patchcore
     try:
         model = make(pre_processor=make.configure_pre_processor(size), **own)
-    except (OSError, RuntimeError) as error:  # OSError: huggingface_hub's too
+    except (OSError, RuntimeError) as error:  # OSError includes huggingface_hub's errors
         raise InputError(
             f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__}): run this once "
             "with a network, or set HF_HOME to a cache that has them"
@@ -79,7 +79,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
 
 
 def ours(run, record: dict, split) -> dict:
-    """The same of our record: detection is the mean over the last ten epochs; only the time of an image is new."""
+    """`run_method` for our record: AUROC is its mean over the last ten epochs; only the time per image is new."""
     source, _ = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(split.cls)
     seconds = {"train": record["seconds"].get("source", 0) + record["seconds"]["train"]}

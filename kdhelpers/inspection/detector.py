@@ -1,4 +1,4 @@
-"""A trained cloner with its threshold in one file: loaded anywhere, it scores pictures and shows where they are odd.
+"""Score pictures and map their anomalies with a detector: a trained cloner and its thresholds, saved in one file.
 
 Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --help.
 """
@@ -34,34 +34,34 @@ from kdhelpers.training import use_precision
 
 SCHEMA = 3
 MAPS = ("gradients", "disagreement")
-_AS_IS = "image_size record map score_by pixel_threshold held_out tile accepted".split()  # how these fields are stored
-_AT_ONCE = 16  # tiles that are computed at once
+_AS_IS = "image_size record map score_by pixel_threshold held_out tile accepted".split()  # fields stored unchanged
+_AT_ONCE = 16  # tiles in a batch
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Source, cloner and thresholds. Each picture is computed alone: no score depends on what else is scored.
+    """A source, a trained cloner and thresholds. Pictures are scored one by one: no score depends on other pictures.
 
-    To the last digit scores are the same on the same kind of device with as many threads.
+    On the same kind of device with the same number of threads, scores are identical to the last digit.
     """
 
     source: nn.Sequential | None  # None: not loaded
     cloner: nn.Sequential
     protocol: Protocol  # with the λ of the training
-    image_size: Size  # that pictures, or their tiles, are resized to
+    image_size: Size  # pictures, or their tiles, are resized to it
     source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
-    record: dict  # of the training, as `artifacts.save` makes it
-    map: str = "disagreement"  # one of MAPS: of the article, or `localization.disagreement`
-    score_by: str = "loss"  # or by the map: `metrics.strongest`
-    threshold: Threshold | None = None  # of scores
-    pixel_threshold: float = 0.0  # of maps: no more of the pixels of held-out good pictures than asked for exceed it
-    held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, and quantiles of their maps
-    tile: int | None = None  # pixels of a tile's side, of large pictures: `data.tiles`
-    ignore: Path | np.ndarray | None = None  # what is not judged: `data.ignore.reader`; an array is saved with the rest
-    accepted: list[str] = field(default_factory=list)  # false alarms that were learned later: `inspection.accepting`
+    record: dict  # of the training, as `artifacts.save` writes it
+    map: str = "disagreement"  # one of MAPS: the article's gradients, or `localization.disagreement`
+    score_by: str = "loss"  # or "maximum" or "top" of the map: `metrics.strongest`
+    threshold: Threshold | None = None  # of scores; None: not calibrated
+    pixel_threshold: float = 0.0  # of maps: about the requested share of the held-out good pixels exceeds it
+    held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, quantiles of their maps
+    tile: int | None = None  # side of a tile in pixels, for large pictures: `data.tiles`
+    ignore: Path | np.ndarray | None = None  # the mask or masks for `data.ignore.reader`; an array is saved in the file
+    accepted: list[str] = field(default_factory=list)  # false alarms learned later: `inspection.accepting`
 
     def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
-        """The detector with both thresholds set on held-out good pictures, at this rate of false alarms."""
+        """The detector with both thresholds set on held-out good pictures for this rate of false alarms."""
         maps, ignored = self.maps(good), ignore.reader(self.ignore)
         pixels = np.concatenate([heat[~_ignored(heat, ignored(path))] for path, heat in zip(good, maps, strict=True)])
         held_out = {"scores": self.scores(good, maps).tolist()}
@@ -69,12 +69,13 @@ class Detector:
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
-        """The detector with another threshold: this value, or by another rate of false alarms; nothing is trained.
+        """The detector with another threshold: this value, or one for another false-alarm rate; nothing is trained.
 
-        A rate sets the threshold of pixels too. Raises InputError unless one of the two is given, the rate in (0, 0.5].
+        A rate also sets the pixel threshold. Raises InputError unless exactly one of the two is passed, for a rate
+        outside (0, 0.5], and before `calibrated`.
         """
         if not self.held_out:
-            raise InputError("a cloner has no held-out good pictures to set a threshold by: .calibrated(good, rate)")
+            raise InputError("a cloner has no held-out good pictures to set a threshold on: .calibrated(good, rate)")
         scores, pixels = (np.array(self.held_out[name], np.float32) for name in ("scores", "pixels"))
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
@@ -86,10 +87,10 @@ class Detector:
         return replace(self, threshold=thresholds.choose(scores, false_alarms), pixel_threshold=pixel)
 
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
-        """A row for each picture: image (its path), score (float32), bad (bool: the score is above the threshold).
+        """A table with one row per picture: image (path), score (float32), bad (bool: the score exceeds the threshold).
 
-        Without a threshold, of a cloner that was not calibrated, there is no column bad.
-        images: a folder, with or without subfolders, one picture, or a list of pictures. Raises InputError for a path
+        A cloner that was not calibrated has no threshold, so its table has no column bad.
+        images: a folder with or without subfolders, one picture, or a list of pictures. Raises InputError for a path
         that is not a picture.
         """
         paths = _listed(images)
@@ -97,7 +98,7 @@ class Detector:
         return table.assign(bad=table["score"] > np.float32(self.threshold.value)) if self.threshold else table
 
     def verdicts(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
-        """The same as in scores.csv: bad is yes or no, and the threshold is in a column."""
+        """The table of `score` as in scores.csv: bad is "yes" or "no", and the threshold is a column."""
         table = self.score(images)
         if not self.threshold:
             return table
@@ -105,7 +106,7 @@ class Detector:
 
     @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
-        """The score of each picture, with tiles that of its worst one: float32 (n,). maps: if computed already."""
+        """The score of each picture: float32 (n,); a loss is the highest over its tiles. maps: if already computed."""
         if self.score_by != "loss":
             return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
         found = []
@@ -116,11 +117,10 @@ class Detector:
 
     @torch.enable_grad()
     def maps(self, images: Path | str | Sequence[Path | str]) -> list[np.ndarray]:
-        """Where each picture is odd: a map each, float32, 0 or more, after the filters of Eq. 6; 0 where ignored.
+        """One map of anomalies per picture, after the filters of Eq. 6: float32 (h, w), 0 or more, 0 where ignored.
 
-        A map is as large as what the networks see: (h, w) of `image_size`, or with tiles as many pixels as these make
-        up together. Unlike the article's, maps are not stretched picture by picture: those of good and bad pictures
-        compare. `images` as in `score`.
+        (h, w) is `image_size` or, with tiles, the size of the joined tiles. Unlike the article's, maps are not
+        stretched picture by picture, so good and bad pictures are comparable. images: as in `score`.
         """
         found = []
         for batches, size, mask in self._each(_listed(images), "heat maps"):
@@ -139,9 +139,9 @@ class Detector:
     def _each(
         self, paths: Sequence[Path], title: str
     ) -> Iterator[tuple[Iterator[Tensor], tuple[int, int], Image.Image | None]]:
-        """Of each picture in turn what the networks see, itself or its tiles, in batches; its size; what is ignored."""
+        """Yield for each picture: batches of it or its tiles as the networks' input, (width, height), ignore mask."""
         if self.record.get("dataset") == "cifar10":
-            raise InputError("cloners of CIFAR-10 need pictures that are prepared otherwise: use 03_cifar10")
+            raise InputError("cloners of CIFAR-10 need pictures prepared in another way: use 03_cifar10")
         device, ignored = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
         for path in tqdm(paths, desc=title, unit="image", delay=1, mininterval=1):
             mask = ignored(path)
@@ -151,14 +151,14 @@ class Detector:
 
 
 def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:
-    """Which pixels of a map the mask ignores: bool (h, w)."""
+    """The mask at the map's size: bool (h, w), True where ignored."""
     if mask is None:
         return np.zeros(heat.shape, bool)
     return np.asarray(mask.resize(heat.shape[::-1], Image.Resampling.NEAREST)) > 0
 
 
 def save(detector: Detector, path: Path) -> None:
-    """Write the cloner's weights, and all settings as JSON in the metadata, atomically; the source is not included.
+    """Atomically write the cloner's weights, with all settings as JSON in the metadata; the source is not included.
 
     Raises InputError for a cloner without a threshold.
     """
@@ -179,20 +179,20 @@ def save(detector: Detector, path: Path) -> None:
 
 
 def load(path: Path | str, source: str | None = None, device: str = "auto") -> Detector:
-    """The detector that `save` wrote at `path`, or one without a threshold from a trained cloner of results/cloners.
+    """Load the detector that `save` wrote; a trained cloner of results/cloners gives a detector without a threshold.
 
-    source: where the weights are that it was trained with, as the notebooks' SOURCE: imagenet, or the path of a file;
-    None: where they were then. device: auto, cpu, cuda ... Raises InputError for a file that is not a detector, and for
-    a source whose SHA-256 is not the recorded one.
+    source: the location of the source's weights, as the notebooks' SOURCE (imagenet, untrained or a path); None: the
+    recorded location. device: auto, cpu, cuda ... Raises InputError for a file that is not a detector, and for a source
+    whose SHA-256 differs from the recorded one.
     """
     found, place = read(path), device_of(device)
-    use_precision(PRECISIONS[0], place)  # as in the training
+    use_precision(PRECISIONS[0], place)  # float32, the default
     network = weights.load_recorded(source or found.record["environment"]["source"], found.source_id, path, place)
     return replace(found, source=network, cloner=found.cloner.to(place))
 
 
 def read(path: Path | str) -> Detector:
-    """The same on the CPU and without its source. Raises InputError for a file that is not a detector."""
+    """Load a detector on the CPU without its source. Raises InputError for a file that is not a detector."""
     path = Path(path).expanduser()
     try:
         with safe_open(path, framework="pt") as file:
@@ -200,7 +200,7 @@ def read(path: Path | str) -> Detector:
             settings = json.loads(metadata["detector" if "detector" in metadata else "record"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, ValueError):
-        fix = "name the detector.safetensors that 00_quickstart has written, or a cloner of results/cloners"
+        fix = "name the detector.safetensors that 00_quickstart wrote, or a cloner of results/cloners"
         raise InputError(f"{path} is missing, or is not a detector: {fix}") from None
     try:
         if "record" in metadata:  # a cloner, as `artifacts.save` writes it
@@ -218,7 +218,7 @@ def read(path: Path | str) -> Detector:
         cloner.load_state_dict(state)
         same = {name: settings[name] for name in _AS_IS}
         if not isinstance(same["image_size"], int):
-            same["image_size"] = tuple(same["image_size"])  # which JSON does not have
+            same["image_size"] = tuple(same["image_size"])  # JSON has no tuples
         more = {"source_id": settings["source"], "threshold": threshold, "ignore": mask}
         return Detector(None, cloner.eval(), protocol, **same, **more)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -231,7 +231,7 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
         if not place.exists():
-            raise InputError(f"{place} is neither a folder nor a picture: name what is to be scored")
+            raise InputError(f"{place} is neither a folder nor a picture: name one of these to score")
         return [image.path for image in layouts.to_score(place, None)] if place.is_dir() else [place]
     if not len(images):
         raise InputError("there are no pictures to score: give at least one")
@@ -239,24 +239,24 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line, see --help. Raises InputError for what is not there or does not fit."""
+    """Run the command line, see --help. Raises InputError for a missing or unsuitable file or option."""
     parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.detector", description=__doc__)
-    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="of 00_quickstart, or a cloner")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="of pictures to score, or one picture")
-    parser.add_argument("--source", help="where the weights of its source are now, if not where they were then")
-    parser.add_argument("--ignore", type=Path, metavar="PATH", help="another mask, or folder of masks, as IGNORE")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="where the scores go; without it, to standard output")
-    parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ there")
-    parser.add_argument("--threshold", type=float, help="another threshold, set by hand")
-    parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="another threshold, by its rate: 0.01")
+    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="of 00_quickstart, or a trained cloner")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="pictures to score, or one picture")
+    parser.add_argument("--source", help="the new path of the source's weights, if they were moved")
+    parser.add_argument("--ignore", type=Path, metavar="PATH", help="another mask or folder of masks, as IGNORE")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="write the scores to this file, not to standard output")
+    parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ to it")
+    parser.add_argument("--threshold", type=float, help="set the threshold to this value")
+    parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="set the threshold by this rate, e.g. 0.01")
     parser.add_argument(
         "--accept",
         type=Path,
         metavar="FILE",
         nargs="+",
-        help="learn these false alarms too",
+        help="also learn these false alarms, then save the detector",
     )
-    parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector there")
+    parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
     loaded = load(given.detector, given.source, given.device)
@@ -266,7 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
         loaded = loaded.with_threshold(given.threshold, false_alarms=given.false_alarms)
         print(loaded.threshold, file=sys.stderr)
     if given.accept:
-        from kdhelpers.inspection.accepting import accept  # which imports this module
+        from kdhelpers.inspection.accepting import accept  # here, because it imports this module
 
         loaded, report = accept(loaded, given.accept)
         print(report, file=sys.stderr)
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
         with atomic_write(given.out) as temporary:
             table.to_csv(temporary, index=False, errors="surrogateescape")
     else:
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be invalid text
         print(table.to_csv(index=False), end="")
     if given.regions:
         paths = [Path(path) for path in table["image"]]

@@ -1,7 +1,7 @@
 """Export source and cloner as one ONNX graph, from image to score and map.
 
-ONNX has no automatic differentiation, but the map is a gradient: the package's own functions are traced with their
-backward pass. Two of the resulting operators are not ordinary ones, and are written out here.
+ONNX has no automatic differentiation, but the map is a gradient. The package's own functions are therefore traced with
+their backward pass. Two of the resulting operators exist only in backward passes and are rewritten here.
 """
 
 import argparse
@@ -29,25 +29,25 @@ from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector
 from kdhelpers.inspection.detector import Detector
 
-TOLERANCE = 1e-4  # of every score, relative; of maps, absolute, in the median over images
-# Where two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
+TOLERANCE = 1e-4  # relative for every score; absolute for maps, as the median over images
+# When two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
 # differ by up to 1e-2.
 _TOLERANCE_OF_ONE = 5e-2
-_UNIT = 2**22  # of the weights of Pillow's filters
+_UNIT = 2**22  # Pillow's filter weights are multiples of its inverse
 _aten = torch.ops.aten
 
 
 def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
-    """Write source and cloner as one ONNX file that replaces `path` once it has been checked against PyTorch.
+    """Write source and cloner as one ONNX file, which replaces `path` only after a check against PyTorch.
 
-    Its input `images` is uint8 (n, h, w, 3), RGB, of any n, h and w: np.asarray of a picture in Pillow. Resizing,
-    scaling and the order of axes are in the graph, so that nobody can get them wrong. (CIFAR-10's pictures come as
-    `images.fit` makes them, with h = w = `trained.image_size`.) Its outputs are `score`, float32 (n,), as
-    `losses.score`, and `map`, float32 (n, h, w), as `localization.maps` has them of gradients with the Gaussian,
-    stretched to the picture. Its metadata hold the record and the threshold as JSON.
+    The input `images` is uint8 RGB (n, h, w, 3) of any n, h and w, such as np.asarray of Pillow pictures. The graph
+    itself resizes, scales and reorders axes, so that users cannot get these steps wrong. (Pictures of CIFAR-10 must be
+    prepared by `images.fit`, with h = w = `trained.image_size`.) The outputs are `score`, float32 (n,), as by
+    `losses.score`, and `map`, float32 (n, h, w), as by `localization.maps` for gradients with the Gaussian, stretched
+    to the picture. The metadata hold the record and the threshold as JSON.
 
-    shown: uint8 (n, h, w, 3), images to check beside random ones; how far they differ is printed. Raises InputError
-    when that is more than rounding, when `path` cannot be written, and without onnx, onnxscript and onnxruntime.
+    shown: uint8 (n, h, w, 3), images to check in addition to random ones. Prints the largest differences. Raises
+    InputError when they exceed rounding, when `path` cannot be written, and without onnx, onnxscript and onnxruntime.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if not find_spec(name):
@@ -56,7 +56,7 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     varying = {i: torch.export.Dim(name) for i, name in enumerate("n" if _is_fixed(trained) else "nhw")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # all about the exporter's own insides
+        warnings.simplefilter("ignore")  # they concern the exporter's internals
         program = torch.onnx.export(
             trace(trained),
             (_example(trained),),
@@ -67,7 +67,7 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
             verbose=False,
         )
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # how torch came to it, which is longer than the graph
+        node.metadata_props.clear()  # torch's notes on its origin, longer than the graph
     metadata = {"record": trained.record} | ({"threshold": trained.threshold.value} if trained.threshold else {})
     for name, value in metadata.items():
         program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -86,31 +86,31 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
                 f"{map_:.0e} in the map; between PyTorch's maps in single and double precision {own:.0e}"
             )
             if not agrees(found):
-                raise InputError(f"{path} is not written: it differs from PyTorch; try another torch or onnx")
+                raise InputError(f"{path} is not written: it differs from PyTorch; try another torch or onnx version")
 
 
 def _is_fixed(trained: Detector) -> bool:
-    """True where the graph does not resize: CIFAR-10's Lanczos with its crop is not for pictures of other sizes."""
+    """True when the graph does not resize: CIFAR-10's Lanczos and crop do not apply to pictures of other sizes."""
     return trained.record["dataset"] == "cifar10"
 
 
 def _seen(trained: Detector, pixels: Tensor) -> Tensor:
-    """What the networks see of pictures, uint8 (n, h, w, 3)."""
+    """The networks' input, float32 (n, 3, h, w), for pictures, uint8 (n, h, w, 3)."""
     pixels = pixels if _is_fixed(trained) else resized(pixels, trained.image_size)
     return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:]
 
 
 def _example(trained: Detector) -> Tensor:
-    """No size that may vary must be another size in the graph, or the two would be taken for the same."""
+    """An input to trace. A size that varies must differ from all others, or the exporter would take them as one."""
     h, w = sides(trained.image_size)
     return torch.zeros(5, *((h, w) if _is_fixed(trained) else (h + 13, w + 22)), 3, dtype=torch.uint8)
 
 
 def resized(pixels: Tensor, size: Size) -> Tensor:
-    """Pictures (n, h, w, 3) resized exactly as by Pillow's antialiased bilinear filter: whole float (n, *size, 3).
+    """Pictures (n, h, w, 3) resized exactly as by Pillow's antialiased bilinear filter: whole float32 (n, *size, 3).
 
-    Pillow rounds after each of its two passes. It begins with the rows, or with the columns where these shrink by more
-    than twice as many pixels. In double precision, since products and sums are of whole numbers up to 2³⁹.
+    Pillow rounds after each of its two passes. The horizontal pass comes first, unless the height shrinks by more than
+    twice as many pixels as the width. Double precision is exact for the products and sums, whole numbers up to 2³⁹.
     """
     x = pixels.permute(0, 3, 1, 2).double()
     (down, rows), (across, columns) = (_triangles(x.shape[2 + i], side) for i, side in enumerate(sides(size)))
@@ -123,10 +123,10 @@ def resized(pixels: Tensor, size: Size) -> Tensor:
 
 
 def _triangles(length: int, size: int) -> tuple[Tensor, Tensor]:
-    """The weights (size, length) of a triangular filter as wide as two pixels of the coarser of the two grids, whole
-    multiples of 1 / _UNIT; and by how many pixels the length shrinks."""
+    """The weights (size, length) of a triangular filter, in units of 1 / _UNIT, and by how many pixels the length
+    shrinks. The filter is as wide as two pixels of the coarser grid."""
     at = torch.arange(length, dtype=torch.float64)
-    before = at.amax(0) + 1  # a tensor: the graph's lengths are not known
+    before = at.amax(0) + 1  # a tensor, because lengths vary in the graph
     scale = before / size
     centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale
     weights = (1 - (at + 0.5 - centre.unsqueeze(1)).abs() / scale.clamp(min=1)).clamp(min=0)
@@ -138,7 +138,7 @@ def _rounded(sums: Tensor) -> Tensor:
 
 
 def trace(trained: Detector) -> torch.fx.GraphModule:
-    """The function from images to (score, map) as a graph of torch's operators without autograd; as in `to_onnx`."""
+    """The function of `to_onnx`, from images to (score, map), as a graph of torch operators without autograd."""
     source, cloner, protocol = _plain(trained.source), _plain(trained.cloner), trained.protocol
     down, across = (
         torch.from_numpy(gaussian_filter1d(np.eye(side), localization.SIGMA, axis=0).astype(np.float32))
@@ -148,7 +148,7 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = _seen(trained, pixels)
         grey = localization.one_channel(localization.gradients(source, cloner, x, protocol))
-        # The same forward pass as in `gradients`; the exporter finds that out and keeps one.
+        # This repeats the forward pass of `gradients`; the exporter merges the two.
         a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
         heat = _opened(down @ grey @ across.T)
         if not _is_fixed(trained):
@@ -160,7 +160,7 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
 
 
 def _plain(network: nn.Sequential) -> nn.Sequential:
-    """The same function in convolutions, pools and ReLUs only, nothing in place."""
+    """The same function as convolutions, pools and ReLUs only, without in-place operations."""
     layers: list[nn.Module] = []
     for layer in deepcopy(network).eval():
         if isinstance(layer, nn.BatchNorm2d):
@@ -171,7 +171,7 @@ def _plain(network: nn.Sequential) -> nn.Sequential:
 
 
 def _opened(maps: Tensor) -> Tensor:
-    """Opening by `localization.ELEMENT`, a cross of five pixels; beyond the border, as in OpenCV, is nothing."""
+    """Opening by `localization.ELEMENT`, a cross of five pixels. As in OpenCV, nothing counts beyond the border."""
 
     def dilated(maps: Tensor) -> Tensor:
         return torch.maximum(max_pool2d(maps, (3, 1), 1, (1, 0)), max_pool2d(maps, (1, 3), 1, (0, 1)))
@@ -186,7 +186,7 @@ def _convolution_backward(
 
 
 def _max_pool_backward(grad, x, kernel_size, stride, padding, dilation, ceil_mode, indices):
-    """Of a 2×2 pool: the gradient goes to the maximum of each window, of several equal ones to the first."""
+    """Backward pass of a 2×2 max-pool: the gradient goes to the first maximum of each window."""
     h, w = grad.shape[2:]
     windows = pixel_unshuffle(x[..., : 2 * h, : 2 * w], 2).unflatten(1, (-1, 4))
     first = windows.argmax(2, keepdim=True) == torch.arange(4).view(4, 1, 1)
@@ -203,11 +203,11 @@ _BACKWARD = {
 
 
 def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """How far ONNX Runtime's results with the file at `path` are from PyTorch's, image by image, in float (n,).
+    """Differences between ONNX Runtime's results for the file at `path` and PyTorch's, per image: float (n,) each.
 
-    pixels: uint8 (n, h, w, 3), which PyTorch gets as `resized`. Returns "score", relative to the score, or to 0.01 for
-    less, since one minus a cosine is rounded as one is; "map", the largest absolute difference from the nearer of
-    PyTorch's maps in single and in double precision; and "PyTorch", that between these two, for measure.
+    pixels: uint8 (n, h, w, 3); PyTorch gets them `resized`. Returns "score": relative to the score, but to at least
+    0.01, since one minus a cosine has the rounding error of one; "map": the largest absolute difference from PyTorch's
+    map in single or double precision, whichever is nearer; "PyTorch": the same between these two maps.
     """
     import onnxruntime
 
@@ -230,7 +230,7 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.n
 
 
 def agrees(differences: dict[str, np.ndarray]) -> bool:
-    """True when what `compare` found is rounding."""
+    """True when the differences of `compare` are within rounding."""
     return bool(
         differences["score"].max() < TOLERANCE
         and np.median(differences["map"]) < TOLERANCE
@@ -239,31 +239,31 @@ def agrees(differences: dict[str, np.ndarray]) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line, see --help. Raises InputError for what is not there, does not fit, or comes out different."""
+    """Run the command line, see --help. Raises InputError for an unsuitable file, and for results unlike PyTorch's."""
     parser = argparse.ArgumentParser(
         prog="python -m kdhelpers.inspection.export",
-        description="Makes one ONNX file of a trained cloner and its source, and checks it against PyTorch.",
+        description="Export a trained cloner and its source as one ONNX file, and check it against PyTorch.",
     )
-    parser.add_argument("cloner", type=Path, metavar="CLONER.safetensors", help="of results/cloners, or a detector")
+    parser.add_argument("cloner", type=Path, metavar="CLONER.safetensors", help="from results/cloners, or a detector")
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     parser.add_argument("--source", metavar="imagenet|PATH", help="where the source's weights are now, if they moved")
     given = parser.parse_args(arguments)
     trained = detector.load(given.cloner, given.source, "cpu")
     method, score_by = trained.record["parameters"]["method"], trained.score_by
     if method != "gradients":
-        raise InputError(f"{given.cloner} has maps by {method}, a graph those by gradients: give the main run's cloner")
+        raise InputError(f"{given.cloner} has maps by {method}, a graph has gradients: give the main run's cloner")
     if trained.ignore is not None:
-        raise InputError(f"{given.cloner} ignores regions, a graph does not: train it without IGNORE")
+        raise InputError(f"{given.cloner} ignores regions, but a graph cannot: train it without IGNORE")
     if score_by != "loss":
         raise InputError(f"{given.cloner} scores by SCORE={score_by}, a graph by the loss: train with SCORE=loss")
-    shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners come with images
+    shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners' files have images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
     if trained.tile:
-        cut = "cut pictures as kdhelpers.data.tiles does, the worst one counts"
+        cut = "cut pictures as kdhelpers.data.tiles does, and take the highest score"
         print(f"it scores one tile of {trained.tile} px: {cut}")
     if trained.threshold:
-        print(f"bad is a score above {trained.threshold.value:.6g}, which is in its metadata too")
+        print(f"an image is bad when its score exceeds {trained.threshold.value:.6g}, which its metadata hold too")
 
 
 if __name__ == "__main__":

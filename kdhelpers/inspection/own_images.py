@@ -1,4 +1,4 @@
-"""The results of your own images beside the record: scores, heat maps, a sheet of the worst, and the detector."""
+"""The results for your own images besides the record: scores, heat maps, a sheet of the worst, and the detector."""
 
 import shutil
 from pathlib import Path
@@ -18,19 +18,19 @@ from kdhelpers.inspection.detector import Detector
 from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import figures
 
-MOST = 100  # heat maps, of the images above the threshold, the worst first
-ON_SHEET = 24  # of the worst, above the threshold or not; these always have a heat map
-_LONGER_SIDE = (256, 800)  # pixels: the least and the most of a picture beside its heat map
+MOST = 100  # heat maps at most, of the highest scores above the threshold
+ON_SHEET = 24  # images with the highest scores, above the threshold or not; these always have a heat map
+_LONGER_SIDE = (256, 800)  # minimum and maximum for a picture beside its heat map, in pixels
 
 
 def folder_of(run) -> Path:
-    """The folder of all results; a smoke run has its own, so that it replaces nothing."""
+    """The folder of all results; a smoke run has a separate one, so that it overwrites no others."""
     place = run.results_dir / "smoke" if run.profile == "smoke" else run.results_dir
     return place / "own_images" / run.classes[0]
 
 
 def describe(split) -> str:
-    """How many images of each kind there are, and what follows from too few, in plain lines."""
+    """Lines with the number of images of each kind, and the consequences of too few."""
     good, bad, unlabeled = (int(np.sum(split.labels == label)) for label in (0, 1, 2))
     lines = [
         f"{len(split.train)} good images to learn from",
@@ -52,9 +52,9 @@ def describe(split) -> str:
 
 
 def judge(run, split) -> tuple[Detector, pd.DataFrame]:
-    """The detector of a recorded run, with its threshold, and a row for each test image, in the split's order.
+    """The calibrated detector of a recorded run, and a table with one row per test image, in the split's order.
 
-    The table: image (its path), kind, score (float32), bad (yes or no), threshold (float32).
+    Columns: image (path), kind, score (float32), bad ("yes" or "no"), threshold (float32).
     """
     cls = run.classes[0]
     source, source_id = weights.load_source(run.source, run.device)
@@ -71,7 +71,7 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
 
 
 def auroc_of(record: dict) -> str:
-    """AUROC in words, beside what needs no network: the images' mean brightness, and PCA of their pixels."""
+    """The record's AUROC as text, beside two baselines without a network: mean brightness, and PCA of the pixels."""
     found, trivial = record["detection"]["auroc"], record["baselines"]
     if found is None:
         return f"no AUROC: {record['detection']['reason']}"
@@ -80,7 +80,7 @@ def auroc_of(record: dict) -> str:
 
 
 def auroc_of_scores(run, split, table: pd.DataFrame) -> str:
-    """AUROC of the table's scores in words: with SCORE, of the last epoch, another one than is recorded."""
+    """AUROC of the table's scores as text: by SCORE and of the last epoch, so it differs from the recorded one."""
     known = split.labels <= 1
     if len(np.unique(split.labels[known])) < 2:
         return "without both good and bad images, no AUROC of these scores either"
@@ -90,9 +90,9 @@ def auroc_of_scores(run, split, table: pd.DataFrame) -> str:
 def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     """Write scores.csv, heat_maps/*.png, regions/, worst.png and detector.safetensors; return the sheet of the worst.
 
-    They lie in `folder_of(run)`. Heat is drawn where a map exceeds the pixel threshold of good pictures. Each
-    file is complete or absent, the detector comes last, and heat maps of an earlier run are removed. Prints what there
-    is. Raises InputError when there is no room.
+    The files are in `folder_of(run)`. Heat is drawn where a map exceeds the pixel threshold. Each file is written
+    atomically, the detector last; heat maps and regions of an earlier run are removed. Prints a list of the files.
+    Raises InputError when they cannot be written.
     """
     folder, bad = folder_of(run), int((table["bad"] == "yes").sum())
     worst = table.sort_values("score", ascending=False, kind="stable").head(min(max(bad, ON_SHEET), MOST))
@@ -101,7 +101,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         table.to_csv(temporary, index=False, errors="surrogateescape")
     for old in folder.glob("heat_maps/*.png"):
         old.unlink()
-    top = made.pixel_threshold / figures.LOW  # so that what exceeds the threshold is drawn, and nothing else
+    top = made.pixel_threshold / figures.LOW  # so that exactly the heat above the threshold is drawn
     names, on_sheet = [], []
     for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
         picture = _picture(row.image)
@@ -137,7 +137,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 
 def is_written(run) -> bool:
-    """True when the saved detector is of the run's record and its false-alarm rate."""
+    """True when the saved detector has the run's record, map, score and false-alarm rate."""
     path = folder_of(run) / "detector.safetensors"
     if not path.is_file():
         return False

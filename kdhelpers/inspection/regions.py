@@ -1,4 +1,4 @@
-"""Where exactly, and how large: the regions of a map above the pixel threshold, as masks, boxes and raw maps."""
+"""The regions of maps above the pixel threshold, written as bounding boxes, masks and raw maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ COLUMNS = ["image", "x", "y", "width", "height", "area", "peak"]
 
 
 def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
-    """A row for each 8-connected region of a map (h, w) above `threshold`, the hottest first.
+    """One row per 8-connected region of a map (h, w) above `threshold`, sorted by descending peak.
 
-    x, y, width, height: of its bounding box, in the map's pixels; area: pixels of the region; peak: its highest value.
+    x, y, width, height: its bounding box, in the map's pixels; area: its number of pixels; peak: its highest value.
     """
     count, numbers, stats, _ = cv2.connectedComponentsWithStats((heat > threshold).astype(np.uint8), connectivity=8)
     rows = [(*map(int, stats[i]), float(heat[numbers == i].max())) for i in range(1, count)]
@@ -27,10 +27,10 @@ def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
 def write(
     folder: Path, names: Sequence[str], paths: Sequence[Path], maps: Sequence[np.ndarray], threshold: float
 ) -> None:
-    """Write boxes.csv, in the pictures' pixels, masks/NAME.png (255 above `threshold`) and maps/NAME.npy (float32).
+    """Write boxes.csv (in the pictures' pixels), masks/NAME.png (255 above `threshold`), maps/NAME.npy (float32).
 
-    names: of the files, one for each picture of `paths`. maps: (h, w) each; those in maps/ are as computed, the others
-    stretched to the picture. Raises InputError when nothing can be written there.
+    names: of the files, one per picture of `paths`. maps: (h, w) each; maps/ stores them as computed, boxes and masks
+    are of the map stretched to the picture. Raises InputError when `folder` cannot be written to.
     """
     found = []
     for name, path, heat in zip(names, paths, maps, strict=True):

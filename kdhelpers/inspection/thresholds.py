@@ -1,4 +1,4 @@
-"""The score above which an image is called bad: set on held-out good images, at a chosen false-alarm rate."""
+"""The threshold, the score above which an image is bad: set on held-out good images for a chosen false-alarm rate."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and how far it can be trusted; str() gives it in a few plain lines. Rates are shares in [0, 1]."""
+    """A threshold and the reliability of its false-alarm rate; str() describes both. Rates are shares in [0, 1]."""
 
-    value: float  # an image is bad when its score is above it; of float32, as scores are
-    false_alarms: float | None  # the rate that was asked for; None: the value was set by hand
-    held_out: int  # good images it was set on
-    above: int  # how many of them lie above it
-    interval: tuple[float, float]  # holds the rate among all good images with a confidence of 95 %
+    value: float  # an image is bad when its score exceeds it, in float32
+    false_alarms: float | None  # the requested rate; None: the value was set by hand
+    held_out: int  # number of good images it was set on
+    above: int  # how many of them exceed it
+    interval: tuple[float, float]  # of the rate among all good images, with a confidence of 95 %
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -36,28 +36,28 @@ class Threshold:
 
 
 def choose(scores: np.ndarray, false_alarms: float) -> Threshold:
-    """The smallest score that no more than the share `false_alarms` of these scores lie above.
+    """The smallest of these scores that at most a share of `false_alarms` of them exceeds.
 
     scores: float32 (n,), of one or more good images that the cloner did not learn. false_alarms: in (0, 1).
 
-    Clopper and Pearson's interval holds for a threshold set on the same images too: the rate above the (k + 1)-th
-    highest of n scores has the distribution Beta(k + 1, n − k), whose upper end is the interval's, and whose lower end
-    is above the interval's.
+    The Clopper-Pearson interval is also valid for a threshold set on the same images: the rate above the (k + 1)-th
+    highest of n scores is distributed as Beta(k + 1, n − k). Its upper quantile is the interval's upper end, and its
+    lower quantile lies above the interval's lower end.
     """
     allowed = math.floor(false_alarms * len(scores) + 1e-9)  # 0.29 · 100 is 28.999999999999996
     return at(scores, np.sort(scores)[::-1][allowed], false_alarms)
 
 
 def at(scores: np.ndarray, value: float, false_alarms: float | None = None) -> Threshold:
-    """The threshold of this value, and what it means for the held-out good images with these scores."""
-    above = int(np.sum(scores > np.float32(value)))  # fewer than allowed where scores are equal
+    """The threshold `value`, with its false-alarm rate on the scores, float32 (n,), of held-out good images."""
+    above = int(np.sum(scores > np.float32(value)))  # fewer than allowed when scores tie
     interval = binomtest(above, len(scores)).proportion_ci(CONFIDENCE, method="exact")
     return Threshold(float(value), false_alarms, len(scores), above, (float(interval.low), float(interval.high)))
 
 
 def needed(false_alarms: float) -> int:
-    """The least number of good images that, all below a threshold, show its rate to be no higher than `false_alarms`.
+    """The least number of good images that prove a rate of at most `false_alarms` when none exceeds the threshold.
 
-    The smallest n with (1 − false_alarms)^n ≤ 1 − CONFIDENCE.
+    This is the smallest n with (1 − false_alarms)^n ≤ 1 − CONFIDENCE.
     """
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-false_alarms) - 1e-9)

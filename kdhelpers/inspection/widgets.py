@@ -1,4 +1,4 @@
-"""A threshold to explore: a picture in every run, and sliders where a person runs the notebook."""
+"""Exploring a threshold: a figure in every run, and sliders when a person runs the notebook."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,11 +24,11 @@ def threshold_slider(
     top: float | None = None,
     save: Callable[[float], None] | None = None,
 ) -> None:
-    """Display what a threshold calls bad: a picture and, where a person can move them, sliders for it and for images.
+    """Display a threshold's verdicts: a figure and, when a person runs the notebook, sliders for threshold and image.
 
-    split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function that computes
-    those of the images at the indices given, (h, w) each. top: the map's value that is hottest; None: the highest.
-    save: is called with the slider's threshold when a person presses the button.
+    split: a `data.Split`. scores: float (n,), of its test images. maps: float (n, h, w), or a function from image
+    indices to their maps, (h, w) each. top: the map value drawn hottest; None: the maximum. save: called with the
+    slider's threshold when its button is pressed.
     """
     draw = maps if callable(maps) else lambda index: maps[index]
     display(picture(split, draw, scores, threshold, title, top=top))
@@ -37,7 +37,7 @@ def threshold_slider(
 
 
 def is_attended() -> bool:
-    """True in a notebook that a person runs: its front end then allows requests for input."""
+    """True when a person runs the notebook: only then does the front end allow requests for input."""
     kernel = getattr(get_ipython(), "kernel", None)
     request = kernel.get_parent("shell") if kernel else {}
     return bool(request.get("content", {}).get("allow_stdin"))
@@ -46,9 +46,9 @@ def is_attended() -> bool:
 def picture(
     split, draw: Callable, scores: np.ndarray, threshold: float, title: str = "", chosen: int | None = None, top=None
 ) -> Figure:
-    """All scores with the threshold, and the images nearest to it: below it on the left, above it on the right.
+    """All scores with the threshold, and the images nearest to it, those below it on the left.
 
-    chosen: the index of an image that is shown instead, without and with its map.
+    chosen: the index of one image to show instead, without and with its map.
     """
     order = np.argsort(scores, kind="stable")
     first_above = int(np.searchsorted(scores[order], threshold, side="right"))
@@ -74,8 +74,8 @@ def picture(
 
 
 def _sliders(split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
-    """Sliders for the threshold and for the image, by the rank of its score."""
-    import ipywidgets  # needed only where a person can move them
+    """Display sliders for the threshold and for the image's rank by score, and a button for `save`."""
+    import ipywidgets  # needed only when a person runs the notebook
 
     order = np.argsort(-scores, kind="stable")
     low, high = float(scores.min()), float(scores.max())
@@ -101,7 +101,7 @@ def _sliders(split, draw, scores: np.ndarray, threshold: float, top: float | Non
 
 
 def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: int | None) -> None:
-    """A dot for each image, a line for each label, and how many of them are above the threshold."""
+    """Draw a dot per image in one row per label, with the number of images above the threshold."""
     names = []
     for value, name, colour in figures.labels_of(split.dataset):
         mine = scores[split.labels == value]

@@ -1,4 +1,4 @@
-"""Ablations: the numbers of each variant, and how much it differs from the main run, seed by seed."""
+"""Ablations: each variant's numbers, and its difference from the main run, paired over seeds."""
 
 from collections.abc import Sequence
 
@@ -20,16 +20,15 @@ METRICS = {
     "auroc_top": "AUROC by the map's top 1 %",
 }
 CONFIDENCE = 0.95
-_ALIKE = ("epochs", "batch_size", "image_size")  # what the variants of a comparison must have in common
+_ALIKE = ("epochs", "batch_size", "image_size")  # a variant shares these with its main run
 
 
 def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, list[str]]:
-    """A row for each class, seed and variant of an ablation, and in words what was left out because it does not
-    compare.
+    """One row per class, seed and variant of an ablation, and a line of text for each record that was left out.
 
-    records: of one kind. Columns: dataset, class, variant (its label), main (whether it is the main run), seed, stale
-    (made by another version of the method), and METRICS in per cent. A variant whose main run was made with other
-    epochs, batch or image size is left out.
+    records: of one kind. Columns: dataset, class, variant (label), main (bool: the main run), seed, stale (bool: made
+    by another version of the method), and METRICS in per cent. A record is left out when its epochs, batch or image
+    size differ from those of its main run, unless its variant changes them.
     """
     kind = only_one(records)
     rows, left_out = [], []
@@ -56,7 +55,7 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
 
 
 def with_variants(notebook: str, records: Sequence[dict], metric: str) -> pd.DataFrame:
-    """The rows of `variants_frame` that have the metric, of classes with a variant beside the main run."""
+    """The rows of `variants_frame` with a value of the metric, for the classes that have a variant."""
     frame = variants_frame(notebook, records)[0].dropna(subset=metric).astype({"main": bool})
     return frame[~frame.groupby(["dataset", "class"])["main"].transform("all").astype(bool)]
 
@@ -64,8 +63,8 @@ def with_variants(notebook: str, records: Sequence[dict], metric: str) -> pd.Dat
 def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean for each data set, variant and seed over the classes that all variants of the data set have.
 
-    frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (how many), value. A seed counts for a
-    variant that has all of these classes with it.
+    frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (count), value. A variant's seed is left
+    out unless it has all of these classes.
     """
     frame = frame.dropna(subset=metric)
     variants = frame.groupby("dataset")["variant"].transform("nunique")
@@ -78,11 +77,11 @@ def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Each variant against the main run, paired over seeds: the mean difference, its interval, and Wilcoxon's test.
 
-    frame: of `variants_frame`. Pairs are seeds, over the classes that the variant has in common with the main run; a
-    seed counts when both have all of these. Columns: dataset, variant, metric, classes (how many), seeds (pairs),
-    value and std (the variant's mean and standard deviation over these seeds), main (the main run's mean over the
-    same), difference (variant minus main, points), low and high (the 95 % interval of the mean difference by Student's
-    t), p (two-sided, exact signed-rank; with n pairs it cannot be below 2 / 2ⁿ). The last three are NaN for one pair.
+    frame: of `variants_frame`. A pair is a seed: the means over the classes that the variant shares with the main run,
+    if both have all of them. Columns: dataset, variant, metric, classes (count), seeds (number of pairs), value and
+    std (the variant's mean and standard deviation over these seeds), main (the main run's mean over the same seeds),
+    difference (variant minus main, in points), low and high (the 95 % interval of the mean difference by Student's t),
+    p (two-sided, exact signed-rank; with n pairs at least 2 / 2ⁿ). The last three are NaN for one pair.
     """
     rows = []
     frame = frame.dropna(subset=metric).astype({"main": bool})
@@ -104,6 +103,6 @@ def _interval_and_p(difference: np.ndarray) -> tuple[float, float, float]:
     if len(difference) < 2:
         return np.nan, np.nan, np.nan
     p = wilcoxon(difference).pvalue if difference.any() else 1.0
-    if np.ptp(difference) == 0:  # Student's t has nothing to divide by
+    if np.ptp(difference) == 0:  # Student's t would divide by zero
         return difference[0], difference[0], p
     return *ttest_1samp(difference, 0).confidence_interval(CONFIDENCE), p

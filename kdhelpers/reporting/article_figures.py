@@ -1,6 +1,6 @@
-"""Figures 1 to 6 of the article in the size they are printed: here the bars of 3 to 5, and AUROC by epoch beside them.
+"""Figures 1 to 6 of the article at print size: this module draws the bars of 3 to 5, and AUROC by epoch.
 
-A figure is of one kind of records, and says of which, of which seeds, and in what they deviate from the article.
+A figure shows records of one kind. Its heading names the kind, the seeds, and the deviations from the article.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from kdhelpers.reporting.paper_style import GREY, NO_RECORD, WIDTH, heading, in_
 from kdhelpers.reporting.published import NAMES, reruns
 from kdhelpers.reporting.text import main_runs
 
-PORT, LATE = "Paddle port", 500  # of `published.reruns`; its late epochs start there
+PORT, LATE = "Paddle port", 500  # a rerun of `published.reruns`, and the first of its late epochs
 
 
 def figure_3(records: Sequence[dict], *, title: str = "") -> Figure:
-    """AUROC with the last, the last two and the last four critical points (Fig. 3), a group of bars a data set."""
+    """AUROC with the last, the last two and the last four critical points (Fig. 3), one group of bars per data set."""
     name, variants = "Figure 3: critical points compared", ("last", "last two", "last four")
     return _by_dataset("11_critical_layers", records, name, variants, title, width=3.5)
 
 
 def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
-    """AUROC on MVTecAD with the compact and the large cloner (Fig. 4), a group of bars a category, and their mean."""
+    """AUROC on MVTecAD with the compact and the large cloner (Fig. 4), by category and as the mean over them."""
     notebook, name = "12_cloner_size", "Figure 4: size of the cloner, on MVTecAD"
     frame, left_out = variants_frame(notebook, records)
     means = by_seed(frame, "auroc")
@@ -53,7 +53,7 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
 
 
 def figure_5(records: Sequence[dict], *, title: str = "") -> Figure:
-    """AUROC with either term of the loss and with both (Fig. 5), a group of bars a data set."""
+    """AUROC with each term of the loss alone and with both (Fig. 5), one group of bars per data set."""
     return _by_dataset("13_loss_terms", records, "Figure 5: terms of the loss", ("L_dir", "L_val", "L_total"), title)
 
 
@@ -80,10 +80,10 @@ def _bars(
     lines: Sequence[str],
     width: float = WIDTH,
 ) -> Figure:
-    """Grouped bars: the mean over seeds, its standard deviation where there are several, and a dot for each seed.
+    """Grouped bars: the mean over seeds, the standard deviation of several seeds, and a dot per seed.
 
-    values: columns group, variant, seed and value, an AUROC in per cent. variants, groups: their order; one without
-    values is "no record". name, title, lines: of the heading. width: inches. A variant "L_x" is set as a formula.
+    values: columns group, variant, seed and value (AUROC in per cent). variants, groups: in drawing order; "no record"
+    marks those without values. name, title, lines: of the heading. width: in inches. "L_x" is typeset as a formula.
     """
     figure, axes = plt.subplots(figsize=(width, 2.9), layout="constrained")
     if values.empty:
@@ -117,7 +117,7 @@ def _bars(
 
 
 def _set_limits(axes, low: float, high: float) -> None:
-    """The axis starts below the lowest seed and says where; chance is drawn where it, or anything below, is in view."""
+    """Start the axis below the lowest seed and label where. Draw chance (50 %) if in view, as it is for lower seeds."""
     high = max(high, 52 if low < 50 else 0)
     end = min(100.5, 5 * np.ceil((high + 2) / 5))
     start = max(0, 5 * np.floor(min(low - 3, end - 10) / 5))
@@ -129,11 +129,10 @@ def _set_limits(axes, low: float, high: float) -> None:
 
 @in_style
 def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
-    """AUROC of MVTecAD's screw by epoch, a line for each seed, with its last and its best epoch and the mean of the
-    last ten marked.
+    """AUROC of MVTecAD's screw by epoch, one line per seed, with marks at its last, its best and its last ten epochs.
 
-    The best is the highest AUROC among the scored epochs, every tenth one and the last ten: chosen on the test set. A
-    band is the range of the late epochs in the logs of the port to another framework.
+    The best epoch is chosen on the test set, among the scored epochs: every tenth one and the last ten. The last ten
+    are marked at their mean. A band shows the range of the late epochs in the logs of the Paddle port.
     """
     only_one(records)
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -165,7 +164,7 @@ def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
 
 
 def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title: str = "") -> dict[str, Figure]:
-    """Figures 1 to 6 and AUROC by epoch, by name: "figure_1" ... "epochs"; each written to `folder` by `save`."""
+    """Draw Figures 1 to 6 and AUROC by epoch, `save` each to `folder`; returns them by name, "figure_1" … "epochs"."""
     kind = only_one(records)
     made = {
         "figure_1": figure_1(records, results_dir, title=title),

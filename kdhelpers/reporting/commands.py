@@ -1,4 +1,4 @@
-"""The command that makes a number: what stands beside it in the report."""
+"""The command that reproduces a number, shown beside it in the report."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from kdhelpers import paths
 from kdhelpers.experiments.records import source_name
 from kdhelpers.protocols import BATCH_SIZE, PRECISIONS, SEEDS, SETTINGS
 
-_OF_KIND = ("PROTOCOL", "SOURCE", "PRECISION", "DATA_DIR")  # what all records of a kind have in common
+_OF_KIND = ("PROTOCOL", "SOURCE", "PRECISION", "DATA_DIR")  # a command for missing records takes these from a main run
 
 
 def command_for(
@@ -18,11 +18,11 @@ def command_for(
     used: Sequence[dict],
     records: Sequence[dict] = (),
 ) -> str:
-    """The `./run_all.sh` line that makes the records `used` again; or without any that fills the cell, for ten seeds.
+    """The `./run_all.sh` line that reruns the records `used`; without any, the line that fills the cell, for all seeds.
 
-    classes: None for all of the notebook's data set. variant: as in a record; None for the main run. used: the records
-    behind a number, whose source, epochs, size, batch, data folder and seeds the line repeats where they are not the
-    defaults. records: all of the kind, for the source and protocol of a line without `used`.
+    classes: None for all of the notebook. variant: as in a record; None for the main run. used: the records behind a
+    number; the line repeats their seeds and settings where these are not the defaults. records: all of the kind; a line
+    without `used` takes its protocol, source, precision and data folder from a main run among them.
     """
     settings: dict[str, object] = {}
     if classes is not None:
@@ -30,14 +30,14 @@ def command_for(
     if variant is not None or notebook == "06_head_ct":
         settings["VARIANTS"] = [variant or "plain"]
     if not used:
-        # A variant may have another source, and your own images have another folder.
+        # Main runs only: a variant may have another source, and your own images are in another folder.
         main = [r for r in records if r["variant"] is None and r["dataset"] != "folder" and r["profile"] == "full"]
         of_kind = {name: value for record in main[:1] for name, value in _changed(record).items() if name in _OF_KIND}
         return _line("full", notebook, settings | of_kind)
     profile = used[0]["profile"]
     if profile != "full":
         return _line(profile, notebook, settings)
-    # Records that were not all made with the same settings need a line each.
+    # Each group of records with the same settings needs its own line.
     groups: dict[str, set[int]] = {}
     for record in used:
         groups.setdefault(json.dumps(_changed(record)), set()).add(record["seed"])
@@ -57,11 +57,11 @@ def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
 
 
 def _changed(record: dict) -> dict[str, object]:
-    """The settings of a record that are not the defaults."""
+    """The settings of a record that differ from the defaults."""
     setting, parameters, environment = SETTINGS[record["dataset"]], record["parameters"], record["environment"]
     precision = parameters.get("precision", PRECISIONS[0])
     imagenet = parameters["source_name"] == source_name("imagenet", precision)
-    settings = {  # each as in the record, and its default
+    settings = {  # (recorded value, default)
         "EPOCHS": (parameters["epochs"], setting.epochs),
         "IMAGE_SIZE": (parameters["image_size"], setting.image_size),
         "BATCH_SIZE": (parameters["batch_size"], BATCH_SIZE),

@@ -1,4 +1,4 @@
-"""The article's 75 numbers of its own method: what was published, what our records say, and the verdict."""
+"""The article's 75 numbers for its own method: the published value, ours, and the verdict."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,24 +11,24 @@ from kdhelpers.protocols import MVTEC, NUMBERS, SEEDS
 from kdhelpers.reporting.commands import command_for
 from kdhelpers.reporting.published import TABLES, published
 
-OWN = {  # the article's own method: what the names of its rows end in
+OWN = {  # the article's own method: the ending of its rows' titles
     "ours": "",
     "ours+aug": ", augmented",
     "without_gaussian": ", without gaussian",
     "with_gaussian": ", with gaussian",
 }
-MEAN = "mean"  # the class of the column with the mean over all others
-SLACK = 0.3  # points, beside two standard deviations, within which a cell is `inside`
+MEAN = "mean"  # the class of a mean over all classes
+SLACK = 0.3  # points that a cell `inside` may differ beyond two standard deviations
 NEAR = 2.0  # points
 
 
 def cells(records: Sequence[dict], of: Sequence[int] = TABLES) -> pd.DataFrame:
-    """A row for each published number, in the article's order, whether or not it has records.
+    """One row per published number, in the article's order, with or without records.
 
-    records: of one kind. of: the tables. Columns: table, dataset, method, class; article and article ± as published;
-    ours and ± (mean and standard deviation over seeds, the latter NaN for one seed); seeds (how many); difference;
-    `verdict`; deviates (in what, "" for nothing); missing (what a mean lacks); command (what fills the cell). Numbers
-    are per cent.
+    records: of one kind. of: the tables. Columns: table, dataset, method, class; article and article ± (as published);
+    ours and ± (mean and standard deviation over seeds; ± is NaN for one seed); seeds (count); difference; `verdict`;
+    deviates (the deviations, or ""); missing (for an incomplete mean, how many classes have records, or ""); command
+    (reruns or fills the cell). Numbers are in per cent.
     """
     only_one(records)
     rows = []
@@ -86,7 +86,7 @@ def verdict(
 
 
 def classes_of(dataset: str) -> tuple[str, ...]:
-    """The classes that a mean of the article is over."""
+    """The classes that the article's means average."""
     return MVTEC if dataset == "mvtec" else NUMBERS
 
 
@@ -98,7 +98,7 @@ def place_of(table: int, cell: Mapping) -> tuple[str, str, str | None]:
 
 
 def value_of(record: dict, table: int, method: str = METHODS[0], filtered: bool = True) -> float | None:
-    """The number of a record that stands in a table of the article, in per cent; None where it is undefined."""
+    """The number of a record that a table of the article reports, in per cent; None where it is undefined."""
     if table in (1, 4):
         maps = (record["localization"] or {}).get(method, {})
         return maps.get("gaussian" if filtered else "raw", {}).get("pixel_auroc")
@@ -106,7 +106,7 @@ def value_of(record: dict, table: int, method: str = METHODS[0], filtered: bool 
 
 
 def recorded(records: Sequence[dict], table: int, cell: Mapping) -> tuple[list[dict], pd.DataFrame]:
-    """The records, by seed, of the row of a table that a published cell is in, and their numbers: seeds × classes."""
+    """The records of a published cell's table row, sorted by seed, and a frame of their numbers, seeds × classes."""
     place = place_of(table, cell)
     found = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
     method, filtered = cell["class"] if table == 1 else METHODS[0], cell["method"] != "without_gaussian"

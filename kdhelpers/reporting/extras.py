@@ -1,4 +1,4 @@
-"""Tables of what the article leaves out: more metrics, the ablations' variants, and running time."""
+"""Tables beyond the article's: more metrics, the ablations' variants, and running time."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -17,9 +17,9 @@ _LOCALIZATION = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all imag
 
 
 def metrics(records: Sequence[dict]) -> pd.DataFrame:
-    """What the article leaves out of its main runs: AUROC, AP and F1-max, a row for each data set, class and variant.
+    """AUROC, AP and F1-max of the main runs, one row per data set, class and variant.
 
-    "best of the last ten" is what choosing the epoch on the test set would have reported, among the ten that there are.
+    "best of the last ten" is the AUROC that choosing one of the last ten epochs on the test set would have reported.
     """
     rows = []
     for names, group in groups_of(main_runs(records)):
@@ -36,9 +36,9 @@ def without_empty(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def localization(records: Sequence[dict]) -> pd.DataFrame:
-    """Every measure of the maps, a row for each data set, class and method, without and with the Gaussian.
+    """Metrics of the maps, one row per data set, class and method, without and with the Gaussian.
 
-    Pixel AUROC over the anomalous images, as in the article, and over all test images, as elsewhere; AUPRO.
+    Pixel AUROC is over the anomalous images, as in the article, and over all test images, as elsewhere; then AUPRO.
     """
     only_one(records)
     rows = []
@@ -54,9 +54,9 @@ def localization(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """An ablation class by class: a column for each variant, mean ± standard deviation over seeds; text.
+    """An ablation class by class: one column per variant, mean ± standard deviation over seeds; text.
 
-    metric: one of `ablations.METRICS`. In brackets how many seeds where there are fewer than of the main run.
+    metric: one of `ablations.METRICS`. A number in brackets is a variant's seeds, if it has fewer than another variant.
     """
     frame = with_variants(notebook, records, metric)
     rows = []
@@ -71,11 +71,11 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
 
 
 def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """The variants of an ablation below each other, a row for each data set and variant, against its main run; text.
+    """The variants of an ablation against the main run, one row per data set and variant; text.
 
-    The mean over classes ± the standard deviation over seeds, and beside it the main run's over the same classes and
-    seeds, with what `ablations.paired` says of the difference. A main run's own row has all of its seeds, and
-    the classes that have a variant.
+    A row has the mean over classes ± the standard deviation over seeds, the main run's mean over the same classes and
+    seeds, and the difference by `ablations.paired`. The main run's own row covers all of its seeds, and the classes
+    that have a variant.
     """
     frame = with_variants(notebook, records, metric)
     pairs = {(pair["dataset"], pair["variant"]): pair for pair in paired(frame, metric).to_dict("records")}
@@ -90,7 +90,7 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
             if pair["seeds"] > 1:
                 row["95 % interval"] = f"{pair['low']:+z.2f} to {pair['high']:+z.2f}"
                 row["p (Wilcoxon)"] = f"{pair['p']:.3g} (n = {pair['seeds']})"
-        else:  # the main run, or a variant that has nothing to be compared with
+        else:  # the main run, or a variant without a pair
             means = part.groupby("seed")[metric].mean()
             row |= {"classes": part["class"].nunique(), "seeds": len(means), METRICS[metric]: mean_std(means)}
         rows.append(row)
@@ -99,7 +99,7 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
 
 
 def changes(runs: Sequence) -> pd.DataFrame:
-    """What each variant of `config.from_notebook` changes in its data set's main run, a row each."""
+    """One row per variant of `config.from_notebook`: what it changes in its data set's main run."""
     mains = {run.dataset: run for run in reversed(runs)}
     rows = []
     for run in runs:
@@ -117,7 +117,7 @@ def changes(runs: Sequence) -> pd.DataFrame:
 
 
 def running_time(records: Sequence[dict]) -> pd.DataFrame:
-    """Seconds for one class and seed, the mean over all of a variant, and its peak memory in MB."""
+    """Seconds for one class and seed, as the mean over a variant's records, and their highest peak memory in MB."""
     only_one(records)
     groups: dict[tuple, list[dict]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""The pictures of the notebooks: images, loss curves, histograms of scores, heat maps."""
+"""The figures of the notebooks: images, loss curves, histograms of scores, heat maps."""
 
 import io
 import warnings
@@ -16,40 +16,40 @@ NORMAL, ANOMALOUS, UNLABELED = (sns.color_palette("colorblind")[i] for i in (0, 
 LABELS = ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS), (2, "unlabeled", UNLABELED))
 OWN_LABELS = ((0, "good", NORMAL), (1, "bad", ANOMALOUS), (2, "unlabeled", UNLABELED))  # of your own images
 _HEAT = "inferno"
-LOW = 0.4  # heat below this share of the maximum is left out, as in Fig. 6
+LOW = 0.4  # heat below this share of the maximum is not drawn, as in Fig. 6
 
 
 def use_style() -> None:
-    """The look of all figures and tables; once a notebook. A figure is kept there as `picture_of` and `words_of` it."""
+    """Set the style of figures and tables, once per notebook, which then stores figures by `picture_of`, `words_of`."""
     pd.set_option("display.precision", 2, "display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 200, "axes.spines.top": False, "axes.spines.right": False})
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for readers, without a line of code
-    from IPython import get_ipython  # there is one where there is a notebook
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the line of code
+    from IPython import get_ipython  # installed wherever notebooks run
 
     if shell := get_ipython():
-        plt.switch_backend(plt.get_backend())  # the notebook's says how figures are shown when it is loaded: now
+        plt.switch_backend(plt.get_backend())  # load the notebook's backend now: loading it sets how figures are shown
         formatters = shell.display_formatter.formatters
         formatters["image/png"].for_type(Figure, picture_of)
         formatters["text/plain"].for_type(Figure, lambda figure, printer, _: printer.text(words_of(figure)))
 
 
 def picture_of(figure: Figure) -> tuple[bytes, dict[str, str]]:
-    """The figure as a PNG of 256 colours, a third of the bytes, and its words as the picture's "alt"."""
+    """The figure as a PNG of 256 colours, a third of the bytes, and its `words_of` as alternative text {"alt"}."""
     whole = io.BytesIO()
     figure.savefig(whole, format="png", dpi=figure.dpi, bbox_inches="tight")
     return small_png(whole), {"alt": words_of(figure)}
 
 
 def small_png(file: Path | io.BytesIO) -> bytes:
-    """A PNG file in 256 colours."""
+    """A picture's file as a PNG of 256 colours."""
     picture, few = Image.open(file).convert("RGB"), {"method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
-    if picture.getcolors(1000):  # lines and letters
+    if picture.getcolors(1000):  # lines and letters only
         mixed = picture.quantize(256, **few)
     else:
         colours = picture.quantize(255, **few)
         colours.putpalette([*colours.getpalette()[: 3 * 255], 255, 255, 255])
-        mixed = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)  # or heat would be in steps
+        mixed = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)  # or heat would show steps
         mixed.paste(255, mask=picture.convert("L").point(lambda bright: 255 * (bright == 255)))  # white stays white
     small = io.BytesIO()
     mixed.save(small, "png", optimize=True)
@@ -57,24 +57,24 @@ def small_png(file: Path | io.BytesIO) -> bytes:
 
 
 def words_of(figure: Figure) -> str:
-    """The first line of a figure's label or, where it has none, of its title, or of its axes' title."""
+    """The first line of a figure's label; if it has none, of its title, or else of its axes' title."""
     titles = [axes.get_title(loc) for axes in figure.axes for loc in ("center", "left")]
     return next(filter(None, [figure.get_label(), figure.get_suptitle(), *titles]), "figure").split("\n")[0]
 
 
 def labels_of(dataset: str) -> tuple[tuple[int, str, tuple], ...]:
-    """Each label of a test image with its word and its colour."""
+    """Each label of a test image with its name and colour."""
     return OWN_LABELS if dataset == "folder" else LABELS
 
 
 def pixels(images, index) -> np.ndarray:
-    """The images as they lie in memory, uint8 (k, h, w, 3)."""
+    """The stored pixels of the images at `index`: uint8 (k, h, w, 3)."""
     chosen = images.pixels[index]
     return chosen.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def show_split(split, *, title: str = "") -> Figure:
-    """A row each of normal training images, and of normal, anomalous and unlabeled test images."""
+    """One row each of normal training images, and of normal, anomalous and unlabeled test images."""
     rows = [(f"train,\n{labels_of(split.dataset)[0][1]}", split.train, np.arange(len(split.train)), None)]
     for label, name, _ in labels_of(split.dataset):
         members = np.flatnonzero(split.labels == label)
@@ -94,10 +94,10 @@ def show_split(split, *, title: str = "") -> Figure:
 
 
 def _grid(lines: int, columns: int, side: float, *, above: int, beside: float = 0.4, heights=None):
-    """A figure for pictures close to each other, and its axes, (lines, columns), without frames and ticks.
+    """A figure for closely spaced pictures, and its axes (lines, columns) without frames and ticks.
 
-    side: of a picture, in inches; heights: of the pictures of each line, as shares of that, where they are not 1.
-    above: how many of the lines have titles. beside: room for the names of lines, in inches.
+    side: of a picture, in inches. heights: of each line's pictures, as shares of `side`; None: 1. above: the number of
+    lines with titles. beside: room for the names of lines, in inches.
     """
     heights = [1.0] * lines if heights is None else heights
     size = max(4, side * columns + beside), side * sum(heights) + 0.27 * above + 0.3
@@ -111,7 +111,7 @@ def _grid(lines: int, columns: int, side: float, *, above: int, beside: float = 
 
 
 def show_losses(records: list[dict], *, title: str = "") -> Figure:
-    """The objective and its two terms by epoch, a line for each record."""
+    """The objective and its two terms by epoch, one line per record."""
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharex=True)
     names = "objective", r"$\mathcal{L}_{val}$ (Eq. 1)", r"$\mathcal{L}_{dir}$ (Eq. 3)"
     for axis, key, name in zip(axes, ("loss", "loss_val", "loss_dir"), names, strict=True):
@@ -133,7 +133,7 @@ def show_scores(
     labels: tuple = LABELS,
     title: str = "",
 ) -> Figure:
-    """Histograms of the test images' scores, one panel for each name: (scores (n,), labels (n,)); and a threshold."""
+    """Histograms of test images' scores by label, one panel per name: (scores (n,), labels (n,)); and a threshold."""
     columns = min(len(scores), 5)
     lines = -(-len(scores) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(max(4.5, columns * 2.4), lines * 2.2), squeeze=False)
@@ -158,10 +158,10 @@ def show_scores(
 def show_methods(
     pictures: list, names: list[str], *, masks: bool = False, one_scale: bool = False, title: str = ""
 ) -> Figure:
-    """A column for each test image, a row for the image and one for the map over it by each method.
+    """One column per test image: a row with the images, then a row per method with the map over each image.
 
-    pictures: `results.Pictures` of the same images, one for each name. masks: a row of them below the images.
-    one_scale: of all maps of a method; otherwise each map has its own.
+    pictures: `records.Pictures` of the same images, one per name. masks: True for a row of masks below the images.
+    one_scale: True for one colour scale for all maps of a method; otherwise each map has its own.
     """
     first, above = pictures[0], ["image", "mask"] if masks else ["image"]
     figure, axes = _grid(len(above) + len(names), len(first.pixels), 1.1, above=1)
@@ -181,7 +181,7 @@ def show_methods(
 
 
 def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = None) -> None:
-    """The image and its map over it, low heat left out; top: the map's value that is hottest, None for its maximum."""
+    """Draw the image and the map over it, except low heat. top: the map value drawn hottest; None: the maximum."""
     top = top or float(heat.max()) or 1.0
     axis.imshow(image)
     axis.imshow(np.ma.masked_less(heat, LOW * top), cmap=_HEAT, vmin=0, vmax=top, alpha=0.65)
@@ -190,7 +190,7 @@ def show_heat(axis, image: np.ndarray, heat: np.ndarray, top: float | None = Non
 def overlay(image: np.ndarray, heat: np.ndarray, top: float) -> np.ndarray:
     """The picture with its map over it, as `show_heat` draws it: uint8 (h, w, 3).
 
-    image: uint8 (h, w, 3). heat: float (h', w'), stretched to the picture. top: the map's value that is hottest.
+    image: uint8 (h, w, 3). heat: float (h', w'), stretched to the picture. top: the map value drawn hottest.
     """
     size = image.shape[1], image.shape[0]
     heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)) / (top or 1)
@@ -202,7 +202,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, top: float) -> np.ndarray:
 def show_sheet(
     images: list[np.ndarray], names: list[str], kinds: list[str], scores: np.ndarray, threshold: float, title: str
 ) -> Figure:
-    """A sheet of pictures, uint8 (h, w, 3) each, with name, kind and score; those above the threshold in colour."""
+    """A sheet of pictures, uint8 (h, w, 3) each, with name, kind and score, in colour for those above the threshold."""
     columns = min(6, len(images))
     sides = np.array([np.array(image.shape[:2]) / max(image.shape[:2]) for image in images])
     heights = [sides[first : first + columns, 0].max() for first in range(0, len(images), columns)]
@@ -217,9 +217,9 @@ def show_sheet(
 
 
 def _framed(image: np.ndarray, high: float, wide: float) -> np.ndarray:
-    """The picture at the top of a white frame, so that all beside each other have their names at one height.
+    """The picture at the top of a white frame, so that the names in a row are at the same height.
 
-    high, wide: of the frame, as shares of the picture's longer side.
+    high, wide: the frame's sides as shares of the picture's longer side.
     """
     height, width = image.shape[:2]
     frame = np.full((*(int(np.ceil(side * max(height, width))) for side in (high, wide)), 3), 255, np.uint8)
@@ -229,13 +229,13 @@ def _framed(image: np.ndarray, high: float, wide: float) -> np.ndarray:
 
 
 def short_name(name: str, most: int = 22) -> str:
-    """A file's name as a figure can show it: its end cut off where it is long, what cannot be printed left out."""
+    """A file's name for a figure: its end cut off beyond `most` characters, and "?" for unprintable ones."""
     last = "".join(c if c.isprintable() else "?" for c in Path(name).name)
     return last if len(last) <= most else f"{last[: most - 1]}…"
 
 
 def titled(figure: Figure, title: str, remark: str) -> Figure:
-    """The figure with its title and what has to be said of it, laid out, and closed."""
+    """The figure with its title and a remark, laid out and closed."""
     figure.suptitle(title + (f" — {remark}" if remark else ""), fontsize=10)
     if figure.get_layout_engine() is None:
         figure.tight_layout()
@@ -243,9 +243,9 @@ def titled(figure: Figure, title: str, remark: str) -> Figure:
 
 
 def laid_out(figure: Figure) -> Figure:
-    """The figure, laid out once and for all and closed: a notebook shows the figure that its cell returns."""
-    for _ in range(2):  # the first time sizes are guessed
+    """The figure with its layout fixed, and closed: a notebook shows the figure that its cell returns."""
+    for _ in range(2):  # the first pass guesses sizes
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it would be laid out a little differently each time it is drawn
+    figure.set_layout_engine("none")  # or each drawing would change the layout a little
     plt.close(figure)
     return figure

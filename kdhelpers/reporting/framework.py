@@ -1,4 +1,4 @@
-"""Figure 2: source, cloner, their critical points, and what is computed from them; all sizes read from the networks."""
+"""Figure 2: source, cloner, critical points, loss and map, with all sizes read from the networks."""
 
 from collections.abc import Iterator
 from math import log2
@@ -16,16 +16,16 @@ from kdhelpers.protocols import PROTOCOLS, Protocol
 IMAGE_SIZE = 128  # pixels
 _SOURCE, _CLONER, _POINTS, _BACK = (sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4))
 _INK = (0.25, 0.25, 0.25)
-# The unit of the axes is the inch on paper, so that boxes stay clear of texts, whose size is fixed.
+# The axes' unit is the inch on paper, so that boxes do not overlap texts, whose size is fixed.
 _WIDTH, _HEIGHT = 7.0, 3.5
 _S_ROW, _MIDDLE, _C_ROW, _BACKWARD = 2.6, 1.84, 1.08, 0.34
-_LEFT = 0.92  # where the first layer begins
-_FORMULA = 9  # points; a subscript is 0.7 of that, and not below 6
+_LEFT = 0.92  # left edge of the first layer
+_FORMULA = 9  # points; a subscript has 0.7 of that, which is above 6
 _VAL, _DIR, _TOTAL = (rf"\mathcal{{L}}_{{{name}}}" for name in ("val", "dir", "total"))
 
 
 class _Layer(NamedTuple):
-    """A convolution or max-pool: the channels of its output, and its height, which is also its width, in pixels."""
+    """A convolution or max-pool: the channels of its square output, and the side in pixels."""
 
     is_pool: bool
     channels: int
@@ -33,13 +33,13 @@ class _Layer(NamedTuple):
 
     @property
     def box(self) -> tuple[float, float]:
-        """Width and height in inches; by the root of the size, or the deepest would be lower than their text."""
+        """Width and height in inches. The height follows the root of the size, to leave room for the deepest's text."""
         return 0.07 if self.is_pool else 0.05 + 0.02 * log2(self.channels), 0.9 * (self.size / IMAGE_SIZE) ** 0.5
 
 
 def _layers(protocol: Protocol) -> Iterator[tuple[list[_Layer], int]]:
-    """The convolutions and max-pools of S and of C, from a forward pass of one image; and the count of parameters."""
-    import torch  # here, because tables and the report are made without it
+    """Yield for S, then C: its convolutions and max-pools, from a forward pass, and its number of parameters."""
+    import torch  # here, because tables and the report do not need it
     from torch import nn
 
     from kdhelpers.networks import make_cloner, make_source
@@ -54,13 +54,13 @@ def _layers(protocol: Protocol) -> Iterator[tuple[list[_Layer], int]]:
             yield layers, sum(p.numel() for p in network.parameters())
 
 
-@plt.style.context("default")  # nothing depends on what the session has set
+@plt.style.context("default")  # independent of the session's settings
 def show_framework(protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     """Fig. 2 for images of `IMAGE_SIZE` pixels, with the protocol's cloner, loss, score and gradient."""
     (s, s_count), (c, c_count) = _layers(protocol)
     figure = plt.figure(figsize=(_WIDTH, _HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
-    middles, right = [], _LEFT  # both networks have the same layers in the same order, so one column for each pair
+    middles, right = [], _LEFT  # both networks have the same layers in the same order: one column per pair
     for pair in zip(s, c, strict=True):
         width = max(layer.box[0] for layer in pair)
         middles.append(right + width / 2)
@@ -80,12 +80,12 @@ def show_framework(protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     figure.set_label(name)
     axes.set(xlim=(0, _WIDTH), ylim=(0, _HEIGHT), aspect="equal")
     axes.axis("off")
-    plt.close(figure)  # a notebook shows the figure that the cell returns, once
+    plt.close(figure)  # a notebook shows the figure that its cell returns
     return figure
 
 
 def _draw_network(axes, layers: list[_Layer], middles: list[float], y: float, colour) -> None:
-    """A row of boxes, each convolution's with its number of channels; S has the sizes in pixels above it."""
+    """Draw a row of boxes with the number of channels of each convolution, and above S the sizes in pixels."""
     axes.plot([_LEFT, middles[-1]], [y, y], color=_INK, lw=0.8, zorder=1)
     for i, (layer, x) in enumerate(zip(layers, middles, strict=True)):
         _draw_box(axes, x, y, *layer.box, colour, filled=layer.is_pool)
@@ -103,7 +103,7 @@ def _draw_box(axes, x: float, y: float, width: float, height: float, colour, *, 
 
 
 def _draw_points(axes, s: list[_Layer], c: list[_Layer], middles: list[float], score_points: int) -> None:
-    """CP1 to CP4, each between the two pools whose outputs it compares, on the line that leads to the losses."""
+    """Draw CP1 to CP4, each between the two pools whose outputs it compares, on the line that leads to the losses."""
     pools = [i for i, layer in enumerate(s) if layer.is_pool][-4:]
     axes.plot([middles[pools[0]], middles[-1] + 0.44], [_MIDDLE] * 2, color=_POINTS, lw=1.2, zorder=1)
     for name, i in zip(("CP1", "CP2", "CP3", "CP4"), pools, strict=True):
@@ -114,7 +114,7 @@ def _draw_points(axes, s: list[_Layer], c: list[_Layer], middles: list[float], s
 
 
 def _draw_losses(axes, x: float, protocol: Protocol) -> None:
-    """From the critical points to the score, and from the score back to the pixels."""
+    """Draw the way from the critical points to the score, and from the score back to the pixels."""
     order = (_VAL, _DIR) if protocol.order == "val + lambda * dir" else (_DIR, _VAL)
     total = rf"{order[0]} + \lambda\,{order[1]}"
     lam = "λ calibrated" if protocol.lam is None else f"λ = {protocol.lam:g}"
@@ -139,7 +139,7 @@ def _draw_losses(axes, x: float, protocol: Protocol) -> None:
 
 
 def _draw_images(axes) -> None:
-    """Stand-ins for the input, a washer with a notch, and for its localization map; and the key to the boxes."""
+    """Draw an example input (a washer with a notch), its localization map, and the key to the boxes."""
     x, y = np.meshgrid(np.linspace(-1, 1, 96), np.linspace(-1, 1, 96))
     radius, defect = np.hypot(x, y), np.hypot(x - 0.42, y + 0.4)
     washer = np.where((radius > 0.35) & (radius < 0.8) & (defect > 0.16), 0.45 + 0.2 * x, 0.92)

@@ -1,4 +1,4 @@
-"""Figures 1 and 6 of the article: test images with their maps, from the pictures kept beside the cloners."""
+"""Figures 1 and 6 of the article: test images with their maps, from the pictures saved with the cloners."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -20,15 +20,15 @@ from kdhelpers.reporting.paper_style import WIDTH, heading, in_style, origin, sa
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.reporting.text import in_order
 
-Kept = dict[str, tuple[dict, results.Pictures]]  # by class: its record, and the pictures beside it
+Kept = dict[str, tuple[dict, results.Pictures]]  # by class: its record, and the pictures saved with it
 
 
 @in_style
 def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
     """Heat maps over test images (Fig. 1): two rows of MVTecAD, then MNIST and CIFAR-10.
 
-    An anomalous image each of up to eight categories; of MNIST and CIFAR-10 up to three normal classes, each with a
-    normal image and an anomalous one; more of each when there are fewer. A data set without pictures is an empty frame.
+    MVTecAD: one anomalous image of each of up to eight categories. MNIST and CIFAR-10: one normal and one anomalous
+    image of each of up to three normal classes. Fewer classes have more images each. No pictures: an empty frame.
     """
     blocks = {"mvtec": (4, 2, 8), "mnist": (6, 1, 3), "cifar10": (6, 1, 3)}  # pairs in a row, rows, classes at most
     drawn = []
@@ -43,7 +43,7 @@ def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
 def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> Figure:
     """Image, mask and heat map of up to fifteen defects of MVTecAD (Fig. 6), by category and kind.
 
-    First one kind of each category, then the next of each, while there is room. Without pictures an empty frame.
+    One kind of each category comes first, then a second kind, while there is room. Without pictures: an empty frame.
     """
     kept = _kept(records, results_dir, "mvtec")
     chosen = _choose(kept, 15, 15, normal=False)
@@ -52,7 +52,8 @@ def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
 
 
 def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) -> Figure:
-    """Pictures in rows, the `layers` of each side by side; blocks: (data set, kept, chosen, columns, rows) each."""
+    """A figure with rows of pictures, each with its `layers` side by side. blocks: (data set, kept, chosen, columns,
+    rows) each."""
     shown = [record for _, kept, *_ in blocks for record, _ in kept.values()]
     seeds = ", ".join(map(str, sorted({record["seed"] for record in shown})))
     heat = f"heat from {100 * figures.LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
@@ -82,14 +83,14 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
 
 
 def pictures_of(record: dict, results_dir: Path) -> tuple[Path, Path]:
-    """Where a record's pictures may be: beside its cloner, and among those that are committed with the records."""
+    """The two files that may hold a record's pictures: the cloner's file, and the one committed with the records."""
     return tuple(results.path_of(results_dir, folder, record, ".safetensors") for folder in ("cloners", "pictures"))
 
 
 def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
-    """Copy the pictures of Figures 1 and 6 from the cloners to RESULTS_DIR/pictures, a few images for each class.
+    """Copy the pictures of Figures 1 and 6 from the cloners to RESULTS_DIR/pictures, a few images per class.
 
-    Only of data sets whose licence allows it: MNIST (CC BY-SA 3.0) and MVTecAD (CC BY-NC-SA 4.0).
+    This is limited to data sets whose licence allows it: MNIST (CC BY-SA 3.0) and MVTecAD (CC BY-NC-SA 4.0).
     """
     for dataset in ("mnist", "mvtec"):
         for record, _ in _kept(records, results_dir, dataset).values():
@@ -103,7 +104,7 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
 
 
 def readme_picture(records: Sequence[dict], results_dir: Path, path: Path) -> None:
-    """Write the README's picture: test images of MVTecAD's screw, their masks and maps; without any, nothing."""
+    """Write the README's picture, MVTecAD's screw with masks and maps, if the test images are available."""
     if "screw" in (kept := _kept(records, results_dir, "mvtec")):
         record, pictures = kept["screw"]
         figure = figures.show_methods([pictures], ["map"], masks=True, one_scale=True)
@@ -113,7 +114,7 @@ def readme_picture(records: Sequence[dict], results_dir: Path, path: Path) -> No
 
 
 def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
-    """Of each class, in the article's order, the main run with the lowest seed, where it has its pictures beside it."""
+    """The main run with the lowest seed of each class, in the article's order, if its pictures are available."""
     only_one(records)
     of_main = [r for r in records if r["notebook"] == main_notebook(dataset) and r["variant"] is None]
     lowest = {r["class"]: r for r in sorted(of_main, key=lambda r: r["seed"], reverse=True)}
@@ -125,9 +126,9 @@ def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
 
 
 def _choose(kept: Kept, most: int, count: int, *, normal: bool) -> list[tuple[str, int]]:
-    """Class and index of up to `count` pictures: the classes in turn, of each its anomalous kinds in turn; sorted.
+    """Class and index of up to `count` pictures, sorted: the classes take turns, and so do a class's anomalous kinds.
 
-    most: classes, spread over all that there are. normal: each class begins with a normal picture.
+    most: number of classes, spread over all available ones. normal: True to begin each class with a normal picture.
     """
     spread = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
     classes = [list(kept)[i] for i in spread]
@@ -135,7 +136,7 @@ def _choose(kept: Kept, most: int, count: int, *, normal: bool) -> list[tuple[st
     for number, cls in enumerate(classes):
         kinds = kept[cls][1].kinds
         by_kind = [[i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds) if kind != GOOD]
-        turned = by_kind[number:] + by_kind[:number]  # or a 7 would stand beside every digit
+        turned = by_kind[number:] + by_kind[:number]  # or every digit would have the same anomaly
         first = [kinds.index(GOOD)] if normal and GOOD in kinds else []
         of_classes.append([(cls, i) for i in first + _in_turn(turned)])
     return sorted(_in_turn(of_classes)[:count], key=lambda item: (classes.index(item[0]), item[1]))

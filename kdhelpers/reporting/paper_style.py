@@ -1,4 +1,4 @@
-"""The look of the figures on paper: sizes, letters, headings, and the files they are saved in."""
+"""The style of the figures on paper: sizes, fonts, headings, and the files they are saved in."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from kdhelpers.experiments.records import only_one
 from kdhelpers.files import atomic_write
 
 NO_RECORD = "no record"
-WIDTH, _DPI = 7.0, 200  # inches on paper; dots an inch
+WIDTH, _DPI = 7.0, 200  # inches on paper; dots per inch
 GREY = "0.4"
 _STYLE = {
-    "font.family": "DejaVu Sans",  # which comes with matplotlib: the same letters on every machine
+    "font.family": "DejaVu Sans",  # part of matplotlib: the same font on every machine
     "font.sans-serif": "DejaVu Sans",
     "font.size": 6.5,
     "axes.labelsize": 7,
@@ -23,21 +23,21 @@ _STYLE = {
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "image.composite_image": False,  # or a PDF has the heat's alpha twice
+    "image.composite_image": False,  # or a PDF applies the heat's alpha twice
     "pdf.fonttype": 42,
 }
-in_style = plt.style.context(["default", _STYLE])  # the whole of it: nothing depends on what the session has set
+in_style = plt.style.context(["default", _STYLE])  # a complete style, independent of the session's settings
 
 
 def say_nothing(axes: Axes, words: str = NO_RECORD) -> None:
-    """An empty frame with these words in place of a figure or of a part of it."""
+    """Draw an empty frame with these words in place of a figure or of a part of it."""
     axes.set(xticks=[], yticks=[], facecolor="0.93")
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=GREY)
 
 
 @in_style
 def save(figure: Figure, stem: str, folder: Path) -> None:
-    """Write STEM.png, 200 dots an inch, and STEM.pdf; the same figure always gives the same bytes."""
+    """Write STEM.png (200 dots per inch) and STEM.pdf; the same figure always gives the same bytes."""
     fixed = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": "kdhelpers"}}
     for suffix, metadata in fixed.items():
         with atomic_write(Path(folder, f"{stem}.{suffix}")) as file:
@@ -45,16 +45,16 @@ def save(figure: Figure, stem: str, folder: Path) -> None:
 
 
 def origin(records: Sequence[dict], notebooks: Iterable[str], left_out: Sequence[str] = ()) -> list[str]:
-    """Lines on what was left out, on the kind of the records, and on how those of `notebooks` deviate."""
+    """Lines with the number of records left out, the records' kind, and the deviations of those of `notebooks`."""
     lines = [f"left out, made otherwise than the main run: {len(left_out)}"] if left_out else []
     if kind := only_one(records):
         deviations = {d for record in records if record["notebook"] in notebooks for d in record["deviations"]}
-        deviations = sorted(d for d in deviations if not d.startswith(("smoke:", "source ")))  # stated anyway
+        deviations = sorted(d for d in deviations if not d.startswith(("smoke:", "source ")))  # stated elsewhere
         lines.append("; ".join([f"source {kind.source}, protocol {kind.protocol}", *deviations]))
     return lines
 
 
 def heading(name: str, title: str, lines: Iterable[str], width: float = WIDTH) -> str:
-    letters = int(18.5 * width)  # that fit in a line
+    letters = int(18.5 * width)  # per line
     first = [f"{name} — {title}"] if title and len(name) + len(title) + 3 <= letters else [name, title]
     return "\n".join(fill(line, letters, break_on_hyphens=False) for line in (*first, *lines) if line)

@@ -1,4 +1,4 @@
-"""The article's Tables 1 to 6 as typed in data/paper, which of its means do not follow, and what others got."""
+"""The article's Tables 1 to 6 as typed in data/paper, its inconsistent means, and reruns by others."""
 
 from decimal import Decimal
 
@@ -7,7 +7,7 @@ import pandas as pd
 from kdhelpers import paths
 
 TABLES = (1, 2, 3, 4, 5, 6)
-NAMES = {  # of data sets, in the article's order, and of what else stands in its tables
+NAMES = {  # of data sets, in the article's order, and of other entries of its tables
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
@@ -29,24 +29,24 @@ NAMES = {  # of data sets, in the article's order, and of what else stands in it
 
 
 def published(table: int) -> pd.DataFrame:
-    """Table 1 to 6 of the article as typed from it: columns dataset, method, class, value, std (per cent).
+    """One of the article's Tables 1 to 6, as typed from it: columns dataset, method, class, value, std (per cent).
 
-    Table 5 prints all of its row under "RESC"; the article's own number stands under oct2017 here: Sec. 4.1 describes
+    Table 5 prints its whole row under "RESC". Here, the article's own number is under oct2017: Sec. 4.1 describes
     OCT2017, the released code reads it, and an independent rerun got 96.62 on OCT2017 and 88.97 on RESC.
     """
     return as_printed(table).astype({"value": float, "std": float})
 
 
 def as_printed(table: int) -> pd.DataFrame:
-    """The same as text, with the digits that the article prints; NaN where it gives no std."""
+    """`published` as text, with the digits that the article prints; NaN where it has no std."""
     return pd.read_csv(paths.PAPER_DIR / f"table_{table}.csv", dtype=str)
 
 
 def reruns(table: int) -> pd.DataFrame:
-    """What others got with this method, as text: columns table, dataset, class, who, value, std, note.
+    """Results of others with this method, as text: columns table, dataset, class, who, value, std, note, method.
 
-    Read from public repositories and articles; `note` names the place and the settings. The numbers are AUROC in per
-    cent, and do not compare with the article's where the settings differ.
+    They are from public repositories and articles; `note` names the place and the settings. The numbers are AUROC in
+    per cent. They are not comparable with the article's where the settings differ.
     """
     found = pd.read_csv(paths.PAPER_DIR / "reruns.csv", dtype=str)
     found["method"] = "rerun: " + found["who"]
@@ -56,9 +56,9 @@ def reruns(table: int) -> pd.DataFrame:
 def doubtful_means() -> pd.DataFrame:
     """Rows whose printed mean is not that of their classes: columns table, dataset, method, printed, computed, allowed.
 
-    The last three are per cent. A number printed with d decimals stands for anything within h = 0.5 · 10⁻ᵈ of it, so
-    |computed - printed| may reach h of the mean plus the average h of the classes, d being each number's own. A zero
-    that the article left off (82 among 76.2 and 84.8) thus only widens what is allowed.
+    The last three are in per cent. A number printed with d decimals stands for any value within h = 0.5 · 10⁻ᵈ of it,
+    with its own d. So |computed - printed| may reach the mean's h plus the average h of the classes. A trailing zero
+    that the article drops (82 among 76.2 and 84.8) only increases the allowed difference.
     """
     found = []
     for table in TABLES:
@@ -66,9 +66,9 @@ def doubtful_means() -> pd.DataFrame:
             numbers = row.set_index("class")["value"].map(Decimal)
             if "mean" not in numbers:
                 continue
-            half = numbers.map(lambda text: Decimal(5).scaleb(text.as_tuple().exponent - 1))  # 0.05 of 61.2
+            half = numbers.map(lambda text: Decimal(5).scaleb(text.as_tuple().exponent - 1))  # 0.05 for 61.2
             printed, classes = numbers["mean"], numbers.drop("mean")
-            # Times the number of classes, so that the comparison is exact: a third has no last decimal.
+            # Both sides are multiplied by the number of classes: a third has no exact decimal.
             n = len(classes)
             allowed = n * half["mean"] + half.drop("mean").sum()
             if abs(classes.sum() - n * printed) > allowed:

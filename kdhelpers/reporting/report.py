@@ -1,6 +1,6 @@
-"""The report: one page with the verdict, every table and figure, and for each number the command that makes it.
+"""The report: one page with the verdict, every table and figure, and the command that reproduces each number.
 
-It is made of records and nothing else, and needs no network: the style is inside, figures are data URIs.
+It is generated from records only and needs no network: the style is embedded, and figures are data URIs.
 """
 
 import base64
@@ -33,7 +33,7 @@ FIGURES = {
     "epochs": "Not in the article: image AUROC by epoch, and what choosing the epoch on the test set adds.",
 }
 VERDICTS = {word: word for word in ("inside", "near", "off", "stale", "deviates")} | {NOTHING: "no records"}
-_ARTICLE = {  # what Tables 1 to 6 show
+_ARTICLE = {  # captions of Tables 1 to 6
     1: "Localization on MVTecAD by three methods, without and with the Gaussian filter: pixel AUROC.",
     2: "Detection on MNIST, Fashion-MNIST and CIFAR-10, each class in turn the normal one: AUROC.",
     3: "Detection on MVTecAD by category: AUROC.",
@@ -49,28 +49,28 @@ _ABLATIONS = {
     "15_unstated_details": "What the article leaves open: each difference of the protocols alone, then all together; "
     "bias, another λ, an untrained source; for the medical sets another size and split.",
 }
-_PROVENANCE = {  # where the numbers come from: of each table its columns, and whether it lists notebooks or classes
+_PROVENANCE = {  # tables of the numbers' origin: their columns, and the column that lists notebooks or classes
     "Source network": (["source", "notebook", "sha256"], "notebook"),
     "Data: SHA-256 over the names and contents of all files used": (["dataset", "class", "data sha256"], "class"),
     "Code": (["made by", "notebook", "method version", "commit", "working tree"], "notebook"),
     "Environment": (["python", "platform", "device", "precision", "threads", "packages"], None),
 }
-_GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of these becomes rows of their own
-_TEXT = {  # columns that are not numbers; those of long texts may break
+_GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of this name becomes title rows
+_TEXT = {  # columns that are not numbers; "long" ones may wrap
     **dict.fromkeys(("row", "class", "method", "variant", "Gaussian", "dataset", "data set"), "text"),
     **dict.fromkeys(("device", "made by", "working tree", "source", "python"), "text"),
     **dict.fromkeys(("deviates in", "notebook", "platform", "packages"), "text long"),
     **dict.fromkeys(("data sha256", "commit", "sha256"), "text code"),
     "command": "text code long",
 }
-_ROWS = {"  ": "sub", "article": "article", "this reproduction": "ours"}  # the style of rows that start so
+_ROWS = {"  ": "sub", "article": "article", "this reproduction": "ours"}  # style of rows by the start of their title
 
 
 def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes]) -> str:
-    """The page as HTML: `main` in full, then each other kind of its profile in a section with what it has.
+    """The page as HTML: `main` in full, then a section for the records of each other kind of its profile.
 
-    found: as `records.find` gives it; of `main` it may hold nothing. figures: PNG files by the names of FIGURES, those
-    that there are. The same arguments give the same text. Raises InputError for a list with records of several kinds.
+    found: as `records.find` returns it; `main` may be missing. figures: the available PNG files, by their names in
+    FIGURES. The same arguments give the same text. Raises InputError for a list with records of several kinds.
     """
     records = found.get(main, [])
     others = [kind for kind in sorted(found) if kind.profile == main.profile and kind != main]
@@ -96,13 +96,13 @@ def render(found: dict[Kind, list[dict]], main: Kind, figures: dict[str, bytes])
 
 
 def folder(results_dir: Path, kind: Kind) -> Path:
-    """Where tables, figures and report go: RESULTS_DIR, but for smoke RESULTS_DIR/smoke once there are real records."""
+    """The folder for tables, figures and report: RESULTS_DIR; for smoke beside full records, RESULTS_DIR/smoke."""
     real = next((results_dir / "records").glob("*/full/**/*.json"), None)
     return results_dir / "smoke" if kind.profile == "smoke" and real else results_dir
 
 
 def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
-    """Write report.html to the folder `out`, with the figures that lie in its folder figures; returns its path."""
+    """Write report.html to the folder `out`, with the figures in its subfolder figures; returns the page's path."""
     there = {name: out / "figures" / f"{name}.png" for name in FIGURES}
     page = render(found, main, {name: small_png(path) for name, path in there.items() if path.is_file()})
     with atomic_write(out / "report.html") as temporary:
@@ -111,7 +111,7 @@ def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
 
 
 def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
-    """What the page says of one kind; everything: with the published numbers that have no records."""
+    """The page's content for one kind. everything: True to include published numbers without records."""
     only_one(records)
     of_article = comparison.cells(records)
     by_table = pd.crosstab(of_article["table"], of_article["verdict"], margins=True, margins_name="all")
@@ -131,7 +131,7 @@ def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
 
 
 def _begin(kind: Kind) -> str:
-    """The command that makes the first records of a kind."""
+    """The command that creates the first records of a kind."""
     settings = [f"PROTOCOL={kind.protocol}"] if kind.protocol != "official" else []
     if kind.source != ("untrained" if kind.profile == "smoke" else "imagenet"):
         settings.append(f"SOURCE={kind.source if kind.source in ('imagenet', 'untrained') else 'PATH'}")
@@ -139,7 +139,7 @@ def _begin(kind: Kind) -> str:
 
 
 def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
-    """A row for each published number as text; its table, data set and method in the first column."""
+    """One row per published number as text; the first column has its table, data set and method."""
     rows = []
     for cell in of_article.to_dict("records"):
         rows.append(
@@ -159,7 +159,7 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ablations(records: Sequence[dict]) -> Iterator[dict]:
-    """Each ablation with its tables by metric, for the classes that have a variant beside the main run."""
+    """Yield each ablation with its tables by metric, for the classes that have a variant."""
     for notebook in ABLATIONS:
         _, left_out = variants_frame(notebook, records)
         of_metrics = []
@@ -173,7 +173,7 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
 
 
 def _provenance(records: Sequence[dict]) -> dict[str, pd.DataFrame]:
-    """Where the numbers come from, by the titles of _PROVENANCE: each thing once, with how many records it has."""
+    """The numbers' origin, by the titles of _PROVENANCE: each entry once, with its number of records."""
     rows = []
     for record in records:
         made = record["environment"]
@@ -204,9 +204,9 @@ def _provenance(records: Sequence[dict]) -> dict[str, pd.DataFrame]:
 
 
 def _table(frame: pd.DataFrame) -> dict:
-    """A frame as the template takes it: head, and rows, of cells with their style; a group's title is a row too.
+    """A frame as the template takes it: a head and rows of (text, style) cells.
 
-    A first column of _GROUPS is left out: its values, where they change, become titles over the columns.
+    A first column of _GROUPS is replaced by title rows, one wherever its value changes.
     """
     names = list(frame.columns)
     group = names.pop(0) if names and names[0] in _GROUPS else None

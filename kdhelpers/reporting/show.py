@@ -1,4 +1,4 @@
-"""Tables as a notebook shows them: the same on GitHub, which knows no style sheets, as in JupyterLab, dark or light."""
+"""Tables in notebooks: the same on GitHub, which ignores style sheets, as in JupyterLab, dark or light."""
 
 import re
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from tabulate import tabulate
 from kdhelpers.experiments.records import kind_of, remark
 from kdhelpers.reporting import tables
 
-# In each cell, because JupyterLab's own sheet has everything on the right.
+# In each cell, because JupyterLab's own style sheet aligns everything to the right.
 _TEXT = 'align="left" style="text-align: left; white-space: nowrap"'
 _NUMBER = 'align="right" style="text-align: right"'
-_NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, perhaps with its deviation and a mark
+_NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, possibly with a standard deviation and a mark
 
 
 @dataclass
 class Table:
-    """What a cell returns: HTML for a browser, text for everything else."""
+    """The result of a cell: HTML for a browser, text for everything else."""
 
     html: str
     text: str
@@ -31,10 +31,10 @@ class Table:
 
 
 def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str = ".2f") -> Table:
-    """The table without its index, under a caption and above a note.
+    """A frame as a table without its index, with a caption above and a note below.
 
-    number: the format of floats; "–" stands for a missing value. A column with a number in it, even as text, is aligned
-    to the right.
+    number: the format of floats; "–" is a missing value. A column that contains a number, even as text, is aligned to
+    the right.
     """
     names = [str(name) for name in frame.columns]
     rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
@@ -55,7 +55,7 @@ def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str
 
 
 def beside_article(records: list[dict], number: int) -> Table:
-    """`tables.beside_article` with Table `number`; how the runs deviate stands below, once for all that do it alike."""
+    """`tables.beside_article` for Table `number`; the note below has each set of deviations once."""
     frame = tables.beside_article(records, number)
     names = frame["class"] + (" " + frame["variant"] if "variant" in frame else "")
     groups = names.str.strip().groupby(frame["deviates"], sort=False)
@@ -66,7 +66,7 @@ def beside_article(records: list[dict], number: int) -> Table:
 
 
 def _unbroken(value: str) -> str:
-    """The text as HTML, indented where it begins with spaces, and a number on one line with its deviation."""
+    """The text as HTML: leading spaces indent it, and a standard deviation goes below its number, unbroken."""
     words = value.lstrip(" ")
     return "&nbsp;" * (len(value) - len(words)) + re.sub(" ± (.*)", r"<br><small>±&nbsp;\1</small>", escape(words))
 

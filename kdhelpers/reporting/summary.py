@@ -33,11 +33,11 @@ SOURCES = {"imagenet": "torchvision's weights", ORIGINAL: "original weights", "u
 
 
 def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
-    """A row for each of LINES, AUROC in per cent; records: of one kind.
+    """One row per entry of LINES, AUROC in per cent. records: of one kind.
 
-    Columns: data set; article (over all classes); article, these classes (those that are recorded); ours; ± over seeds
-    of the mean over classes, NaN for one seed; seeds (the fewest of any class); classes ("2 of 10" are recorded, ""
-    for all); deviates (in what, beside the source). NaN without records.
+    Columns: data set; article (over all classes); article, these classes (over the recorded ones); ours; ± (of the mean
+    over classes, over seeds; NaN for one seed); seeds (the fewest of any class); classes (the recorded ones, "2 of 10",
+    or "" for all); deviates (the deviations other than the source). NaN without records.
     """
     of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
@@ -65,7 +65,7 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def markdown(found: dict[Kind, list[dict]]) -> str:
-    """How many of the article's numbers torchvision's weights have, then a table for each other official source."""
+    """The number of the article's cells with records of torchvision's weights, then a table per official source."""
     verdicts = cells(found.get(Kind("imagenet", "full", "official"), []))["verdict"]
     lines = [
         f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated so far with torchvision's "
@@ -86,7 +86,7 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
 
 
 def findings(found: dict[Kind, list[dict]]) -> str:
-    """Tables for each official source: ours beside the trivial baselines and others, and each ablation's variants."""
+    """Tables per official source: ours beside trivial baselines and reruns by others, and each ablation's variants."""
     lines = []
     for words, records in _official(found).items():
         rows = article_beside_ours(records).dropna(subset="ours").to_dict("records")
@@ -101,13 +101,13 @@ def findings(found: dict[Kind, list[dict]]) -> str:
 
 
 def _official(found: dict[Kind, list[dict]]) -> dict[str, list[dict]]:
-    """The full runs of the official protocol, by what their source is called."""
+    """The full runs of the official protocol, by the name of their source in words."""
     official = [kind for kind in found if kind[1:] == ("full", "official")]
     return {SOURCES.get(kind.source, kind.source): found[kind] for kind in official}
 
 
 def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
-    """A row of `article_beside_ours` as text, with the mean of each trivial baseline and what others got."""
+    """A row of `article_beside_ours` as text, with the mean of each trivial baseline and the reruns by others."""
     table, dataset, _ = LINES[row["data set"]]
     alone = trivial(table, records).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
     alone = alone.groupby("method")["value"].mean()
@@ -129,7 +129,7 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
 
 
 def fill(path: Path, text: str) -> None:
-    """Put text between the markers of a Markdown file; InputError when it has none."""
+    """Replace the text between the markers of a Markdown file; InputError unless it has each marker once."""
     page = path.read_text(encoding="utf-8")
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise InputError(f"{path} has no place for the table: add {BEGIN} and {END}, each on a line of its own")

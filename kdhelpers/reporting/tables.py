@@ -1,6 +1,6 @@
-"""Ours beside the article's: records on one side, the published numbers of data/paper on the other.
+"""Tables of our numbers, from records, beside the article's, from data/paper.
 
-Every table is a DataFrame; `write_all` makes three files of each. Numbers are per cent unless a column says otherwise.
+Every table is a DataFrame; `write_all` writes three files of each. Numbers are per cent unless a column says otherwise.
 """
 
 import shutil
@@ -23,13 +23,13 @@ from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
 from kdhelpers.reporting.text import NOTHING, main_runs, mean_std, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
-TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none where maps are measured
+TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none for localization
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:
-    """A row for each record: its number, the article's, the difference, and in what the run deviates from the article.
+    """One row per record: its number, the article's, the difference, the trivial baselines, and the run's deviations.
 
-    "article ±" is the article's standard deviation over ten seeds. A difference of one seed is not yet a comparison.
+    "article ±" is the article's standard deviation over ten seeds. One seed's difference is not yet a comparison.
     """
     only_one(records)
     paper = published(table).set_index(["dataset", "class", "method"])
@@ -51,16 +51,16 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
 
 
 def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
-    """Table 1 to 6 of the article in full, all competing methods, with our rows under the article's own; text.
+    """One of the article's Tables 1 to 6 with all competing methods, and our rows below the article's own; text.
 
-    The numbers of the article stand as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–"
-    where records are missing; below them how many seeds, the difference, and the verdict of `comparison.verdict`; then
-    what others got (`published.reruns`). Tables of detection end with the trivial rows, AUROC on the same split:
-    whichever of brighter and darker separates better.
+    The article's numbers are as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–" without
+    records. Below them are the number of seeds, the difference, and `comparison.verdict`; then the reruns by others
+    (`published.reruns`). Detection tables end with the trivial baselines: AUROC on the same split, for brightness in
+    whichever direction separates better.
     """
     printed, ours = as_printed(table), cells(records, [table]).set_index(["dataset", "method", "class"])
     below = pd.concat([reruns(table), trivial(table, records)])
-    by = {1: "method", 2: "dataset"}.get(table)  # what stands in the first column; the other tables have one block
+    by = {1: "method", 2: "dataset"}.get(table)  # the first column; other tables have one block
     column = "dataset" if table == 6 else "class"
     blocks = []
     for group, part in printed.groupby(by, sort=False) if by else [("", printed)]:
@@ -76,12 +76,12 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
             lines[f"  seeds{of_own}"][at] = str(cell["seeds"] or NOTHING)
             lines[f"  difference{of_own}"][at] = number(cell["difference"], digits="+z.2f")
             lines[f"  verdict{of_own}"][at] = cell["verdict"]
-        if table == 5:  # RESC has no published number of the article's own, and stands beside OCT2017
+        if table == 5:  # the article has no own number for RESC; ours is beside OCT2017
             resc = [r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc"]
             lines["this reproduction"]["resc"] = mean_std(resc)
         for cell in below[below["dataset"].isin(part["dataset"])].to_dict("records"):
             lines[cell["method"]][cell[column]] = _text(cell["value"], cell["std"])
-        columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, and in sight
+        columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, in view
         block = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
         block = block.rename(columns=title_of).rename_axis("row").reset_index()
         if by:
@@ -96,7 +96,7 @@ def _text(value: str | float, std: str | float) -> str:
 
 
 def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
-    """The same table as numbers, a row for each: columns dataset, class, method, value, std, and for our rows seeds,
+    """The numbers of `article_table`, one per row: columns dataset, class, method, value, std, and for our rows seeds,
     difference, verdict, deviates, missing and command."""
     paper, ours = published(table), cells(records, [table]).rename(columns={"ours": "value", "±": "std"})
     paper["method"] = [f"article{OWN[method]}" if method in OWN else method for method in paper["method"]]
@@ -109,9 +109,9 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
 
 def trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
-    """The numbers of the trivial detectors on the classes of a table: columns dataset, class, method and value.
+    """The trivial baselines on the classes of a table: columns dataset, class, method and value.
 
-    The mean over seeds, then the sign that separates better: one sign for a class, not one for each seed.
+    A value is the mean over seeds. For brightness, the direction is then chosen once per class, not for each seed.
     """
     main = [r for r in main_runs(records) if r["variant"] is None]
     rows = []
@@ -127,10 +127,10 @@ def trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
 
 def write_all(records: Sequence[dict], folder: Path) -> None:
-    """Write Tables 1 to 6 and what the article leaves out to `folder`, as csv, md and tex each.
+    """Replace `folder` by Tables 1 to 6 and the tables beyond the article's, as csv, md and tex each.
 
-    table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and by variant.
-    Each file names the kind of its records; a table without rows is not written.
+    table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and
+    NOTEBOOK_METRIC_variants. Each file names the kind of its records; tables without rows are not written.
     """
     kind = str(only_one(records) or "no records")
     frames = {f"table_{table}": article_table(table, records) for table in TABLES}
@@ -140,7 +140,7 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
         frames[f"ablations/{notebook}_{metric}"] = extras.ablation(notebook, records, metric)
         frames[f"ablations/{notebook}_{metric}_variants"] = extras.variants_beside(notebook, records, metric)
     numbers = frames | {f"table_{table}": article_numbers(table, records) for table in TABLES}
-    shutil.rmtree(folder, ignore_errors=True)  # none of another kind is left beside these
+    shutil.rmtree(folder, ignore_errors=True)  # so that no tables of another kind remain
     for stem, frame in frames.items():
         if frame.empty:
             continue

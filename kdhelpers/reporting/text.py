@@ -1,4 +1,4 @@
-"""How tables write names and numbers, and how they group records."""
+"""Names and numbers in tables, and the grouping of records."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -18,7 +18,7 @@ def main_runs(records: Sequence[dict]) -> list[dict]:
 
 
 def groups_of(records: Sequence[dict]) -> Iterator[tuple[dict[str, str], list[dict]]]:
-    """Records by data set, class and variant, in the order of the article's tables, each group with its names."""
+    """Yield names and records of each data set, class and variant, in the order of the article's tables."""
     only_one(records)
 
     def key(record: dict) -> tuple:
@@ -31,7 +31,7 @@ def groups_of(records: Sequence[dict]) -> Iterator[tuple[dict[str, str], list[di
 
 
 def in_order(dataset: str, cls: str) -> tuple[int, int, str]:
-    """The key that sorts data sets and classes as the article's tables have them."""
+    """The key that sorts data sets and classes in the order of the article's tables."""
     return list(NAMES).index(dataset), MVTEC.index(cls) if dataset == "mvtec" and cls in MVTEC else 0, cls
 
 
@@ -41,12 +41,12 @@ def mean_std(values: Iterable[float | None]) -> str:
 
 
 def number(value: float, std: float | None = None, digits: str = ".2f") -> str:
-    """The number with its standard deviation, where that is known; "–" for NaN."""
+    """The number, with its standard deviation if known; "–" for NaN."""
     if pd.isna(value):
         return NOTHING
     return f"{value:{digits}}" + ("" if pd.isna(std) else f" ± {std:{digits}}")
 
 
 def title_of(name: str) -> str:
-    """A data set, class, method or column in words."""
+    """The display name of a data set, class, method or column."""
     return NAMES.get(name, name.replace("_", " "))

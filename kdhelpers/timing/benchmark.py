@@ -1,7 +1,7 @@
-"""How fast the project is on this machine, beside the released code's procedure and the least arithmetic needed.
+"""The project's speed on this machine, beside the released code's procedure and the least arithmetic needed.
 
-Ours and the released procedure run in a process each and take turns, so that a noisy machine disturbs both and neither
-has the other's memory. Images are random: no time depends on what is in them.
+Ours and the released procedure run in separate processes and take turns, so that a noisy machine slows both and neither
+occupies the other's memory. Images are random, since no time depends on their content.
 """
 
 import io
@@ -34,20 +34,20 @@ from kdhelpers.timing import released_code
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured at one image size, and on how much of it."""
+    """The settings and numbers of images of the measurements at one image size."""
 
     source: str  # as `weights.load_source` takes it
-    protocol: Protocol  # of ours; the released procedure is always the same, with this λ
+    protocol: Protocol  # of ours; the released procedure only takes its λ
     image_size: int  # pixels
-    images: int  # normal ones, of which an epoch consists
-    masked: int  # anomalous ones of the category that is localized
+    images: int  # normal images of an epoch
+    masked: int  # anomalous images of the localized category
     batch_size: int
-    few: int  # images that what takes them one by one, and SmoothGrad, are measured on
+    few: int  # images for slow measurements, such as the released code's maps and SmoothGrad
     device: torch.device
     seed: int
 
     def parameters(self) -> dict:
-        """As a record has them."""
+        """The fields as JSON stores them."""
         return asdict(self) | {"device": str(self.device)}
 
 
@@ -62,10 +62,10 @@ def device_name(device: torch.device) -> str:
 
 
 def machine(device: torch.device, *, small: bool = False) -> dict:
-    """{"name", "threads", "free": bytes of memory, "peak": FLOP/s in float32}.
+    """{"name", "threads", "free": bytes of free memory, "peak": FLOP/s in float32}.
 
-    The peak is the fastest of a large matrix product and of S's wider convolutions, channels last, the best of six
-    each: PyTorch computes them with different libraries. small: tiny ones, which show nothing.
+    The peak is the fastest of a large matrix product and S's wider convolutions (channels last), which PyTorch computes
+    with different libraries; each is the best of six runs. small: True for tiny ones, whose speed means nothing.
     """
     training.use_precision("float32", device)
     gpu = device.type == "cuda"
@@ -92,7 +92,7 @@ def flops(function: Callable[[], object]) -> int:
 
 
 def operations(case: Case) -> dict[str, float]:
-    """FLOP of one image in training (C alone: S's activations are cached), detection and a map by gradients."""
+    """FLOP per image for training (C alone, since S's activations are cached), detection, and a map by gradients."""
     source, cloner = networks.make_source().requires_grad_(False), networks.make_cloner(case.protocol, case.seed)
     x = torch.rand(2, 3, case.image_size, case.image_size)
     train = flops(lambda: _sum(networks.critical_points(cloner, x)).backward())
@@ -132,19 +132,19 @@ def _images(case: Case, count: int) -> Images:
 
 
 def _floats(case: Case, count: int) -> Tensor:
-    """The same images as the released code has them: float32, channel by channel."""
+    """The same images in the released code's layout: float32, channels first in memory."""
     return _images(case, count)[:].contiguous(memory_format=torch.contiguous_format)
 
 
 def _masks(case: Case, count: int) -> np.ndarray:
-    """A square in each mask; float32 (count, h, w)."""
+    """Masks with a square in each: float32 (count, h, w)."""
     masks = np.zeros((count, case.image_size, case.image_size), np.float32)
     masks[:, : case.image_size // 4, : case.image_size // 4] = 1
     return masks
 
 
 def ours(case: Case) -> dict[str, Callable]:
-    """This project's work by name; each function does it once and returns seconds an image, "category" all seconds."""
+    """This project's tasks by name: each function runs one and returns seconds per image, "category" total seconds."""
     cache.keep_freed_memory()  # as the notebooks do
     source = weights.load_source(case.source, case.device)[0]
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device)
@@ -154,11 +154,11 @@ def ours(case: Case) -> dict[str, Callable]:
         _wait(case.device)
 
     def source_once() -> dict[str, float]:
-        """Seconds and bytes of S's activations on an image, which training begins with and does not count."""
+        """Seconds and bytes per image of S's activations, which are computed before training and not counted in it."""
         return {"seconds": seconds["source"] / case.images, "bytes": sum(a.nbytes for a in activations[:1])}
 
     def train(epochs: int = 2) -> float:
-        """On a GPU without the first epochs, in which the graph is recorded: it takes as long as hundreds of steps."""
+        """On a GPU, leave out the first epochs: recording their CUDA graph takes as long as hundreds of steps."""
         first, last = (4, 4 + 10 * epochs) if case.device.type == "cuda" else (0, epochs)
         before, after = (_fit(case, activations, cloner, n).seconds["train"] if n else 0.0 for n in (first, last))
         return (after - before) / ((last - first) * case.images)
@@ -176,7 +176,7 @@ def ours(case: Case) -> dict[str, Callable]:
         return _seconds(work, case.device) / batch_size
 
     def maps(method: str, count: int) -> np.ndarray:
-        with redirect_stderr(io.StringIO()):  # its progress bar
+        with redirect_stderr(io.StringIO()):  # hides the progress bar
             found = localization.attribution(method, source, cloner, _images(case, count), case.protocol)
         return localization.localization_map(found)
 
@@ -193,7 +193,7 @@ def ours(case: Case) -> dict[str, Callable]:
 
 
 def released(case: Case) -> dict[str, Callable]:
-    """The same of the released code's procedure; its maps come without the openings, which are part of the AUROC."""
+    """The same tasks by the released code's procedure; its maps exclude the openings, which are part of its AUROC."""
     lam, official = case.protocol.lam, networks.make_cloner(PROTOCOLS["official"], case.seed)
     source, cloner = map(released_code.as_there, (weights.load_source(case.source)[0], official))
     source, cloner = source.to(case.device), cloner.to(case.device)
@@ -211,7 +211,7 @@ def released(case: Case) -> dict[str, Callable]:
         return released_code.maps(source, cloner, x, lam)
 
     def category() -> float:
-        """Measured on a few of the images and multiplied."""
+        """Seconds measured on a few images and scaled to all."""
         masks = _masks(case, case.few)
         return case.masked * per_image(lambda x: released_code.pixel_auroc(maps(x), masks), case.few)
 
@@ -224,9 +224,9 @@ def released(case: Case) -> dict[str, Callable]:
 
 
 def measure(case: Case, rounds: int) -> dict:
-    """{what: {"ours", "released": the best of `rounds`, "all": each of them}}; seconds an image, `category` seconds.
+    """{task: {"ours", "released": the best of `rounds`, "all": all rounds}}; seconds per image, "category" in all.
 
-    SmoothGrad and guided backprop are ours alone: the released code's localization has gradients only.
+    SmoothGrad and guided backprop are measured for ours alone, and once: `released_code.maps` has gradients only.
     """
     found = {"case": case.parameters(), "operations": operations(case)}
     with _worker(ours, case) as call_ours, _worker(released, case) as call_released:
@@ -243,15 +243,15 @@ def measure(case: Case, rounds: int) -> dict:
 
 @contextmanager
 def _worker(side: Callable[[Case], dict[str, Callable]], case: Case) -> Iterator[Callable]:
-    """A process that does the work of a `side`, by name."""
+    """A process for the tasks of a `side`; yields a function that runs one by its name."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(side, case)) as pool:
         yield lambda *call: pool.submit(_call, *call).result()
 
 
 def _begin(side: Callable[[Case], dict[str, Callable]], case: Case) -> None:
-    training.use_precision("float32", case.device)  # both sides: cuDNN would take TF32
+    training.use_precision("float32", case.device)  # for both sides: cuDNN would use TF32
 
-    def end_with_parent() -> None:  # or a worker would compute on when a notebook's kernel is killed
+    def end_with_parent() -> None:  # or a worker would outlive a notebook's killed kernel
         parent_process().join()
         os._exit(1)
 
@@ -265,7 +265,7 @@ def _call(name: str, *arguments):
 
 def _fit(case: Case, activations: SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
     same = {"epochs": epochs, "batch_size": case.batch_size, "seed": case.seed}
-    with redirect_stderr(io.StringIO()):  # its progress bar
+    with redirect_stderr(io.StringIO()):  # hides the progress bar
         return training.fit(activations, cloner, case.protocol, **same)
 
 
@@ -277,13 +277,13 @@ class _Doubles(Images):
 
 
 def loss_agreement(case: Case, steps: int, dtype: torch.dtype = torch.float32) -> dict:
-    """The loss of ours and of the released procedure from the same start over `steps` steps on one batch of 32 px.
+    """The loss of ours and of the released procedure over `steps` steps from the same start, on one batch of 32 px.
 
-    {"ours", "released": one loss a step; "largest relative difference"}. In float64 they stay together; in float32 each
-    step of Adam turns rounding into steps of its own.
+    Returns {"ours", "released": one loss per step; "largest relative difference"}. In float64 both stay together; in
+    float32, each step of Adam amplifies rounding differences.
     """
     training.use_precision("float32", case.device)
-    # A batch is an epoch: the curve shows every step.
+    # An epoch is one batch, so the loss curve has every step.
     official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
     case = replace(case, protocol=official, images=case.batch_size, image_size=32)
     source = weights.load_source(case.source, case.device)[0].to(dtype)

@@ -1,9 +1,9 @@
-"""The released code's procedure as it is written there: what notebook 21 measures our speed against, and nothing else.
+"""The released code's procedure, reimplemented only as the reference for our speed in notebook 21.
 
-After rohban-lab/Knowledge_Distillation_AD, protocol "official": S inside every training step and differentiated to its
-first layer, images one by one in the maps, a thousand openings in the AUROC. Kinder than that code in two places, where
-its time grows with the square of the number of images: the gradient is taken of one image and not of the whole set for
-each, and opened maps are stacked at once. Decoding images is not part of it.
+It follows rohban-lab/Knowledge_Distillation_AD, protocol "official": S runs in every training step and is
+differentiated down to its first layer, maps are computed image by image, and the AUROC takes a thousand openings. It is
+faster than that code in two places, where the time there grows with the square of the number of images: a gradient is
+of one image, not of the whole set, and opened maps are stacked only once. Decoding images is left out.
 """
 
 from copy import deepcopy
@@ -20,19 +20,19 @@ from kdhelpers.networks import critical_points
 
 
 def as_there(network: nn.Sequential) -> nn.Sequential:
-    """A copy of S or C as that code has it: channel by channel in memory, and every weight takes gradients."""
+    """A copy of S or C as in that code: channels first in memory, and gradients for every weight."""
     return deepcopy(network).to(memory_format=torch.contiguous_format).requires_grad_()
 
 
 def _loss(c: list[Tensor], s: list[Tensor], lam: float) -> Tensor:
-    """The mean over a batch, as the code trains and differentiates it."""
+    """The loss of that code, for training and for maps: the mean over a batch."""
     mse, cosine = nn.MSELoss(), nn.CosineSimilarity()
     l_dir = sum(torch.mean(1 - cosine(b.flatten(1), a.flatten(1))) for a, b in zip(s, c, strict=True))
     return l_dir + lam * sum(mse(b, a) for a, b in zip(s, c, strict=True))
 
 
 def train_step(source: nn.Sequential, cloner: nn.Sequential, optimiser, x: Tensor, lam: float) -> float:
-    """One step on a float batch (n, 3, h, w); the loss before it. Cloner in training mode."""
+    """Train one step on a float batch (n, 3, h, w) and return the loss before it. Cloner in training mode."""
     predicted, real = critical_points(cloner, x), critical_points(source, x)
     loss = _loss(predicted, real, lam)
     optimiser.zero_grad()
@@ -42,7 +42,7 @@ def train_step(source: nn.Sequential, cloner: nn.Sequential, optimiser, x: Tenso
 
 
 def scores(source: nn.Sequential, cloner: nn.Sequential, images: Tensor, lam: float, batch_size: int = 1) -> np.ndarray:
-    """The score of each image, of the last three critical points; (n,). Cloner in eval mode."""
+    """The score of each image at the last three critical points: float64 (n,). Cloner in eval mode."""
     cosine, found = nn.CosineSimilarity(), []
     for x in images.split(batch_size):
         total = 0.0
@@ -53,7 +53,7 @@ def scores(source: nn.Sequential, cloner: nn.Sequential, images: Tensor, lam: fl
 
 
 def maps(source: nn.Sequential, cloner: nn.Sequential, images: Tensor, lam: float) -> np.ndarray:
-    """The blurred map of each image, before the opening; float64 (n, h, w). Cloner in eval mode."""
+    """The blurred map of each image, before the opening: float64 (n, h, w). Cloner in eval mode."""
     found = np.zeros((len(images), *images.shape[2:]))
     for i in range(len(images)):
         x = images[i : i + 1].clone().requires_grad_()
@@ -67,7 +67,7 @@ def maps(source: nn.Sequential, cloner: nn.Sequential, images: Tensor, lam: floa
 
 
 def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
-    """The area under the ROC curve through a thousand thresholds, at each of which every map is opened; in [0, 1]."""
+    """The area, in [0, 1], under the ROC curve of a thousand thresholds, with every binary map opened."""
     tpr, fpr = [], []
     for threshold in [0.001 * i for i in range(1000)]:
         above = (1.0 * (maps >= threshold)).astype(np.uint8)

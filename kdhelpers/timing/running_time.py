@@ -1,6 +1,6 @@
-"""The results of `benchmark` as a table and a picture, and from them the time that the whole article takes.
+"""The results of `benchmark` as a table and a figure, and the time they predict for the whole article.
 
-`measured` is {image size: what `benchmark.measure` returns}, `machine` what `benchmark.machine` does.
+`measured` is {image size: result of `benchmark.measure`}; `machine` is the result of `benchmark.machine`.
 """
 
 import json
@@ -27,7 +27,7 @@ from kdhelpers.timing.benchmark import Case, device_name
 
 Measured = Mapping[int, dict]
 SCHEMA = 2
-# Classes, test images and anomalous ones with a mask of a class; for estimates of time only.
+# Classes, then test images and anomalous ones with a mask in each class; only for estimates of time and memory.
 SETS = {
     "mnist": (10, 10000, 0),
     "fashion_mnist": (10, 10000, 0),
@@ -42,7 +42,7 @@ SETS = {
 def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
     """Training, detection and localization at each size: ours, the released code's procedure, and the floor.
 
-    In milliseconds an image. The floor is the time that the operations of convolutions alone would take at the peak.
+    In milliseconds per image. The floor is the time of the convolutions' operations alone at the machine's peak.
     """
     rows = []
     for size, found in measured.items():
@@ -62,7 +62,7 @@ def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
 
 @in_style
 def picture(measured: Measured, machine: dict, *, title: str = "") -> Figure:
-    """Images a second in training, detection and maps, for each size: the released code, ours, and the floor; log."""
+    """Images per second by task and size, on a log scale: the released code, ours, and the machine's peak."""
     sides = {"released code (ms)": "released code", "ours (ms)": "ours", "floor (ms)": "at the machine's peak"}
     frame = speeds(measured, machine).rename(columns=sides).melt(["px", "what"], [*sides.values()], "")
     frame = frame.assign(size=frame["px"].map("{} px".format), **{"images a second": 1000 / frame["value"]})
@@ -79,12 +79,12 @@ def picture(measured: Measured, machine: dict, *, title: str = "") -> Figure:
 
 
 def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFrame:
-    """Hours for every record of the article and the ablations: a row for each notebook and data set, and their sum.
+    """Hours for every record of the article and the ablations: one row per notebook and data set, and their sum.
 
-    Ten seeds, or as `variants.FEWER_SEEDS` has it. Speeds are those of the nearest size, times the ratio of their
-    pixels; "from" says what is extrapolated so, or by a variant's operations, or "measured". Reading and resizing
-    images is left out. Where S's activations take more than half of the free memory, S runs in every epoch. With `text`
-    the epochs are the most there may be.
+    The seeds are ten, or `variants.FEWER_SEEDS`. Times are of the nearest size, scaled by the ratio of pixels. The
+    column "from" is "measured" or names the extrapolations, as by size or by a variant's operations. Reading and
+    resizing images is left out. S runs in every epoch for augmented images, and where its activations take more than
+    half of the free memory. With protocol `text`, the number of epochs is the maximum.
     """
     rows = []
     for notebook, datasets in DATASETS.items():
@@ -105,7 +105,7 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
 
 
 def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> tuple[float, float, list[str]]:
-    """Seconds of ours and of the released code for one class and seed, and what of it is extrapolated."""
+    """Seconds of ours and of the released code for one class and seed, and the extrapolations in words."""
     setting, (_, tests, masked) = SETTINGS[dataset], SETS[dataset]
     px = variant.run.get("image_size", setting.image_size)
     near = min(measured, key=lambda size: abs(np.log(size / px)))
@@ -113,9 +113,9 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
     notes = [] if px == near else [f"{px} px from {near} px"]
     ours = released = 0.0
     if variant.trains:
-        wider = more = 1.0  # of a step, ours and the released code's, which has S in it
+        wider = more = 1.0  # factors of a step's time: ours, and the released code's, which includes S
         if variant.protocol.get("width") == "equal":
-            c = found["operations"]["training"] / 3  # C forward, about
+            c = found["operations"]["training"] / 3  # about one forward pass of C
             s = found["operations"]["detection"] - c
             wider, more = s / c, 2 * s / (s + c)
             notes += ["an equal cloner by its operations"]
@@ -124,7 +124,7 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
         once = found["source"]["seconds"]
         cached = images * found["source"]["bytes"] * scale <= machine["free"] / 2 and not variant.run.get("augment")
         notes += [] if cached else ["S in every epoch, by its time on an image"]
-        # The scores of test images are a forward pass of C, a third of the work of a step.
+        # Scoring a test image is a forward pass of C, a third of the work of a training step.
         step, detection = wider * found["training"]["ours"], found[f"detection {found['case']['batch_size']}"]
         ours += once * (tests + images * (1 if cached else epochs)) + step * (images * epochs + LAST_EPOCHS * tests / 3)
         released += images * epochs * found["training"]["released"] * more
@@ -149,12 +149,12 @@ class Asked(parameters.Common):
 
 
 def from_notebook(notebook: str, namespace: dict) -> tuple[list[Case], Path]:
-    """A case to measure for each of SIZES, and the file for the results, from a notebook's globals."""
+    """A case for each of SIZES, and the path for the results, from a notebook's globals."""
     return _cases(parameters.from_cell(Asked, notebook, namespace))
 
 
 def resolve(**given) -> tuple[list[Case], Path]:
-    """The same with all parameters given."""
+    """The same from all parameters by name."""
     return _cases(parameters.parse(Asked, "21_running_time", given))
 
 
@@ -179,7 +179,7 @@ def _cases(asked: Asked) -> tuple[list[Case], Path]:
 
 
 def write_figures(path: Path, measured: Measured, machine: dict, protocol: str, title: str) -> None:
-    """Beside the results at `path` what a notebook shows of them: the picture (.png), and both tables (.md)."""
+    """Write the notebook's figure (.png) and both of its tables (.md) beside the results at `path`."""
     picture(measured, machine, title=title).savefig(path.with_suffix(".png"), dpi=200)
     tables = speeds(measured, machine), whole_article(measured, machine, protocol)
     text = [title, *(frame.to_markdown(index=False, floatfmt=".3g") for frame in tables)]
@@ -187,7 +187,7 @@ def write_figures(path: Path, measured: Measured, machine: dict, protocol: str, 
 
 
 def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agreement: dict) -> None:
-    """Write all of it atomically to `path`, with the environment it was measured in."""
+    """Atomically write all results to `path`, with the environment of the measurements."""
     record = {
         "schema": SCHEMA,
         "cases": [case.parameters() for case in cases],
@@ -200,10 +200,10 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
 
 
 def is_current(path: Path, cases: list[Case]) -> bool:
-    """True when this code has been measured with these cases on this machine."""
+    """True when `path` has results of this method version for these cases."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         same = record["cases"] == json.loads(json.dumps([case.parameters() for case in cases]))
         return same and record["environment"]["method_version"] == METHOD_VERSION
-    except (OSError, ValueError, KeyError, TypeError):  # missing, or another kind of file: it is measured again
+    except (OSError, ValueError, KeyError, TypeError):  # missing or not such a file: measure again
         return False
