@@ -68,8 +68,8 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
     """The number of the article's cells with records of torchvision's weights, then a table per official source."""
     verdicts = cells(found.get(Kind("imagenet", "full", "official"), []))["verdict"]
     lines = [
-        f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated so far with torchvision's "
-        "ImageNet weights, which the released code loads; only these get a verdict."
+        f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated so far with "
+        "torchvision's ImageNet weights, which the released code loads; only these get a verdict."
     ]
     for words, records in _official(found).items():
         lines += ["", f"With {words} (AUROC in per cent):", ""]
