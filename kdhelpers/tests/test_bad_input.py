@@ -434,7 +434,7 @@ TABLE = {
         ("empty label file", lines(lambda t: []), ("labels.csv", "empty", "kaggle")),
         ("label file that is a picture", put(encoded(GREY), "head_ct/labels.csv"), ("labels.csv", "kaggle")),
         ("no label file", remove("head_ct/labels.csv"), ("labels.csv is missing", "kaggle")),
-        ("image whose name is no id", put(GREY, "head_ct/head_ct/a.png"), ("a.png", "not an id", "remove it")),
+        ("image whose name is no id", put(GREY, "head_ct/head_ct/a.png"), ("a.png", "not a unique id", "remove it")),
     ],
     "run": [
         ("data folder that is a file", lambda at, _: {"DATA_DIR": str(at / CRACK)}, ("000.jpg", "is not a folder")),
