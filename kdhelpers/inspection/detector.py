@@ -126,15 +126,17 @@ class Detector:
         for batches, size, mask in self._each(_listed(images), "heat maps"):
             grey = []
             for x in batches:
-                if self.map == "disagreement":
-                    each = localization.disagreement(self.source, self.cloner, x, self.protocol)
-                else:
-                    each = localization.gradients(self.source, self.cloner, x, self.protocol).abs().sum(1)
-                grey.append(localization.localization_map(each.cpu().numpy()))
+                grey.append(localization.localization_map(self.attribution(x).cpu().numpy()))
             heat = tiles.joined(np.concatenate(grey), size, self.tile)
             heat[_ignored(heat, mask)] = 0
             found.append(heat)
         return found
+
+    def attribution(self, x: Tensor) -> Tensor:
+        """Disagreement or gradients of a batch (n, 3, h, w), before the filters of Eq. 6: float (n, h, w)."""
+        if self.map == "disagreement":
+            return localization.disagreement(self.source, self.cloner, x, self.protocol)
+        return localization.gradients(self.source, self.cloner, x, self.protocol).abs().sum(1)
 
     def _each(
         self, paths: Sequence[Path], title: str

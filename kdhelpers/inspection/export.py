@@ -1,7 +1,7 @@
 """Export source and cloner as one ONNX graph, from image to score and map.
 
-ONNX has no automatic differentiation, but the map is a gradient. The package's own functions are therefore traced with
-their backward pass. Two of the resulting operators exist only in backward passes and are rewritten here.
+ONNX has no automatic differentiation, but the article's map is a gradient. The package's own functions are therefore
+traced with their backward pass. Two of the resulting operators exist only in backward passes and are rewritten here.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from copy import deepcopy
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector
 from kdhelpers.inspection.detector import Detector
+from kdhelpers.metrics import TOP
 
-TOLERANCE = 1e-4  # relative for every score; absolute for maps, as the median over images
+TOLERANCE = 1e-4  # relative for every score; of maps with values up to about 1, as the median over images
 # When two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
 # differ by up to 1e-2.
 _TOLERANCE_OF_ONE = 5e-2
@@ -42,9 +44,9 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
 
     The input `images` is uint8 RGB (n, h, w, 3) of any n, h and w, such as np.asarray of Pillow pictures. The graph
     itself resizes, scales and reorders axes, so that users cannot get these steps wrong. (Pictures of CIFAR-10 must be
-    prepared by `images.fit`, with h = w = `trained.image_size`.) The outputs are `score`, float32 (n,), as by
-    `losses.score`, and `map`, float32 (n, h, w), as by `localization.maps` for gradients with the Gaussian, stretched
-    to the picture. The metadata hold the record and the threshold as JSON.
+    prepared by `images.fit`, with h = w = `trained.image_size`.) The outputs are `score`, float32 (n,), and `map`,
+    float32 (n, h, w), resized to the picture: of a detector as `Detector.scores` and `Detector.maps`, of a cloner as
+    `losses.score` and the article's map. The metadata hold the record and a detector's two thresholds as JSON.
 
     shown: uint8 (n, h, w, 3), images to check in addition to random ones. Prints the largest differences. Raises
     InputError when they exceed rounding, when `path` cannot be written, and without onnx, onnxscript and onnxruntime.
@@ -68,7 +70,9 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
         )
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # torch's notes on its origin, longer than the graph
-    metadata = {"record": trained.record} | ({"threshold": trained.threshold.value} if trained.threshold else {})
+    metadata = {"record": trained.record}
+    if trained.threshold:
+        metadata |= {"threshold": trained.threshold.value, "pixel_threshold": trained.pixel_threshold}
     for name, value in metadata.items():
         program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
     h, w = sides(trained.image_size)
@@ -139,7 +143,7 @@ def _rounded(sums: Tensor) -> Tensor:
 
 def trace(trained: Detector) -> torch.fx.GraphModule:
     """The function of `to_onnx`, from images to (score, map), as a graph of torch operators without autograd."""
-    source, cloner, protocol = _plain(trained.source), _plain(trained.cloner), trained.protocol
+    plain = replace(trained, source=_plain(trained.source), cloner=_plain(trained.cloner))
     down, across = (
         torch.from_numpy(gaussian_filter1d(np.eye(side), localization.SIGMA, axis=0).astype(np.float32))
         for side in sides(trained.image_size)
@@ -147,16 +151,30 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
 
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = _seen(trained, pixels)
-        grey = localization.one_channel(localization.gradients(source, cloner, x, protocol))
-        # This repeats the forward pass of `gradients`; the exporter merges the two.
-        a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
-        heat = _opened(down @ grey @ across.T)
+        heat = _opened(down @ _attribution(plain, x) @ across.T)
+        score = _score(plain, x, heat)  # repeats the forward pass; the exporter merges the two
         if not _is_fixed(trained):
             heat = interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
-        return losses.score(a_s, a_c, protocol), heat
+        return score, heat
 
     traced = make_fx(score_and_map, _BACKWARD, tracing_mode="symbolic", _allow_non_fake_inputs=True)
     return traced(_example(trained)).eval()
+
+
+def _attribution(trained: Detector, x: Tensor) -> Tensor:
+    """What the filters of Eq. 6 make the map of: a detector's own, or the article's of a cloner; float (n, h, w)."""
+    if trained.threshold:
+        return trained.attribution(x)
+    return localization.one_channel(localization.gradients(trained.source, trained.cloner, x, trained.protocol))
+
+
+def _score(trained: Detector, x: Tensor, heat: Tensor) -> Tensor:
+    """The scores (n,) of a batch, from the networks or, as `metrics.strongest`, from maps (n, h, w)."""
+    if trained.score_by == "loss":
+        a_s, a_c = (networks.critical_points(network, x) for network in (trained.source, trained.cloner))
+        return losses.score(a_s, a_c, trained.protocol)
+    count = 1 if trained.score_by == "maximum" else max(1, round(TOP * heat[0].numel()))
+    return heat.flatten(1).topk(count).values.mean(1)
 
 
 def _plain(network: nn.Sequential) -> nn.Sequential:
@@ -206,8 +224,9 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.n
     """Differences between ONNX Runtime's results for the file at `path` and PyTorch's, per image: float (n,) each.
 
     pixels: uint8 (n, h, w, 3); PyTorch gets them `resized`. Returns "score": relative to the score, but to at least
-    0.01, since one minus a cosine has the rounding error of one; "map": the largest absolute difference from PyTorch's
-    map in single or double precision, whichever is nearer; "PyTorch": the same between these two maps.
+    0.01, since one minus a cosine has the rounding error of one; "map": the largest difference from PyTorch's map in
+    single or double precision, whichever is nearer, absolute for a cloner's map, whose values end at 1, and relative to
+    its maximum for a detector's; "PyTorch": the same between these two maps.
     """
     import onnxruntime
 
@@ -215,17 +234,16 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.n
     maps = []
     for dtype in (torch.float32, torch.float64):
         x = _seen(trained, torch.from_numpy(pixels)).to(dtype)
-        source, cloner = (deepcopy(network).to(dtype) for network in (trained.source, trained.cloner))
-        grey = localization.one_channel(localization.gradients(source, cloner, x, trained.protocol))
-        heat = torch.from_numpy(localization.localization_map(grey.numpy())).unsqueeze(1)
-        maps.append(interpolate(heat, pixels.shape[1:3], mode="bilinear").squeeze(1).numpy())
+        exact = replace(trained, **{name: deepcopy(getattr(trained, name)).to(dtype) for name in ("source", "cloner")})
+        heat = torch.from_numpy(localization.localization_map(_attribution(exact, x).numpy()))
+        maps.append(interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1).numpy())
     with torch.no_grad():
-        a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
-        score = losses.score(a_s, a_c, trained.protocol).numpy()  # in double precision
+        score = _score(exact, x, heat).numpy()  # in double precision
+    top = maps[1].max((1, 2)) if trained.threshold else 1
     return {
         "score": np.abs(found_score - score) / np.maximum(score, 0.01),
-        "map": np.minimum(*(np.abs(found_map - theirs).max((1, 2)) for theirs in maps)),
-        "PyTorch": np.abs(maps[0] - maps[1]).max((1, 2)),
+        "map": np.minimum(*(np.abs(found_map - theirs).max((1, 2)) for theirs in maps)) / top,
+        "PyTorch": np.abs(maps[0] - maps[1]).max((1, 2)) / top,
     }
 
 
@@ -254,8 +272,10 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"{given.cloner} has maps by {method}, a graph has gradients: give the main run's cloner")
     if trained.ignore is not None:
         raise InputError(f"{given.cloner} ignores regions, but a graph cannot: train it without IGNORE")
-    if score_by != "loss":
-        raise InputError(f"{given.cloner} scores by SCORE={score_by}, a graph by the loss: train with SCORE=loss")
+    if trained.tile and score_by != "loss":
+        raise InputError(
+            f"{given.cloner} scores by maps joined from tiles, a graph has one tile: train with SCORE=loss"
+        )
     shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners' files have images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")

@@ -24,7 +24,7 @@ from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.data.images import Images, fit
 from kdhelpers.experiments import config, records, runner
-from kdhelpers.inspection import detector, export
+from kdhelpers.inspection import detector, export, thresholds
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.protocols import protocol_for
 from kdhelpers.tests.conftest import ASKED, refused
@@ -113,6 +113,32 @@ def test_a_trace_is_the_function_for_every_loss(small, name, dataset, size, chan
     found = export.trace(trained)(torch.from_numpy(pixels))
     for ours, theirs in zip(found, of_the_package(trained, pixels), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "map_, score_by, exported",
+    [("disagreement", "top", True), ("gradients", "maximum", False), ("gradients", "loss", False)],
+)
+def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, score_by, exported):
+    """Unlike a cloner's, whose map is the article's: heat above the pixel threshold is the same in the graph."""
+    made = untrained(small, protocol_for("official", "folder"), 45)
+    made = replace(
+        made, map=map_, score_by=score_by, threshold=thresholds.at(np.float32([0, 1]), 0.5), pixel_threshold=0.2
+    )
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 45, 45, 3), dtype=np.uint8)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, picture in zip(files, pixels, strict=True):
+        Image.fromarray(picture).save(file)
+    scores, maps = made.scores(files), np.stack(made.maps(files))
+    found = [each.numpy() for each in export.trace(made)(torch.from_numpy(pixels))]
+    if exported:
+        export.to_onnx(made, tmp_path / "it.onnx", ())
+        alone = run_alone(tmp_path / "it.onnx", tmp_path, pixels)
+        found = [alone["scores"], alone["maps"]]
+        metadata = onnxruntime.InferenceSession(tmp_path / "it.onnx").get_modelmeta().custom_metadata_map
+        assert (metadata["threshold"], metadata["pixel_threshold"]) == ("0.5", "0.2")
+    np.testing.assert_allclose(found[0], scores, rtol=1e-4)
+    np.testing.assert_allclose(found[1], maps, rtol=0, atol=(1e-4 if map_ == "disagreement" else 5e-2) * maps.max())
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
