@@ -11,6 +11,7 @@ from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES
 from kdhelpers.reporting import extras
+from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, cells, recorded
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
@@ -29,6 +30,7 @@ LINES = {  # title: (table, dataset, method)
     "BrainMRI": (6, "brain_mri", "ours"),
 }
 ORIGINAL = "vgg16_imagenet-62f2f82f"  # an ImageNet VGG-16 with its original authors' weights
+_OF_FINDINGS = {"14_interpretability": ("pixel_auroc_raw", "pixel_auroc", "aupro")}  # its variants share their scores
 SOURCES = {"imagenet": "torchvision's weights", ORIGINAL: "original weights", "untrained": "untrained source"}
 
 
@@ -93,10 +95,11 @@ def findings(found: dict[Kind, list[dict]]) -> str:
         beside = pd.DataFrame(_beside_baselines(row, records) for row in rows)
         lines += ["", f"### With {words}", "", *_markdown(beside)]
         for notebook in ABLATIONS:
-            variants = extras.variants_beside(notebook, records)
-            if len(variants):
-                link = f"[{notebook}](../notebooks/{notebook}.ipynb)"
-                lines += ["", f"{link}, against the main run, paired over seeds:", "", *_markdown(variants)]
+            for metric in _OF_FINDINGS.get(notebook, ("auroc", "pixel_auroc")):
+                variants = extras.variants_beside(notebook, records, metric)
+                if len(variants):
+                    link = f"[{notebook}](../notebooks/{notebook}.ipynb), {METRICS[metric]}"
+                    lines += ["", f"{link} against the main run, paired over seeds:", "", *_markdown(variants)]
     return "\n".join(lines).strip()
 
 
