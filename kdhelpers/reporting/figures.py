@@ -3,6 +3,7 @@
 import io
 import warnings
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -176,7 +177,7 @@ def show_methods(
         for axis, image, heat in zip(line, of_method.pixels, of_method.maps, strict=True):
             show_heat(axis, image, heat, top)
     for line, name in zip(axes, [*above, *names], strict=True):
-        line[0].set_ylabel(name, fontsize=9)
+        line[0].set_ylabel(fill(name, 14), fontsize=9)
     return titled(figure, f"heat maps: {', '.join(names)}", title)
 
 
