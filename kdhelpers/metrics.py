@@ -85,8 +85,12 @@ def localization_of(maps: dict[str, np.ndarray], split, protocol) -> dict[str, d
 
 def strongest(heat: np.ndarray, score_by: str) -> float:
     """Score an image by its map (h, w): its "maximum", or the mean of its "top" 1 %. Not in the article."""
-    count = 1 if score_by == "maximum" else max(1, round(TOP * heat.size))
-    return float(np.sort(heat, axis=None)[-count:].mean())
+    return float(np.sort(heat, axis=None)[-strongest_count(heat.size, score_by) :].mean())
+
+
+def strongest_count(pixels: int, score_by: str) -> int:
+    """How many of a map's pixels, the highest ones, `strongest` averages."""
+    return 1 if score_by == "maximum" else max(1, round(TOP * pixels))
 
 
 def detection_by_maps(maps: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -29,7 +29,7 @@ from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector
 from kdhelpers.inspection.detector import Detector
-from kdhelpers.metrics import TOP
+from kdhelpers.metrics import strongest_count
 
 TOLERANCE = 1e-4  # relative for every score; of maps with values up to about 1, as the median over images
 # When two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
@@ -173,8 +173,7 @@ def _score(trained: Detector, x: Tensor, heat: Tensor) -> Tensor:
     if trained.score_by == "loss":
         a_s, a_c = (networks.critical_points(network, x) for network in (trained.source, trained.cloner))
         return losses.score(a_s, a_c, trained.protocol)
-    count = 1 if trained.score_by == "maximum" else max(1, round(TOP * heat[0].numel()))
-    return heat.flatten(1).topk(count).values.mean(1)
+    return heat.flatten(1).topk(strongest_count(heat[0].numel(), trained.score_by)).values.mean(1)
 
 
 def _plain(network: nn.Sequential) -> nn.Sequential:
