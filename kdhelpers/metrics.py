@@ -54,20 +54,22 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
 
 
-def localization(maps: np.ndarray, masks: np.ndarray, labels: np.ndarray, *, soft: bool) -> dict:
+def localization(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: np.ndarray, *, soft: bool) -> dict:
     """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` where undefined.
 
-    maps, masks: float (n, h, w). `pixel_auroc` covers the anomalous images, as in the article; `pixel_auroc_all` covers
-    all test images, as is usual elsewhere. soft: use masks as resized, in [0, 1], instead of thresholding them at 0.5.
+    maps, masks: float (h, w) of each image. `pixel_auroc` covers the anomalous images, as in the article;
+    `pixel_auroc_all` covers all test images, as is usual elsewhere. soft: use masks as resized, in [0, 1], instead of
+    thresholding them at 0.5.
     """
-    binary = masks >= 0.5
+    binary = [mask >= 0.5 for mask in masks]
     weights = masks if soft else binary
-    anomalous = labels == 1
-    if not binary.any() or binary[anomalous].all():
-        reason = "the masks leave out no pixel of the anomalous images" if binary.any() else "no mask has a pixel set"
+    anomalous = np.flatnonzero(labels == 1)
+    is_marked = any(mask.any() for mask in binary)
+    if not is_marked or all(binary[i].all() for i in anomalous):
+        reason = "the masks leave out no pixel of the anomalous images" if is_marked else "no mask has a pixel set"
         return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
     return {
-        "pixel_auroc": 100 * pixel_auroc(maps[anomalous], weights[anomalous]),
+        "pixel_auroc": 100 * pixel_auroc([maps[i] for i in anomalous], [weights[i] for i in anomalous]),
         "pixel_auroc_all": 100 * pixel_auroc(maps, weights),
         "aupro": 100 * aupro(maps, binary),
     }
@@ -100,12 +102,12 @@ def detection_by_maps(maps: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {} if None in found.values() else found
 
 
-def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
+def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> float:
     """Area under the ROC curve of pixels, in [0, 1]; a pixel with mask m has weight m as anomalous, 1 − m as normal.
 
-    With masks of 0 and 1, this is scikit-learn's `roc_auc_score`.
+    maps, masks: (h, w) of each image. With masks of 0 and 1, this is scikit-learn's `roc_auc_score`.
     """
-    score, weight = maps.ravel(), masks.ravel().astype(np.float64)
+    score, weight = _flat(maps), _flat(masks).astype(np.float64)
     anomalous, normal = weight > 0, weight < 1
     return float(
         roc_auc_score(
@@ -116,30 +118,34 @@ def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
     )
 
 
-def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
+def aupro(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> float:
     """Area under per-region overlap against false-positive rate up to AUPRO_LIMIT, divided by it; in [0, 1].
 
-    maps: float (n, h, w). masks: bool (n, h, w), with at least one region and one normal pixel. Overlap: mean over
+    maps, masks: float and bool (h, w) of each image, with at least one region and one normal pixel. Overlap: mean over
     all 8-connected regions of all masks. False-positive rate: over all pixels outside them. Exact: one sort, with tied
     pixels taken together, and linear interpolation.
     """
-    gain = np.zeros(masks.shape)  # what a pixel above the threshold adds to the sum of the regions' overlaps
-    regions = 0
-    for i in np.flatnonzero(masks.any(axis=(1, 2))):
-        numbers, count = label(masks[i], structure=np.ones((3, 3)))
-        size = np.bincount(numbers.ravel())
-        gain[i][masks[i]] = 1 / size[numbers[masks[i]]]
+    gains, regions = [], 0  # what a pixel above the threshold adds to the sum of the regions' overlaps
+    for mask in masks:
+        numbers, count = label(mask, structure=np.ones((3, 3)))
+        gains.append(np.where(mask, 1 / np.bincount(numbers.ravel())[numbers], 0))
         regions += count
-    order = np.argsort(-maps, axis=None, kind="stable")
-    score = maps.ravel()[order]
+    score = _flat(maps)
+    order = np.argsort(-score, kind="stable")
+    score = score[order]
     last_of_tie = np.append(score[1:] != score[:-1], True)
-    overlap = np.append(0, np.cumsum(gain.ravel()[order])[last_of_tie] / regions)
-    normal = ~masks.ravel()[order]
+    overlap = np.append(0, np.cumsum(_flat(gains)[order])[last_of_tie] / regions)
+    normal = ~_flat(masks)[order]
     rate = np.append(0, np.cumsum(normal)[last_of_tie] / normal.sum())
     inside = rate <= AUPRO_LIMIT
     rate_cut = np.append(rate[inside], AUPRO_LIMIT)
     overlap_cut = np.append(overlap[inside], np.interp(AUPRO_LIMIT, rate, overlap))
     return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / AUPRO_LIMIT)
+
+
+def _flat(images: Sequence[np.ndarray]) -> np.ndarray:
+    """The pixels of all images, which may differ in size, as one vector."""
+    return np.concatenate([image.ravel() for image in images])
 
 
 def baselines(split) -> dict[str, float | None]:

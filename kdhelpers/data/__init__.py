@@ -169,6 +169,7 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         sha256=_digest(files.all, data_dir, own),
         deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
         paths=paths,
+        mask_paths=[image.mask for image in files.test],
         tiles=cut,
     )
 

@@ -37,6 +37,7 @@ class Split:
     sha256: str  # of the sorted pairs (path relative to the data folder, SHA-256) of all files used, as JSON
     deviations: tuple[str, ...] = ()  # how these files differ from the article's
     paths: list[Path] = field(default_factory=list)  # of each test image; [] when images are not separate files
+    mask_paths: list[Path | None] = field(default_factory=list)  # of each test image; [] as `paths`
     tiles: Tiles | None = None  # of your own images with TILE; `train` and `test` then serve display and baselines
 
     def to(self, device: str | torch.device) -> "Split":
@@ -53,7 +54,8 @@ class Split:
             masks=None if self.masks is None else self.masks[index],
             kinds=[self.kinds[i] for i in index],
             names=[self.names[i] for i in index],
-            paths=[self.paths[i] for i in index] if self.paths else [],
+            paths=[self.paths[i] for i in index if self.paths],
+            mask_paths=[self.mask_paths[i] for i in index if self.mask_paths],
             tiles=None,
         )
 

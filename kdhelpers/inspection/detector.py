@@ -32,7 +32,7 @@ from kdhelpers.metrics import strongest
 from kdhelpers.protocols import PRECISIONS, Protocol
 from kdhelpers.training import use_precision
 
-SCHEMA = 3
+SCHEMA = 4
 MAPS = ("gradients", "disagreement")
 _AS_IS = "image_size record map score_by pixel_threshold held_out tile accepted".split()  # fields stored unchanged
 _AT_ONCE = 16  # tiles in a batch
@@ -54,18 +54,16 @@ class Detector:
     map: str = "disagreement"  # one of MAPS: the article's gradients, or `localization.disagreement`
     score_by: str = "loss"  # or "maximum" or "top" of the map: `metrics.strongest`
     threshold: Threshold | None = None  # of scores; None: not calibrated
-    pixel_threshold: float = 0.0  # of maps: about the requested share of the held-out good pixels exceeds it
-    held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, quantiles of their maps
+    pixel_threshold: float = 0.0  # of maps: at most the requested share of held-out good pictures exceeds it anywhere
+    held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, their maps' maxima
     tile: int | None = None  # side of a tile in pixels, for large pictures: `data.tiles`
     ignore: Path | np.ndarray | None = None  # the mask or masks for `data.ignore.reader`; an array is saved in the file
     accepted: list[str] = field(default_factory=list)  # false alarms learned later: `inspection.accepting`
 
     def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
         """The detector with both thresholds set on held-out good pictures for this rate of false alarms."""
-        maps, ignored = self.maps(good), ignore.reader(self.ignore)
-        pixels = np.concatenate([heat[~_ignored(heat, ignored(path))] for path, heat in zip(good, maps, strict=True)])
-        held_out = {"scores": self.scores(good, maps).tolist()}
-        held_out["pixels"] = np.quantile(pixels, np.linspace(0, 1, 1001)).tolist()
+        maps = self.maps(good)
+        held_out = {"scores": self.scores(good, maps).tolist(), "maxima": [float(heat.max()) for heat in maps]}
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
@@ -76,15 +74,15 @@ class Detector:
         """
         if not self.held_out:
             raise InputError("a cloner has no held-out good pictures to set a threshold on: .calibrated(good, rate)")
-        scores, pixels = (np.array(self.held_out[name], np.float32) for name in ("scores", "pixels"))
+        scores, maxima = (np.array(self.held_out[name], np.float32) for name in ("scores", "maxima"))
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
         if value is not None:
             return replace(self, threshold=thresholds.at(scores, value))
         if not 0 < false_alarms <= 0.5:
             raise InputError(f"the rate of false alarms is {false_alarms}; it is a share above 0 and at most 0.5")
-        pixel = float(np.quantile(pixels, 1 - false_alarms))
-        return replace(self, threshold=thresholds.choose(scores, false_alarms), pixel_threshold=pixel)
+        chosen, of_pixels = (thresholds.choose(values, false_alarms) for values in (scores, maxima))
+        return replace(self, threshold=chosen, pixel_threshold=of_pixels.value)
 
     def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         """A table with one row per picture: image (path), score (float32), bad (bool: the score exceeds the threshold).
@@ -128,7 +126,7 @@ class Detector:
             for x in batches:
                 grey.append(localization.localization_map(self.attribution(x).cpu().numpy()))
             heat = tiles.joined(np.concatenate(grey), size, self.tile)
-            heat[_ignored(heat, mask)] = 0
+            heat[ignored(heat.shape, mask)] = 0
             found.append(heat)
         return found
 
@@ -144,19 +142,19 @@ class Detector:
         """Yield for each picture: batches of it or its tiles as the networks' input, (width, height), ignore mask."""
         if self.record.get("dataset") == "cifar10":
             raise InputError("cloners of CIFAR-10 need pictures prepared in another way: use 03_cifar10")
-        device, ignored = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
+        device, mask_of = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
         for path in tqdm(paths, desc=title, unit="image", delay=1, mininterval=1):
-            mask = ignored(path)
+            mask = mask_of(path)
             picture = blanked(read_picture(path), mask)
             pixels = torch.from_numpy(tiles.cut(picture, self.tile, self.image_size))
             yield (Images(part).to(device)[:] for part in pixels.split(_AT_ONCE)), picture.size, mask
 
 
-def _ignored(heat: np.ndarray, mask: Image.Image | None) -> np.ndarray:
-    """The mask at the map's size: bool (h, w), True where ignored."""
+def ignored(shape: tuple[int, int], mask: Image.Image | None) -> np.ndarray:
+    """The mask at a map's (height, width): bool, True where ignored."""
     if mask is None:
-        return np.zeros(heat.shape, bool)
-    return np.asarray(mask.resize(heat.shape[::-1], Image.Resampling.NEAREST)) > 0
+        return np.zeros(shape, bool)
+    return np.asarray(mask.resize(shape[::-1], Image.Resampling.NEAREST)) > 0
 
 
 def save(detector: Detector, path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
@@ -23,11 +24,12 @@ from torch.nn.functional import conv_transpose2d, interpolate, max_pool2d, pad, 
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdhelpers import localization, losses, networks
-from kdhelpers.data.images import Images, Size, sides
+from kdhelpers.data import ignore
+from kdhelpers.data.images import Images, sides
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
-from kdhelpers.inspection import detector
+from kdhelpers.inspection import detector, resizing
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.metrics import strongest_count
 
@@ -35,7 +37,6 @@ TOLERANCE = 1e-4  # relative for every score; of maps with values up to about 1,
 # When two activations tie, a max-pool may pass the gradient to either: PyTorch's maps in single and double precision
 # differ by up to 1e-2.
 _TOLERANCE_OF_ONE = 5e-2
-_UNIT = 2**22  # Pillow's filter weights are multiples of its inverse
 _aten = torch.ops.aten
 
 
@@ -100,7 +101,9 @@ def _is_fixed(trained: Detector) -> bool:
 
 def _seen(trained: Detector, pixels: Tensor) -> Tensor:
     """The networks' input, float32 (n, 3, h, w), for pictures, uint8 (n, h, w, 3)."""
-    pixels = pixels if _is_fixed(trained) else resized(pixels, trained.image_size)
+    if trained.ignore is not None:
+        pixels = resizing.blanked(pixels, trained.ignore)
+    pixels = pixels if _is_fixed(trained) else resizing.resized(pixels, trained.image_size)
     return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:]
 
 
@@ -108,37 +111,6 @@ def _example(trained: Detector) -> Tensor:
     """An input to trace. A size that varies must differ from all others, or the exporter would take them as one."""
     h, w = sides(trained.image_size)
     return torch.zeros(5, *((h, w) if _is_fixed(trained) else (h + 13, w + 22)), 3, dtype=torch.uint8)
-
-
-def resized(pixels: Tensor, size: Size) -> Tensor:
-    """Pictures (n, h, w, 3) resized exactly as by Pillow's antialiased bilinear filter: whole float32 (n, *size, 3).
-
-    Pillow rounds after each of its two passes. The horizontal pass comes first, unless the height shrinks by more than
-    twice as many pixels as the width. Double precision is exact for the products and sums, whole numbers up to 2³⁹.
-    """
-    x = pixels.permute(0, 3, 1, 2).double()
-    (down, rows), (across, columns) = (_triangles(x.shape[2 + i], side) for i, side in enumerate(sides(size)))
-    x = torch.where(
-        rows > 2 * columns.clamp(min=0),
-        _rounded(_rounded(down @ x) @ across.T),
-        _rounded(down @ _rounded(x @ across.T)),
-    )
-    return x.float().permute(0, 2, 3, 1)
-
-
-def _triangles(length: int, size: int) -> tuple[Tensor, Tensor]:
-    """The weights (size, length) of a triangular filter, in units of 1 / _UNIT, and by how many pixels the length
-    shrinks. The filter is as wide as two pixels of the coarser grid."""
-    at = torch.arange(length, dtype=torch.float64)
-    before = at.amax(0) + 1  # a tensor, because lengths vary in the graph
-    scale = before / size
-    centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale
-    weights = (1 - (at + 0.5 - centre.unsqueeze(1)).abs() / scale.clamp(min=1)).clamp(min=0)
-    return (weights / weights.sum(1, keepdim=True) * _UNIT + 0.5).floor(), before - size
-
-
-def _rounded(sums: Tensor) -> Tensor:
-    return (sums / _UNIT + 0.5).floor()
 
 
 def trace(trained: Detector) -> torch.fx.GraphModule:
@@ -149,9 +121,11 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
         for side in sides(trained.image_size)
     )
 
+    counted = torch.from_numpy(_counted(trained))
+
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = _seen(trained, pixels)
-        heat = _opened(down @ _attribution(plain, x) @ across.T)
+        heat = _opened(down @ _attribution(plain, x) @ across.T) * counted
         score = _score(plain, x, heat)  # repeats the forward pass; the exporter merges the two
         if not _is_fixed(trained):
             heat = interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
@@ -166,6 +140,12 @@ def _attribution(trained: Detector, x: Tensor) -> Tensor:
     if trained.threshold:
         return trained.attribution(x)
     return localization.one_channel(localization.gradients(trained.source, trained.cloner, x, trained.protocol))
+
+
+def _counted(trained: Detector) -> np.ndarray:
+    """1 at a map's pixels, and 0 where the detector's mask ignores them; float32 (h, w)."""
+    mask = None if trained.ignore is None else Image.fromarray(trained.ignore)
+    return (~detector.ignored(sides(trained.image_size), mask)).astype(np.float32)
 
 
 def _score(trained: Detector, x: Tensor, heat: Tensor) -> Tensor:
@@ -234,7 +214,7 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.n
     for dtype in (torch.float32, torch.float64):
         x = _seen(trained, torch.from_numpy(pixels)).to(dtype)
         exact = replace(trained, **{name: deepcopy(getattr(trained, name)).to(dtype) for name in ("source", "cloner")})
-        heat = torch.from_numpy(localization.localization_map(_attribution(exact, x).numpy()))
+        heat = torch.from_numpy(localization.localization_map(_attribution(exact, x).numpy()) * _counted(trained))
         maps.append(interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1).numpy())
     with torch.no_grad():
         score = _score(exact, x, heat).numpy()  # in double precision
@@ -269,12 +249,17 @@ def main(arguments: list[str] | None = None) -> None:
     method, score_by = trained.record["parameters"]["method"], trained.score_by
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph has gradients: give the main run's cloner")
-    if trained.ignore is not None:
-        raise InputError(f"{given.cloner} ignores regions, but a graph cannot: train it without IGNORE")
-    if trained.tile and score_by != "loss":
-        raise InputError(
-            f"{given.cloner} scores by maps joined from tiles, a graph has one tile: train with SCORE=loss"
-        )
+    if isinstance(trained.ignore, Path):
+        if trained.ignore.is_dir():
+            fix = "give it one by --ignore MASK --save FILE of kdhelpers.inspection.detector"
+            raise InputError(f"{given.cloner} has a mask for each picture, a graph has one for all: {fix}")
+        trained = replace(trained, ignore=np.array(ignore.read(trained.ignore)))
+    for is_so, what, fix in (
+        (score_by != "loss", "scores by maps", "with SCORE=loss"),
+        (trained.ignore is not None, "ignores regions", "without IGNORE"),
+    ):
+        if trained.tile and is_so:
+            raise InputError(f"{given.cloner} {what} of whole pictures, a graph has one tile: train {fix}")
     shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners' files have images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")

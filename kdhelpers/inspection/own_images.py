@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from kdhelpers import metrics
 from kdhelpers.data import ignore, safe_name, weights
-from kdhelpers.data.images import read_picture
+from kdhelpers.data.images import read_masks, read_picture
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector, regions
@@ -85,6 +86,26 @@ def auroc_of_scores(run, split, table: pd.DataFrame) -> str:
     if len(np.unique(split.labels[known])) < 2:
         return "without both good and bad images, no AUROC of these scores either"
     return f"scored by {run.score_by}: {100 * roc_auc_score(split.labels[known], table['score'][known]):.1f} %"
+
+
+def pixels_of(made: Detector, split) -> str:
+    """Pixel AUROC and AUPRO of the detector's maps as text, at their size, also with tiles.
+
+    Images without a mask that are not known to be good are excluded. An ignored region counts with a heat of 0.
+    """
+    known = [i for i, mask in enumerate(split.mask_paths) if mask or split.labels[i] == 0]
+    if not any(split.mask_paths):
+        return "no pixel AUROC: there are no masks"
+    maps = made.maps([split.paths[i] for i in known])
+    masks = [np.zeros_like(heat) for heat in maps]
+    for mask, i in zip(masks, known, strict=True):
+        if path := split.mask_paths[i]:
+            mask[:] = read_masks([(path, split.paths[i])], mask.shape, own=True)[0]
+    found = metrics.localization(maps, masks, split.labels[known], soft=False)
+    if reason := found.get("reason"):
+        return f"no pixel AUROC: {reason}"
+    names = {"pixel_auroc": "pixel AUROC of bad images", "pixel_auroc_all": "of all images", "aupro": "AUPRO"}
+    return f"{made.map}: " + ", ".join(f"{words} {found[name]:.1f} %" for name, words in names.items())
 
 
 def write(run, made: Detector, table: pd.DataFrame) -> Figure:

@@ -22,9 +22,9 @@ from torch.nn.functional import conv2d, max_pool2d
 from kdhelpers import localization, losses, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
-from kdhelpers.data.images import Images, fit
+from kdhelpers.data.images import Images, blanked, fit
 from kdhelpers.experiments import config, records, runner
-from kdhelpers.inspection import detector, export, thresholds
+from kdhelpers.inspection import detector, export, resizing, thresholds
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.protocols import protocol_for
 from kdhelpers.tests.conftest import ASKED, refused
@@ -116,20 +116,30 @@ def test_a_trace_is_the_function_for_every_loss(small, name, dataset, size, chan
 
 
 @pytest.mark.parametrize(
-    "map_, score_by, exported",
-    [("disagreement", "top", True), ("gradients", "maximum", False), ("gradients", "loss", False)],
+    "map_, score_by, exported, mask",
+    [
+        ("disagreement", "top", True, (20, 31)),
+        ("gradients", "maximum", False, None),
+        ("gradients", "loss", False, (90, 45)),
+    ],
 )
-def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, score_by, exported):
+def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, score_by, exported, mask):
     """Unlike a cloner's, whose map is the article's: heat above the pixel threshold is the same in the graph."""
     made = untrained(small, protocol_for("official", "folder"), 45)
     made = replace(
         made, map=map_, score_by=score_by, threshold=thresholds.at(np.float32([0, 1]), 0.5), pixel_threshold=0.2
     )
+    if mask:
+        whole, ignore = made, np.zeros(mask, np.uint8)
+        ignore[: mask[0] // 2, mask[1] // 3 :] = 255
+        made = replace(made, ignore=ignore)
     pixels = np.random.default_rng(4).integers(0, 256, (3, 45, 45, 3), dtype=np.uint8)
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for file, picture in zip(files, pixels, strict=True):
         Image.fromarray(picture).save(file)
     scores, maps = made.scores(files), np.stack(made.maps(files))
+    if mask:
+        assert (maps[:, :22, 16:] == 0).all() and (scores != whole.scores(files)).all()
     found = [each.numpy() for each in export.trace(made)(torch.from_numpy(pixels))]
     if exported:
         export.to_onnx(made, tmp_path / "it.onnx", ())
@@ -139,6 +149,15 @@ def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, sco
         assert (metadata["threshold"], metadata["pixel_threshold"]) == ("0.5", "0.2")
     np.testing.assert_allclose(found[0], scores, rtol=1e-4)
     np.testing.assert_allclose(found[1], maps, rtol=0, atol=(1e-4 if map_ == "disagreement" else 5e-2) * maps.max())
+
+
+@pytest.mark.parametrize("picture, mask", [((45, 45), (45, 45)), ((37, 101), (20, 31)), ((50, 64), (333, 777))])
+def test_what_is_ignored_is_painted_as_by_pillow(picture, mask):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, *picture, 3), dtype=np.uint8)
+    ignored = 255 * rng.integers(0, 2, mask, dtype=np.uint8)
+    painted = [blanked(Image.fromarray(one), Image.fromarray(ignored)) for one in pixels]
+    np.testing.assert_array_equal(resizing.blanked(torch.from_numpy(pixels), ignored), np.stack(painted))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
@@ -223,7 +242,7 @@ def test_pictures_of_any_size_come_out_as_if_pillow_had_resized_them(exported, t
     out, _, loaded, _ = exported
     pictures = np.random.default_rng(2).integers(0, 256, (4, *sides, 3), dtype=np.uint8)
     small = np.stack([fit(Image.fromarray(one), 45) for one in pictures])
-    assert np.array_equal(export.resized(torch.from_numpy(pictures), 45).numpy(), small)
+    assert np.array_equal(resizing.resized(torch.from_numpy(pictures), 45).numpy(), small)
     scores, _ = of_the_package(loaded, small)
     found = run_alone(out, tmp_path, pictures)
     np.testing.assert_allclose(found["scores"], scores, rtol=1e-4)
@@ -234,7 +253,7 @@ def test_pictures_of_any_size_come_out_as_if_pillow_had_resized_them(exported, t
 @pytest.mark.parametrize("sides", [(50, 60), (200, 90), (90, 200), (300, 41), (64, 300), (65, 64), (129, 96)])
 def test_resizing_is_pillow_s_to_the_bit(size, sides):
     picture = np.random.default_rng(3).integers(0, 256, (*sides, 3), dtype=np.uint8)
-    found = export.resized(torch.from_numpy(picture[None]), size)[0].numpy()
+    found = resizing.resized(torch.from_numpy(picture[None]), size)[0].numpy()
     assert np.array_equal(found, fit(Image.fromarray(picture), size))
 
 

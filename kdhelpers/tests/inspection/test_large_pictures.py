@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from kdhelpers import losses, networks
-from kdhelpers.data import tiles
+from kdhelpers.data import tiles, weights
 from kdhelpers.data.images import Images, read_images, read_picture
 from kdhelpers.experiments import config, runner
-from kdhelpers.inspection import detector, own_images
+from kdhelpers.inspection import detector, export, own_images, thresholds
 from kdhelpers.inspection.accepting import accept
+from kdhelpers.protocols import protocol_for
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.commands import command_for
 from kdhelpers.tests.conftest import OWN, refused
@@ -102,6 +104,56 @@ def test_a_size_may_be_height_and_width(pictures):
     assert loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
+
+
+def test_pixels_are_measured_at_the_size_of_the_joined_maps(tmp_path):
+    """Pixel AUROC as scikit-learn's over the pixels of all maps, although the pictures differ in size."""
+    rng, root = np.random.default_rng(0), tmp_path / "parts"
+    for folder in ("train/good", "test/good", "test/dent", "ground_truth/dent"):
+        (root / folder).mkdir(parents=True)
+    sizes = {"train/good/a": (64, 64), "train/good/b": (64, 64), "test/good/a": (96, 64), "test/dent/b": (128, 192)}
+    for name, (h, w) in sizes.items():
+        Image.fromarray(rng.integers(90, 110, (h, w, 3), dtype=np.uint8)).save(root / f"{name}.png")
+    truth = np.zeros((128, 192), np.uint8)
+    truth[20:60, 100:120] = 255
+    Image.fromarray(truth).save(root / "ground_truth" / "dent" / "b_mask.png")
+    asked = OWN | {"DATA_DIR": str(root), "RESULTS_DIR": str(tmp_path / "r"), "TILE": 64, "IMAGE_SIZE": 32}
+    (run,) = config.from_notebook("00_quickstart", asked)
+    split = run.load(run.classes[0])
+    source, identity = weights.load_source("untrained")
+    cloner = networks.make_cloner(run.protocol, 0).eval()
+    made = detector.Detector(source, cloner, run.protocol, 32, identity, {"dataset": "folder"}, tile=64)
+    heat = made.maps(split.paths)
+    assert [one.shape for one in heat] == [(64, 96), (48, 32)] and split.kinds == ["dent", "good"]
+    half = np.zeros((64, 96), bool)
+    half[10:30, 50:60] = True
+    for maps, masks, words in (
+        (heat[:1], [half], "AUROC of bad images"),
+        (heat, [half, np.zeros((48, 32), bool)], "of all images"),
+    ):
+        flat = (np.concatenate([one.ravel() for one in each]) for each in (masks, maps))
+        assert f"{words} {100 * roc_auc_score(*flat):.1f} %" in own_images.pixels_of(made, split)
+    assert "AUPRO" in own_images.pixels_of(made, split)
+    unmasked = replace(split, mask_paths=[None, None])
+    assert own_images.pixels_of(made, unmasked) == "no pixel AUROC: there are no masks"
+
+
+def test_a_graph_of_one_tile_ignores_nothing_and_scores_by_loss(tmp_path):
+    source, identity = weights.load_source("untrained")
+    protocol = protocol_for("official", "folder")
+    record = {"parameters": {"method": "gradients"}, "environment": {"source": "untrained"}}
+    made = detector.Detector(source, networks.make_cloner(protocol, 0), protocol, 32, identity, record)
+    made = replace(made, tile=64, threshold=thresholds.at(np.float32([0, 1]), 0.5))
+    (tmp_path / "masks").mkdir()
+    for changed, words in (
+        ({"ignore": np.eye(9, dtype=np.uint8)}, "train without IGNORE"),
+        ({"score_by": "top"}, "train with SCORE=loss"),
+        ({"tile": None, "ignore": tmp_path / "masks"}, "a mask for each picture"),
+    ):
+        detector.save(replace(made, **changed), tmp_path / "d.safetensors")
+        with refused("d.safetensors", words):
+            export.main([str(tmp_path / "d.safetensors"), str(tmp_path / "o.onnx")])
+    assert not (tmp_path / "o.onnx").exists()
 
 
 @pytest.mark.parametrize("per_picture", [False, True])
