@@ -38,8 +38,8 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
     (run,) = resolve("04_mvtec", **{name: getattr(asked, name) for name in Training.model_fields})
     refuse_to_replace([run])
     backbones = "untrained" if asked.is_smoke else asked.BACKBONES
-    methods = asked.METHODS or (["patchcore"] if backbones == "untrained" else ["stfpm", "patchcore"])
-    if backbones == "untrained" and "stfpm" in methods:
+    methods = asked.METHODS or (["stfpm", "patchcore"] if backbones == "imagenet" else ["patchcore"])
+    if backbones != "imagenet" and "stfpm" in methods:
         raise InputError("METHODS has 'stfpm', whose teacher anomalib always loads: give BACKBONES='imagenet'")
     return run, methods, {"epochs": asked.STFPM_EPOCHS, "coreset": asked.CORESET, "backbones": backbones}
 

@@ -77,7 +77,7 @@ class BesideAnomalib(Training):
     METHODS: list[Literal["stfpm", "patchcore"]] | None
     STFPM_EPOCHS: Epochs
     CORESET: Annotated[float, Field(gt=0, le=1)]  # the share of patches that PatchCore stores
-    BACKBONES: Literal["imagenet", "untrained"]
+    BACKBONES: Literal["imagenet", "source", "untrained"]
 
 
 Model = TypeVar("Model", bound=Common)

@@ -18,6 +18,7 @@ from kdhelpers.training import timed
 
 REQUIREMENT = "anomalib>=2.7,<3"  # as in pyproject.toml
 NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
+SOURCE_LAYERS = ("16", "23")  # of S: its pools with PatchCore's strides, 8 and 16
 UNTRAINED = "untrained backbones: no number of anomalib's means anything"
 
 
@@ -53,6 +54,9 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     if method == "patchcore":
         own |= {"pre_trained": backbones == "imagenet", "coreset_sampling_ratio": coreset}
         make = models.Patchcore
+    if backbones == "source":
+        source, _ = weights.load_source(run.source, run.device)
+        own |= {"backbone": source, "layers": SOURCE_LAYERS}
     try:
         model = make(pre_processor=make.configure_pre_processor(size), **own)
     except (OSError, RuntimeError) as error:  # OSError includes huggingface_hub's errors

@@ -63,7 +63,7 @@ def test_none_stands_for_both_methods_and_in_smoke_for_patchcore(given):
         ({"METHODS": ["stfpm"], "BACKBONES": "untrained"}, "always loads: give BACKBONES='imagenet'"),
         ({"STFPM_EPOCHS": 0}, "STFPM_EPOCHS is 0: input should be greater than or equal to 1"),
         ({"CORESET": 10}, "CORESET is 10: input should be less than or equal to 1"),
-        ({"BACKBONES": "vgg"}, "BACKBONES is 'vgg': input should be 'imagenet' or 'untrained'"),
+        ({"BACKBONES": "vgg"}, "BACKBONES is 'vgg': input should be 'imagenet', 'source' or 'untrained'"),
         ({"STFPM_EPOCH": 3}, "unknown parameter STFPM_EPOCH (did you mean STFPM_EPOCHS"),
     ],
 )
@@ -83,8 +83,9 @@ def test_a_record_made_otherwise_is_not_undone(given, record):
 
 
 @needs_anomalib
-def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given):
-    changed = {"BACKBONES": "untrained", "METHODS": ["patchcore"], "IMAGE_SIZE": 64}
+@pytest.mark.parametrize("backbones", ["untrained", "source"])
+def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given, backbones):
+    changed = {"BACKBONES": backbones, "METHODS": ["patchcore"], "IMAGE_SIZE": 64}
     run, (method,), chosen = config.beside_anomalib(NOTEBOOK, given | changed)
     split = run.load("bottle")
     one = anomalib_baselines.run_method(run, split, method, **chosen)
