@@ -54,25 +54,36 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
 
 
-def localization(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: np.ndarray, *, soft: bool) -> dict:
+def localization(
+    maps: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    labels: np.ndarray,
+    *,
+    soft: bool,
+    counted: Sequence[np.ndarray] | None = None,
+) -> dict:
     """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` where undefined.
 
     maps, masks: float (h, w) of each image. `pixel_auroc` covers the anomalous images, as in the article;
     `pixel_auroc_all` covers all test images, as is usual elsewhere. soft: use masks as resized, in [0, 1], instead of
-    thresholding them at 0.5.
+    thresholding them at 0.5. counted: bool (h, w) of each image, False where pixels count in nothing; None: all count.
     """
-    binary = [mask >= 0.5 for mask in masks]
-    weights = masks if soft else binary
+    counted = [np.ones(heat.shape, bool) for heat in maps] if counted is None else counted
+    binary = [(mask >= 0.5) & c for mask, c in zip(masks, counted, strict=True)]
     anomalous = np.flatnonzero(labels == 1)
-    is_marked = any(mask.any() for mask in binary)
-    if not is_marked or all(binary[i].all() for i in anomalous):
-        reason = "the masks leave out no pixel of the anomalous images" if is_marked else "no mask has a pixel set"
-        return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
-    return {
-        "pixel_auroc": 100 * pixel_auroc([maps[i] for i in anomalous], [weights[i] for i in anomalous]),
-        "pixel_auroc_all": 100 * pixel_auroc(maps, weights),
-        "aupro": 100 * aupro(maps, binary),
-    }
+    if not any(binary[i].any() for i in anomalous):
+        reason = "no mask has a pixel set" if len(anomalous) else "there are no anomalous images"
+    elif all(binary[i][counted[i]].all() for i in anomalous):
+        reason = "the masks leave out no pixel of the anomalous images"
+    else:
+        kept = (maps, masks if soft else binary)
+        heat, weights = ([one[c] for one, c in zip(each, counted, strict=True)] for each in kept)
+        return {
+            "pixel_auroc": 100 * pixel_auroc([heat[i] for i in anomalous], [weights[i] for i in anomalous]),
+            "pixel_auroc_all": 100 * pixel_auroc(heat, weights),
+            "aupro": 100 * aupro(maps, binary, counted),
+        }
+    return dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro")) | {"reason": reason}
 
 
 def localization_of(maps: dict[str, np.ndarray], split, protocol) -> dict[str, dict]:
@@ -118,28 +129,31 @@ def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> floa
     )
 
 
-def aupro(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> float:
+def aupro(
+    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], counted: Sequence[np.ndarray] | None = None
+) -> float:
     """Area under per-region overlap against false-positive rate up to AUPRO_LIMIT, divided by it; in [0, 1].
 
     maps, masks: float and bool (h, w) of each image, with at least one region and one normal pixel. Overlap: mean over
     all 8-connected regions of all masks. False-positive rate: over all pixels outside them. Exact: one sort, with tied
-    pixels taken together, and linear interpolation.
+    pixels taken together, and linear interpolation. counted: as in `localization`; no mask has other pixels.
     """
+    inside = slice(None) if counted is None else _flat(counted)
     gains, regions = [], 0  # what a pixel above the threshold adds to the sum of the regions' overlaps
     for mask in masks:
         numbers, count = label(mask, structure=np.ones((3, 3)))
         gains.append(np.where(mask, 1 / np.bincount(numbers.ravel())[numbers], 0))
         regions += count
-    score = _flat(maps)
+    score = _flat(maps)[inside]
     order = np.argsort(-score, kind="stable")
     score = score[order]
     last_of_tie = np.append(score[1:] != score[:-1], True)
-    overlap = np.append(0, np.cumsum(_flat(gains)[order])[last_of_tie] / regions)
-    normal = ~_flat(masks)[order]
+    overlap = np.append(0, np.cumsum(_flat(gains)[inside][order])[last_of_tie] / regions)
+    normal = ~_flat(masks)[inside][order]
     rate = np.append(0, np.cumsum(normal)[last_of_tie] / normal.sum())
-    inside = rate <= AUPRO_LIMIT
-    rate_cut = np.append(rate[inside], AUPRO_LIMIT)
-    overlap_cut = np.append(overlap[inside], np.interp(AUPRO_LIMIT, rate, overlap))
+    low = rate <= AUPRO_LIMIT
+    rate_cut = np.append(rate[low], AUPRO_LIMIT)
+    overlap_cut = np.append(overlap[low], np.interp(AUPRO_LIMIT, rate, overlap))
     return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / AUPRO_LIMIT)
 
 

@@ -28,6 +28,11 @@ def reader(ignore: Path | np.ndarray | None) -> Callable[[Path], Image.Image | N
     return lambda path: read(masks[path.stem]) if path.stem in masks else None
 
 
+def kept(ignore: Path | None) -> Path | np.ndarray | None:
+    """What a detector keeps of IGNORE: the mask itself, uint8 (h, w), instead of its file; else what is given."""
+    return np.array(read(ignore)) if ignore and ignore.is_file() else ignore
+
+
 def read(path: Path) -> Image.Image:
     """Read the mask at `path`: pixels that are not black are ignored."""
     mask = np.asarray(read_picture(path)).any(axis=2)

@@ -1,7 +1,8 @@
 """anomalib's STFPM and PatchCore on a category of MVTecAD: run by its Engine and Folder, measured by our metrics.
 
 anomalib is optional, so functions import it. Images, size, split and seed are those of the record that our own numbers
-come from. The notebook sets epochs, coreset and backbones; the other hyperparameters are anomalib's defaults.
+come from. The notebook sets epochs, coreset and backbones; the other hyperparameters are anomalib's defaults. With our
+source as backbone, PatchCore takes the layers with its usual strides, on inputs that anomalib normalises.
 """
 
 import tempfile
@@ -33,6 +34,13 @@ def versions() -> str:
     return f"anomalib {found}"
 
 
+def title_of(run, backbones: str) -> str:
+    """The title of table and figure: the run's own remark, or which backbone anomalib's methods have."""
+    if (run.source if backbones == "source" else backbones) == "untrained":
+        return run.title or UNTRAINED
+    return run.title or {"source": "PatchCore with our source as backbone"}.get(backbones, "")
+
+
 def run_method(run, split, method: str, *, epochs: int, coreset: float, backbones: str) -> dict:
     """Fit STFPM or PatchCore on one category and predict its test images: {"scores", "maps", "numbers"}.
 
@@ -60,6 +68,8 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     try:
         model = make(pre_processor=make.configure_pre_processor(size), **own)
     except (OSError, RuntimeError) as error:  # OSError includes huggingface_hub's errors
+        if backbones != "imagenet":
+            raise
         raise InputError(
             f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__}): run this once "
             "with a network, or set HF_HOME to a cache that has them"
@@ -79,7 +89,9 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     maps = maps.reshape(-1, *size)
     auroc = metrics.detection(scores[None], split.labels)["auroc"]
     pixels = metrics.localization(maps, split.masks, split.labels, soft=run.protocol.soft_masks)
-    return _result(scores, maps, auroc, pixels, seconds, [model.model])
+    kept = model.model if method == "stfpm" else model.model.feature_extractor.feature_extractor
+    stored = [*kept.state_dict().values(), getattr(model.model, "memory_bank", np.empty(0))]
+    return _result(scores, maps, auroc, pixels, seconds, stored)
 
 
 def ours(run, record: dict, split) -> dict:
@@ -91,10 +103,11 @@ def ours(run, record: dict, split) -> dict:
         scores = losses.scores(SourceActivations(source, split.test, cache="none"), cloner, fit.protocol).cpu().numpy()
         maps = localization.maps(run.method, source, cloner, split.test, fit.protocol, seed=run.seed)["gaussian"]
     pixels = record["localization"][run.method]["gaussian"]
-    return _result(scores, maps, record["detection"]["auroc"], pixels, seconds, [source, cloner])
+    stored = [*source.state_dict().values(), *cloner.state_dict().values()]
+    return _result(scores, maps, record["detection"]["auroc"], pixels, seconds, stored)
 
 
-def _result(scores, maps, auroc: float, pixels: dict, seconds: dict, networks: list) -> dict:
-    stored = sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())
+def _result(scores, maps, auroc: float, pixels: dict, seconds: dict, stored: list) -> dict:
     cost = {"train_seconds": seconds["train"], "ms_per_image": 1000 * seconds["predict"] / len(maps)}
-    return {"scores": scores, "maps": maps, "numbers": {"image_auroc": auroc} | pixels | cost | {"mb": stored / 1e6}}
+    cost["mb"] = sum(tensor.nbytes for tensor in stored) / 1e6
+    return {"scores": scores, "maps": maps, "numbers": {"image_auroc": auroc} | pixels | cost}

@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="of 00_quickstart, or a trained cloner")
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="pictures to score, or one picture")
     parser.add_argument("--source", help="the new path of the source's weights, if they were moved")
-    parser.add_argument("--ignore", type=Path, metavar="PATH", help="another mask or folder of masks, as IGNORE")
+    parser.add_argument("--ignore", type=Path, metavar="PATH", help="other masks, as IGNORE; thresholds stay")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the scores to this file, not to standard output")
     parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ to it")
     parser.add_argument("--threshold", type=float, help="set the threshold to this value")
@@ -261,7 +261,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     loaded = load(given.detector, given.source, given.device)
     if given.ignore:
-        loaded = replace(loaded, ignore=given.ignore)
+        loaded = replace(loaded, ignore=ignore.kept(given.ignore))
+    if given.regions and not loaded.threshold:
+        raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
     if given.threshold is not None or given.false_alarms is not None:
         loaded = loaded.with_threshold(given.threshold, false_alarms=given.false_alarms)
         print(loaded.threshold, file=sys.stderr)

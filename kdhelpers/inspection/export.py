@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
@@ -144,7 +143,7 @@ def _attribution(trained: Detector, x: Tensor) -> Tensor:
 
 def _counted(trained: Detector) -> np.ndarray:
     """1 at a map's pixels, and 0 where the detector's mask ignores them; float32 (h, w)."""
-    mask = None if trained.ignore is None else Image.fromarray(trained.ignore)
+    mask = ignore.reader(trained.ignore)(Path())  # one for all pictures
     return (~detector.ignored(sides(trained.image_size), mask)).astype(np.float32)
 
 
@@ -249,17 +248,14 @@ def main(arguments: list[str] | None = None) -> None:
     method, score_by = trained.record["parameters"]["method"], trained.score_by
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph has gradients: give the main run's cloner")
-    if isinstance(trained.ignore, Path):
-        if trained.ignore.is_dir():
-            fix = "give it one by --ignore MASK --save FILE of kdhelpers.inspection.detector"
-            raise InputError(f"{given.cloner} has a mask for each picture, a graph has one for all: {fix}")
-        trained = replace(trained, ignore=np.array(ignore.read(trained.ignore)))
     for is_so, what, fix in (
         (score_by != "loss", "scores by maps", "with SCORE=loss"),
         (trained.ignore is not None, "ignores regions", "without IGNORE"),
     ):
         if trained.tile and is_so:
             raise InputError(f"{given.cloner} {what} of whole pictures, a graph has one tile: train {fix}")
+    if isinstance(trained.ignore, Path):
+        raise InputError(f"{given.cloner} has a mask for each picture, a graph has one for all: train with one mask")
     shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners' files have images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")

@@ -1,5 +1,6 @@
 """The results for your own images besides the record: scores, heat maps, a sheet of the worst, and the detector."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -7,19 +8,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
 
 from kdhelpers import metrics
 from kdhelpers.data import ignore, safe_name, weights
 from kdhelpers.data.images import read_masks, read_picture
+from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector, regions
 from kdhelpers.inspection.detector import Detector
-from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import figures
 
 MOST = 100  # heat maps at most, of the highest scores above the threshold
+MEASURED = 2 * 10**7  # pixels at most; each takes about 120 bytes
 ON_SHEET = 24  # images with the highest scores, above the threshold or not; these always have a heat map
 _LONGER_SIDE = (256, 800)  # minimum and maximum for a picture beside its heat map, in pixels
 
@@ -61,8 +63,7 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
     record = results.read(run.record_path(cls))
-    mask = np.array(ignore.read(place)) if (place := run.own.ignore) and place.is_file() else place
-    kept = {"map": run.map, "score_by": run.score_by, "tile": run.own.tile, "ignore": mask}
+    kept = {"map": run.map, "score_by": run.score_by, "tile": run.own.tile, "ignore": ignore.kept(run.own.ignore)}
     made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, **kept)
     good = [path for path, label in zip(split.paths, split.labels, strict=True) if label == 0]
     made = made.calibrated(good, run.false_alarms)
@@ -76,32 +77,38 @@ def auroc_of(record: dict) -> str:
     found, trivial = record["detection"]["auroc"], record["baselines"]
     if found is None:
         return f"no AUROC: {record['detection']['reason']}"
-    alone = [f"{words} {either_way(name, trivial[name]):.1f} %" for name, words in BASELINES.items()]
+    alone = [f"{words} {metrics.either_way(name, trivial[name]):.1f} %" for name, words in metrics.BASELINES.items()]
     return f"AUROC: {found:.1f} %; without any network: {', '.join(alone)}"
 
 
 def auroc_of_scores(run, split, table: pd.DataFrame) -> str:
     """AUROC of the table's scores as text: by SCORE and of the last epoch, so it differs from the recorded one."""
-    known = split.labels <= 1
-    if len(np.unique(split.labels[known])) < 2:
+    found = metrics.auroc(table["score"].to_numpy(), split.labels)
+    if found is None:
         return "without both good and bad images, no AUROC of these scores either"
-    return f"scored by {run.score_by}: {100 * roc_auc_score(split.labels[known], table['score'][known]):.1f} %"
+    return f"scored by {run.score_by}: {found:.1f} %"
 
 
 def pixels_of(made: Detector, split) -> str:
-    """Pixel AUROC and AUPRO of the detector's maps as text, at their size, also with tiles.
+    """Pixel AUROC and AUPRO of the detector's maps as text, at the size of the maps, also with tiles.
 
-    Images without a mask that are not known to be good are excluded. An ignored region counts with a heat of 0.
+    Images without a mask that are not known to be good are excluded, and so are ignored regions. Of more than MEASURED
+    pixels, every second one, third one ... of a row and a column is measured.
     """
-    known = [i for i, mask in enumerate(split.mask_paths) if mask or split.labels[i] == 0]
     if not any(split.mask_paths):
         return "no pixel AUROC: there are no masks"
-    maps = made.maps([split.paths[i] for i in known])
-    masks = [np.zeros_like(heat) for heat in maps]
-    for mask, i in zip(masks, known, strict=True):
+    known = [i for i, mask in enumerate(split.mask_paths) if mask or split.labels[i] == 0]
+    maps, masks, counted, mask_of = [], [], [], ignore.reader(made.ignore)
+    for i in tqdm(known, desc="maps against masks", unit="image", delay=1, mininterval=1):
+        (heat,) = made.maps([split.paths[i]])
+        truth = np.zeros(heat.shape, bool)
         if path := split.mask_paths[i]:
-            mask[:] = read_masks([(path, split.paths[i])], mask.shape, own=True)[0]
-    found = metrics.localization(maps, masks, split.labels[known], soft=False)
+            truth = read_masks([(path, split.paths[i])], heat.shape, own=True)[0] >= 0.5
+        inside = ~detector.ignored(heat.shape, mask_of(split.paths[i]))
+        step = math.ceil(math.sqrt(heat.size * len(known) / MEASURED))
+        for found, one in (maps, heat), (masks, truth), (counted, inside):
+            found.append(one[::step, ::step])
+    found = metrics.localization(maps, masks, split.labels[known], soft=False, counted=counted)
     if reason := found.get("reason"):
         return f"no pixel AUROC: {reason}"
     names = {"pixel_auroc": "pixel AUROC of bad images", "pixel_auroc_all": "of all images", "aupro": "AUPRO"}
@@ -159,10 +166,10 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 def is_written(run) -> bool:
     """True when the saved detector has the run's record, map, score and false-alarm rate."""
-    path = folder_of(run) / "detector.safetensors"
-    if not path.is_file():
+    try:
+        saved = detector.read(folder_of(run) / "detector.safetensors")
+    except InputError:  # missing, damaged or of another version
         return False
-    saved = detector.read(path)
     current = results.read(run.record_path(run.classes[0]))
     same = (saved.map, saved.score_by, saved.threshold.false_alarms) == (run.map, run.score_by, run.false_alarms)
     return same and saved.record == current

@@ -194,10 +194,10 @@ def overlay(image: np.ndarray, heat: np.ndarray, top: float) -> np.ndarray:
     image: uint8 (h, w, 3). heat: float (h', w'), stretched to the picture. top: the map value drawn hottest.
     """
     size = image.shape[1], image.shape[0]
-    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)) / (top or 1)
-    colours = 255 * plt.get_cmap(_HEAT)(heat.clip(0, 1))[..., :3]
+    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    colours = 255 * plt.get_cmap(_HEAT)((heat / (top or 1)).clip(0, 1))[..., :3]
     mixed = np.rint(0.35 * image + 0.65 * colours).astype(np.uint8)
-    return np.where((heat >= LOW)[..., None], mixed, image)
+    return np.where((heat > LOW * top)[..., None], mixed, image)
 
 
 def show_sheet(

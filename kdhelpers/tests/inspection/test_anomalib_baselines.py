@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from unittest.mock import Mock
@@ -11,6 +12,7 @@ import papermill
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from kdhelpers import networks
 from kdhelpers.experiments import config
 from kdhelpers.inspection import anomalib_baselines
 from kdhelpers.paths import ROOT
@@ -93,6 +95,17 @@ def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given
     normal, anomalous = (one["scores"][split.labels == label] for label in (0, 1))
     assert len(np.unique(one["scores"])) > 2 and normal.mean() < anomalous.mean()
     assert one["numbers"]["image_auroc"] == 100 * roc_auc_score(split.labels, one["scores"])
+    if backbones == "source":  # S up to the last of the two layers, 30.5 MB, and patches of 768 numbers
+        used = sum(parameter.nbytes for parameter in networks.make_source()[:24].parameters()) / 1e6
+        assert used < one["numbers"]["mb"] < used + 4 * 768 * len(split.train) * 8 * 8 / 1e6
+
+
+def test_untrained_backbones_are_in_the_title(given):
+    run, *_ = config.beside_anomalib(NOTEBOOK, given)
+    assert run.source == "untrained" and anomalib_baselines.title_of(run, "imagenet") == ""
+    for backbones in ("untrained", "source"):
+        assert anomalib_baselines.title_of(run, backbones) == anomalib_baselines.UNTRAINED
+    assert "our source" in anomalib_baselines.title_of(replace(run, source="a.pt"), "source")
 
 
 @needs_anomalib

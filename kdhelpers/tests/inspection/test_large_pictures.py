@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import losses, networks
+from kdhelpers import losses, metrics, networks
 from kdhelpers.data import tiles, weights
 from kdhelpers.data.images import Images, read_images, read_picture
 from kdhelpers.experiments import config, runner
@@ -106,7 +106,7 @@ def test_a_size_may_be_height_and_width(pictures):
         judged(pictures, IMAGE_SIZE=[32])
 
 
-def test_pixels_are_measured_at_the_size_of_the_joined_maps(tmp_path):
+def test_pixels_are_measured_at_the_size_of_the_joined_maps(tmp_path, monkeypatch):
     """Pixel AUROC as scikit-learn's over the pixels of all maps, although the pictures differ in size."""
     rng, root = np.random.default_rng(0), tmp_path / "parts"
     for folder in ("train/good", "test/good", "test/dent", "ground_truth/dent"):
@@ -133,7 +133,22 @@ def test_pixels_are_measured_at_the_size_of_the_joined_maps(tmp_path):
     ):
         flat = (np.concatenate([one.ravel() for one in each]) for each in (masks, maps))
         assert f"{words} {100 * roc_auc_score(*flat):.1f} %" in own_images.pixels_of(made, split)
-    assert "AUPRO" in own_images.pixels_of(made, split)
+    # AUPRO of the joined maps as of one picture that holds both, apart by a row that is no region's.
+    whole = np.zeros((113, 96)), np.zeros((113, 96), bool)
+    for into, parts in zip(whole, (heat, [half, np.zeros((48, 32), bool)]), strict=True):
+        into[:64], into[65:, :32] = parts
+    inside = np.zeros((113, 96), bool)
+    inside[:64] = inside[65:, :32] = True
+    expected = 100 * metrics.aupro([whole[0]], [whole[1]], [inside])
+    everything = own_images.pixels_of(made, split)
+    assert f"AUPRO {expected:.1f} %" in everything
+    unlabeled = np.array([1, 2], np.uint8)
+    assert own_images.pixels_of(made, replace(split, labels=unlabeled)) != everything  # the good one no longer counts
+    ignored = np.zeros((10, 10), np.uint8)
+    ignored[:, 5:] = 255  # the defect, x from 100 of 192, lies in it
+    assert "no mask has a pixel set" in own_images.pixels_of(replace(made, ignore=ignored), split)
+    monkeypatch.setattr(own_images, "MEASURED", 2000)
+    assert own_images.pixels_of(made, split) != everything
     unmasked = replace(split, mask_paths=[None, None])
     assert own_images.pixels_of(made, unmasked) == "no pixel AUROC: there are no masks"
 

@@ -21,7 +21,9 @@ from kdhelpers.data.layouts import LABELS, Own, list_files
 from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import detector, own_images, regions, thresholds
 from kdhelpers.inspection.accepting import accept
+from kdhelpers.localization import localization_map
 from kdhelpers.protocols import protocol_for
+from kdhelpers.reporting import figures
 from kdhelpers.tests.conftest import OWN, make_record, one_line, refused
 
 PROTOCOL = protocol_for("official", "folder")
@@ -272,13 +274,15 @@ def test_the_whole_way_and_again(folders, capsys):
     before = path.stat().st_mtime_ns
     assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5))
     assert own_images.is_written(written(folders, FALSE_ALARMS=0.5)[0]) and path.stat().st_mtime_ns == before
-    changed = detector.read(file).threshold
-    assert (changed.false_alarms, changed.above, changed.value < threshold) == (0.5, 3, True)
+    looser = detector.read(file).threshold
+    assert (looser.false_alarms, looser.above, looser.value < threshold) == (0.5, 3, True)
     assert file.read_bytes() != first
     (folders / "new" / "wide.webp").unlink()
     written(folders)
     assert path.stat().st_mtime_ns != before
     assert len(list((folder / "heat_maps").iterdir())) == 13 and not list(folder.glob("*/*wide*"))
+    changed(schema=3)(file)  # of an earlier version: written again, not refused
+    assert not own_images.is_written(run_of(folders))
 
 
 def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
@@ -425,6 +429,22 @@ def test_another_threshold_needs_no_training(made, tmp_path, capsys):
     detector.main([str(path), "--source", "untrained", "--device", "cpu", "--threshold", "16.5", "--save", str(out)])
     assert "threshold 16.5: 3 of 20 held-out" in capsys.readouterr().err
     assert detector.load(out, "untrained", "cpu").threshold == by_hand.threshold
+
+
+def test_a_picture_that_exceeds_nothing_is_drawn_without_heat(whole, tmp_path):
+    """The threshold is one picture's own maximum: neither drawn, nor a region; a little less draws it."""
+    heat = localization_map(np.random.default_rng(0).random((1, 32, 32), np.float32), gaussian=False)[0]
+    picture = np.full((288, 288, 3), 100, np.uint8)
+    for threshold, shows in ((float(heat.max()), False), (0.99 * float(heat.max()), True), (0.0, True)):
+        drawn = figures.overlay(picture, heat, threshold / figures.LOW)
+        assert (drawn != picture).any() == shows == bool(len(regions.boxes(heat, threshold)))
+
+
+def test_regions_need_a_threshold(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(detector, "load", lambda *_: replace(whole, threshold=None))
+    with refused("without a threshold for regions"):
+        detector.main(["it.safetensors", str(tmp_path), "--regions", str(tmp_path / "r")])
+    assert not (tmp_path / "r").exists()
 
 
 def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):

@@ -47,6 +47,16 @@ def test_localization_without_a_mask_is_none_with_a_reason():
     assert found["pixel_auroc"] is None and "mask" in found["reason"]
 
 
+@pytest.mark.parametrize(
+    "labels, drawn, reason",
+    [([0, 2], 1, "no anomalous images"), ([1, 2], 1, "no mask has a pixel set"), ([1, 1], 2, "leave out no pixel")],
+)
+def test_only_masks_of_anomalous_images_count(labels, drawn, reason):
+    masks = np.zeros((2, 4, 4))
+    masks[-drawn:] = 1
+    assert reason in metrics.localization(np.random.rand(2, 4, 4), masks, np.array(labels), soft=True)["reason"]
+
+
 def test_pixel_auroc_of_soft_masks_counts_pixels_in_parts():
     rng = np.random.default_rng(3)
     quarters = rng.integers(0, 5, (2, 8, 8))  # a pixel of weight k/4 is k anomalous and 4 − k normal pixels
@@ -98,6 +108,10 @@ def test_aupro_at_its_ends():
     masks[0, :3, :3] = True
     masks[0, 6:, 6:] = True
     assert metrics.aupro(masks.astype(float), masks) == 1.0
+    half = np.arange(10) < 5
+    counted = np.broadcast_to(half, masks.shape)
+    some = np.random.default_rng(1).random(masks.shape)
+    assert metrics.aupro(some, masks & half, counted) == metrics.aupro(some[..., :5], masks[..., :5])
     assert metrics.aupro(1.0 - masks, masks) == 0.0
     assert metrics.aupro(np.zeros((1, 10, 10)), masks) == pytest.approx(0.15)  # one tie: the diagonal up to 0.3
 
