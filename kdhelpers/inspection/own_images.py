@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from kdhelpers import metrics
+from kdhelpers import metrics, paths
 from kdhelpers.data import ignore, safe_name, weights
 from kdhelpers.data.images import read_masks, read_picture
 from kdhelpers.errors import InputError
@@ -149,6 +150,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at = folder / "detector.safetensors"
+    python = ".venv/bin/python" if Path(sys.prefix) == paths.ROOT / ".venv" else "python"
     detector.save(made, made_at)
     which = f"the {len(worst)} worst" if len(worst) > bad else f"those above the threshold, {bad}"
     which = f"the {MOST} worst of the {bad} above the threshold, no more are drawn" if bad > MOST else which
@@ -156,10 +158,10 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         f"{folder}:\n  scores.csv            {len(table)} images\n  heat_maps/            {which}\n"
         f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"
         f"  detector.safetensors  for new pictures:\n"
-        f"    python -m kdhelpers.inspection.detector {made_at} FOLDER\n"
-        f"    python -m kdhelpers.inspection.detector {made_at} --false-alarms 0.01 --save {made_at}\n"
-        f"    python -m kdhelpers.inspection.detector {made_at} --accept FILE ...\n"
-        f"    python -m kdhelpers.inspection.export {made_at} OUT.onnx"
+        f"    {python} -m kdhelpers.inspection.detector {made_at} FOLDER\n"
+        f"    {python} -m kdhelpers.inspection.detector {made_at} --false-alarms 0.01 --save {made_at}\n"
+        f"    {python} -m kdhelpers.inspection.detector {made_at} --accept FILE ...\n"
+        f"    {python} -m kdhelpers.inspection.export {made_at} OUT.onnx"
     )
     return sheet
 

@@ -114,8 +114,10 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     table, dataset, _ = LINES[row["data set"]]
     alone = trivial(table, records).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
     alone = alone.groupby("method")["value"].mean()
-    others = reruns(table)
-    others = others[(others["dataset"] == dataset) & others["class"].isin([MEAN, "normal", "oct2017"])]
+    # Of one recorded class, its reruns; of several but not all, none would have the same mean.
+    classes = {record["class"] for record in records if record["dataset"] == dataset} if row["classes"] else {MEAN}
+    others = reruns(table).query("dataset == @dataset and not who.str.contains('lowest|highest')")
+    others = others[others["class"].isin(["normal", "oct2017", *(classes if len(classes) == 1 else ())])]
     return {
         "data set": row["data set"] + (f", {row['classes']} classes" if row["classes"] else ""),
         "article": f"{row['article, these classes']:.2f}",
