@@ -5,7 +5,9 @@ come from. The notebook sets epochs, coreset and backbones; the other hyperparam
 source as backbone, PatchCore takes the layers with its usual strides, on inputs that anomalib normalises.
 """
 
+import logging
 import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -47,6 +49,8 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     scores: float (n,), maps: float (n, h, w), in the split's order. epochs: of STFPM; coreset: the share of patches
     that PatchCore stores. Raises InputError when the backbone's weights cannot be downloaded.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(anomalib|lightning|timm)\b")  # of their internals
     from anomalib import data, engine, models
     from lightning import seed_everything
     from lightning.pytorch.callbacks import TQDMProgressBar  # rich's, the default, fails in Jupyter
