@@ -147,6 +147,10 @@ def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, sco
         found = [alone["scores"], alone["maps"]]
         metadata = onnxruntime.InferenceSession(tmp_path / "it.onnx").get_modelmeta().custom_metadata_map
         assert (metadata["threshold"], metadata["pixel_threshold"]) == ("0.5", "0.2")
+        wide = np.random.default_rng(5).integers(0, 256, (1, 37, 101, 3), dtype=np.uint8)  # masked, then resized
+        Image.fromarray(wide[0]).save(tmp_path / "wide.png")
+        of_wide = run_alone(tmp_path / "it.onnx", tmp_path, wide)["scores"]
+        np.testing.assert_allclose(of_wide, made.scores([tmp_path / "wide.png"]), rtol=1e-4)
     np.testing.assert_allclose(found[0], scores, rtol=1e-4)
     np.testing.assert_allclose(found[1], maps, rtol=0, atol=(1e-4 if map_ == "disagreement" else 5e-2) * maps.max())
 

@@ -192,6 +192,11 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
     loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
     assert loaded.scores([odd]) == before and np.array_equal(loaded.maps([odd])[0], heat)
     assert replace(loaded, ignore=None).scores([odd]) != before
+    bare, again = pictures.parent / "bare.safetensors", pictures.parent / "again.safetensors"
+    detector.save(replace(loaded, ignore=None), bare)
+    where = ["--source", "untrained", "--device", "cpu"]
+    detector.main([str(bare), *where, "--ignore", str(given), "--save", str(again)])
+    assert detector.load(again, "untrained", "cpu").scores([odd]) == before
     assert run.is_pending(run.classes[0])  # the picture is another one
 
 
