@@ -41,6 +41,8 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
     methods = asked.METHODS or (["stfpm", "patchcore"] if backbones == "imagenet" else ["patchcore"])
     if backbones != "imagenet" and "stfpm" in methods:
         raise InputError("METHODS has 'stfpm', whose teacher anomalib always loads: give BACKBONES='imagenet'")
+    if backbones == "source" and run.source == "untrained":
+        raise InputError("BACKBONES is 'source', and SOURCE 'untrained': give SOURCE trained weights")
     return run, methods, {"epochs": asked.STFPM_EPOCHS, "coreset": asked.CORESET, "backbones": backbones}
 
 

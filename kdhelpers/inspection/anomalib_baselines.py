@@ -1,8 +1,7 @@
 """anomalib's STFPM and PatchCore on a category of MVTecAD: run by its Engine and Folder, measured by our metrics.
 
 anomalib is optional, so functions import it. Images, size, split and seed are those of the record that our own numbers
-come from. The notebook sets epochs, coreset and backbones; the other hyperparameters are anomalib's defaults. With our
-source as backbone, PatchCore takes the layers with its usual strides, on inputs that anomalib normalises.
+come from. The notebook sets epochs, coreset and backbones; the other hyperparameters are anomalib's defaults.
 """
 
 import logging
@@ -21,8 +20,8 @@ from kdhelpers.training import timed
 
 REQUIREMENT = "anomalib>=2.7,<3"  # as in pyproject.toml
 NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
-SOURCE_LAYERS = ("16", "23")  # of S: its pools with PatchCore's strides, 8 and 16
-UNTRAINED = "untrained backbones: no number of anomalib's means anything"
+LAYERS = ("16", "23")  # of S as backbone: its pools with PatchCore's strides, 8 and 16; anomalib normalises its input
+TITLES = {"source": "PatchCore with our source as backbone", "untrained": "anomalib is untrained: ignore its numbers"}
 
 
 def versions() -> str:
@@ -36,13 +35,6 @@ def versions() -> str:
     return f"anomalib {found}"
 
 
-def title_of(run, backbones: str) -> str:
-    """The title of table and figure: the run's own remark, or which backbone anomalib's methods have."""
-    if (run.source if backbones == "source" else backbones) == "untrained":
-        return run.title or UNTRAINED
-    return run.title or {"source": "PatchCore with our source as backbone"}.get(backbones, "")
-
-
 def run_method(run, split, method: str, *, epochs: int, coreset: float, backbones: str) -> dict:
     """Fit STFPM or PatchCore on one category and predict its test images: {"scores", "maps", "numbers"}.
 
@@ -52,66 +44,56 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(anomalib|lightning|timm)\b")  # of their internals
     from anomalib import data, engine, models
-    from lightning import seed_everything
-    from lightning.pytorch.callbacks import TQDMProgressBar  # rich's, the default, fails in Jupyter
+    from lightning import pytorch as lightning
 
-    seed_everything(run.seed, verbose=False)
+    lightning.seed_everything(run.seed, verbose=False)
     size, kinds = (run.image_size, run.image_size), sorted(set(split.kinds) - {"good"})
     tests = {"normal_test_dir": "test/good", "abnormal_dir": [f"test/{kind}" for kind in kinds]}
-    tests["mask_dir"] = [f"ground_truth/{kind}" for kind in kinds]
-    tests["val_split_mode"] = "same_as_test"  # never run: no validation batches below
-    root = run.data_dir / "mvtec" / split.cls
-    folder = data.Folder(split.cls, "train/good", root=root, num_workers=0, seed=run.seed, **tests)
-    own, make = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False), models.Stfpm
+    tests |= {"mask_dir": [f"ground_truth/{kind}" for kind in kinds], "val_split_mode": "same_as_test"}  # unused
+    tests |= {"root": run.data_dir / "mvtec" / split.cls, "num_workers": 0, "seed": run.seed}
+    folder = data.Folder(split.cls, "train/good", **tests)
+    own = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    make = models.Patchcore if method == "patchcore" else models.Stfpm
     if method == "patchcore":
         own |= {"pre_trained": backbones == "imagenet", "coreset_sampling_ratio": coreset}
-        make = models.Patchcore
     if backbones == "source":
-        source, _ = weights.load_source(run.source, run.device)
-        own |= {"backbone": source, "layers": SOURCE_LAYERS}
+        own |= {"backbone": weights.load_source(run.source, run.device)[0], "layers": LAYERS}
     try:
         model = make(pre_processor=make.configure_pre_processor(size), **own)
     except (OSError, RuntimeError) as error:  # OSError includes huggingface_hub's errors
-        if backbones != "imagenet":
-            raise
-        raise InputError(
-            f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__}): run this once "
-            "with a network, or set HF_HOME to a cache that has them"
-        ) from error
+        why = f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__})"
+        raise InputError(f"{why}: run this once with a network, or set HF_HOME to a cache that has them") from error
     seconds, trainer = {}, {"limit_val_batches": 0, "enable_model_summary": False, "devices": 1}
-    trainer["accelerator"] = "gpu" if run.device.type == "cuda" else "cpu"
-    trainer |= {"max_epochs": epochs} if method == "stfpm" else {}
+    trainer |= {"accelerator": run.device.type} | ({"max_epochs": epochs} if method == "stfpm" else {})
     with tempfile.TemporaryDirectory() as temporary:
-        fitted = engine.Engine([TQDMProgressBar()], default_root_dir=temporary, **trainer)
+        # The default, rich's progress bar, fails in Jupyter.
+        fitted = engine.Engine([lightning.callbacks.TQDMProgressBar()], default_root_dir=temporary, **trainer)
         with timed(seconds, "train"):
             fitted.fit(model, datamodule=folder)
         with timed(seconds, "predict"):
             batches = fitted.predict(model, datamodule=folder)
-    one_by_one = [one for b in batches for one in zip(b.image_path, b.pred_score, b.anomaly_map, strict=True)]
-    found = {Path(path).resolve(): (float(score), heat.float().cpu().numpy()) for path, score, heat in one_by_one}
+    each = [one for b in batches for one in zip(b.image_path, b.pred_score, b.anomaly_map, strict=True)]
+    found = {Path(path).resolve(): (float(s), heat.float().cpu().numpy().reshape(size)) for path, s, heat in each}
     scores, maps = map(np.array, zip(*(found[path.resolve()] for path in split.paths), strict=True))
-    maps = maps.reshape(-1, *size)
     auroc = metrics.detection(scores[None], split.labels)["auroc"]
     pixels = metrics.localization(maps, split.masks, split.labels, soft=run.protocol.soft_masks)
-    kept = model.model if method == "stfpm" else model.model.feature_extractor.feature_extractor
-    stored = [*kept.state_dict().values(), getattr(model.model, "memory_bank", np.empty(0))]
-    return _result(scores, maps, auroc, pixels, seconds, stored)
+    stored = {name: tensor for name, tensor in model.model.state_dict().items() if "backbone" not in name}  # S again
+    return _result(scores, maps, auroc, pixels, seconds, [stored])
 
 
 def ours(run, record: dict, split) -> dict:
     """`run_method` for our record: AUROC is its mean over the last ten epochs; only the time per image is new."""
-    source, _ = weights.load_source(run.source, run.device)
-    cloner, fit = run.fit(split.cls)
+    (source, _), (cloner, fit) = weights.load_source(run.source, run.device), run.fit(split.cls)
     seconds = {"train": record["seconds"].get("source", 0) + record["seconds"]["train"]}
     with timed(seconds, "predict"):
         scores = losses.scores(SourceActivations(source, split.test, cache="none"), cloner, fit.protocol).cpu().numpy()
         maps = localization.maps(run.method, source, cloner, split.test, fit.protocol, seed=run.seed)["gaussian"]
     pixels = record["localization"][run.method]["gaussian"]
-    stored = [*source.state_dict().values(), *cloner.state_dict().values()]
-    return _result(scores, maps, record["detection"]["auroc"], pixels, seconds, stored)
+    states = [source.state_dict(), cloner.state_dict()]
+    return _result(scores, maps, record["detection"]["auroc"], pixels, seconds, states)
 
 
-def _result(scores, maps, auroc: float, pixels: dict, seconds: dict, stored: list) -> dict:
+def _result(scores, maps, auroc: float, pixels: dict, seconds: dict, states: list[dict]) -> dict:
     cost = {"train_seconds": seconds["train"], "ms_per_image": 1000 * seconds["predict"] / len(maps)}
-    cost["mb"] = sum(tensor.nbytes for tensor in stored) / 1e6
+    cost["mb"] = sum(tensor.nbytes for state in states for tensor in state.values()) / 1e6
     return {"scores": scores, "maps": maps, "numbers": {"image_auroc": auroc} | pixels | cost}
