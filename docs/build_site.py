@@ -54,6 +54,7 @@ def barriers(site: Path, browser: str, pages: list[str] = PAGES) -> list[str]:
             page = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}).new_page()
             for name in pages:
                 page.goto((site / f"{name}.html").as_uri())
+                page.add_style_tag(content="* { transition: none !important }")  # axe would measure colours half-way
                 for one in Axe().run(page).response["violations"]:
                     if one["impact"] in ("serious", "critical"):
                         where = "; ".join(node["html"][:120] for node in one["nodes"][:3])
