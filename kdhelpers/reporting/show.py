@@ -11,8 +11,9 @@ from kdhelpers.experiments.records import kind_of, remark
 from kdhelpers.reporting import tables
 
 # In each cell, because JupyterLab's own style sheet aligns everything to the right.
-_TEXT = 'align="left" style="text-align: left; white-space: nowrap"'
-_NUMBER = 'align="right" style="text-align: right"'
+_TEXT = 'align="left" style="text-align: left; white-space: nowrap{}"'
+_NUMBER = 'align="right" style="text-align: right{}"'
+_WIDE, _DENSE = 12, "; padding: 2px 4px; font-size: 85%"  # a table of more columns fits a page of 1280 pixels so
 _NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, possibly with a standard deviation and a mark
 
 
@@ -38,10 +39,11 @@ def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str
     """
     names = [str(name) for name in frame.columns]
     rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
+    dense = _DENSE if len(names) > _WIDE else ""
     right = [any(_NUMERIC.fullmatch(row[i]) for row in rows) for i in range(len(names))]
 
     def line(tag: str, values: list[str]) -> str:
-        styles = [_NUMBER if one else _TEXT for one in right]
+        styles = [(_NUMBER if one else _TEXT).format(dense) for one in right]
         cells = [f"<{tag} {style}>{_unbroken(value)}</{tag}>" for value, style in zip(values, styles, strict=True)]
         return f"<tr>{''.join(cells)}</tr>"
 
