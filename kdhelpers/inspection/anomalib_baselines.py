@@ -49,7 +49,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     lightning.seed_everything(run.seed, verbose=False)
     size, kinds = (run.image_size, run.image_size), sorted(set(split.kinds) - {"good"})
     tests = {"normal_test_dir": "test/good", "abnormal_dir": [f"test/{kind}" for kind in kinds]}
-    tests |= {"mask_dir": [f"ground_truth/{kind}" for kind in kinds], "val_split_mode": "same_as_test"}  # unused
+    tests |= {"mask_dir": [f"ground_truth/{kind}" for kind in kinds], "val_split_mode": "same_as_test"}
     tests |= {"root": run.data_dir / "mvtec" / split.cls, "num_workers": 0, "seed": run.seed}
     folder = data.Folder(split.cls, "train/good", **tests)
     own = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
@@ -63,7 +63,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     except (OSError, RuntimeError) as error:  # OSError includes huggingface_hub's errors
         why = f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__})"
         raise InputError(f"{why}: run this once with a network, or set HF_HOME to a cache that has them") from error
-    seconds, trainer = {}, {"limit_val_batches": 0, "enable_model_summary": False, "devices": 1}
+    seconds, trainer = {}, {"limit_val_batches": 0, "enable_model_summary": False, "devices": 1}  # no validation
     trainer |= {"accelerator": run.device.type} | ({"max_epochs": epochs} if method == "stfpm" else {})
     with tempfile.TemporaryDirectory() as temporary:
         # The default, rich's progress bar, fails in Jupyter.

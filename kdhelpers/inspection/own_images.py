@@ -150,7 +150,8 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at = folder / "detector.safetensors"
-    python = ".venv/bin/python" if Path(sys.prefix) == paths.ROOT / ".venv" else "python"
+    here = Path(sys.executable)
+    python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
     detector.save(made, made_at)
     which = f"the {len(worst)} worst" if len(worst) > bad else f"those above the threshold, {bad}"
     which = f"the {MOST} worst of the {bad} above the threshold, no more are drawn" if bad > MOST else which

@@ -431,7 +431,7 @@ def test_another_threshold_needs_no_training(made, tmp_path, capsys):
     assert detector.load(out, "untrained", "cpu").threshold == by_hand.threshold
 
 
-def test_a_picture_that_exceeds_nothing_is_drawn_without_heat(whole, tmp_path):
+def test_a_picture_that_exceeds_nothing_is_drawn_without_heat():
     """The threshold is one picture's own maximum: neither drawn, nor a region; a little less draws it."""
     heat = localization_map(np.random.default_rng(0).random((1, 32, 32), np.float32), gaussian=False)[0]
     picture = np.full((288, 288, 3), 100, np.uint8)

@@ -46,9 +46,12 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
         trivial = {"mean_brightness": (40.0, 70.0, 40.0)[seed], "pca": 70.0}  # one direction for all seeds
         records.append(record("06_head_ct", "head_ct", "normal", auroc=80.0 + seed, baselines=trivial, **of))
         records.append(record(cls="3", auroc=90.0, **of))
+        records.append(record("04_mvtec", "mvtec", "screw", auroc=80.0, **of))
         records.append(record("11_critical_layers", cls="3", variant="last", auroc=80.0 + seed, **of))
     text = summary.findings({kind: records})
     assert "### With original weights" in text
     assert "| HeadCT | 78.04 | 81.00 ± 1.00 | 3 | 50.00 | 70.00 | a user of the released code 60.80, AHL 79.3 |" in text
+    screw = next(line for line in text.splitlines() if "MVTecAD, detection" in line)
+    assert screw.endswith("| Paddle port 77.99, Paddle port, best epoch 83.5 |")  # of this class, not of all fifteen
     assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 3 |" in text
     assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in text
