@@ -26,14 +26,13 @@ DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_c
 @reading()
 def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     """All classes of a data set in the article's order; for folders in place of CIFAR-10, in order of name."""
-    if dataset in downloads.IDX:
-        return NUMBERS
     if dataset == "cifar10":
         return tuple(_cifar_folders(Path(data_dir)) or NUMBERS)
     if dataset == "folder":
         folder = Path(os.path.realpath(Path(data_dir).expanduser()))
         return (safe_name((folder.parent if folder.name.lower() in FOLDERS[GOOD] else folder).name) or "folder",)
-    fixed = {"mvtec": MVTEC, "retinal_oct": ("oct2017", "resc"), "head_ct": ("normal",), "brain_mri": ("normal",)}
+    fixed = dict.fromkeys(downloads.IDX, NUMBERS) | dict.fromkeys(("head_ct", "brain_mri"), ("normal",))
+    fixed |= {"mvtec": MVTEC, "retinal_oct": ("oct2017", "resc")}
     if dataset not in fixed:
         raise InputError(_unknown("data set", dataset, DATASETS))
     return fixed[dataset]
@@ -92,7 +91,8 @@ def load(
 @reading()
 def fingerprint(data_dir: Path, *, seed: int, own: Own = NOTHING_MORE) -> str:
     """`Split.sha256` of your own images, without decoding them; it shows whether they changed since a record."""
-    return _digest(list_files("folder", "", data_dir, seed, own=own).all, data_dir, own)
+    paths = list_files("folder", "", data_dir, seed, own=own).all
+    return _digest(paths, _checksums(paths), data_dir, own)
 
 
 @reading()
@@ -101,12 +101,12 @@ def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
     data_dir = Path(data_dir).expanduser()
     found = {}
     for cls in classes(dataset, data_dir):
-        if _is_binary(dataset, data_dir):
-            found[cls] = "" if downloads.present(dataset, data_dir) else "download"
-            continue
+        found[cls] = ""
         try:
-            list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed=0)
-            found[cls] = ""
+            if not _is_binary(dataset, data_dir):
+                list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed=0)
+            elif not downloads.present(dataset, data_dir):
+                found[cls] = "download"
         except InputError as error:
             found[cls] = str(error)
     return found
@@ -116,7 +116,8 @@ def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int) -> Split:
     if not downloads.present(dataset, data_dir):
         downloads.fetch(dataset, data_dir)
     files, is_cifar = downloads.files(dataset, data_dir), dataset == "cifar10"
-    arrays, test = _read_arrays(dataset, data_dir, tuple(map(_stamp, files)), size)
+    sha256 = _digest(files, _checksums(files), data_dir)
+    arrays, test = _read_arrays(dataset, data_dir, size, sha256)
     normal = arrays.train[arrays.train_classes == int(cls)]
     train = resize_arrays(normal, size, lanczos=is_cifar, title=f"{dataset} {cls}: training images")
     (test_file,) = (_name(path, data_dir) for path in files if path.name in ("test_batch", "t10k-images-idx3-ubyte"))
@@ -129,13 +130,13 @@ def _load_arrays(dataset: str, cls: str, data_dir: Path, size: int) -> Split:
         masks=None,
         kinds=[GOOD if str(c) == cls else str(c) for c in arrays.test_classes],
         names=[f"{test_file}[{i}]" for i in range(len(test))],
-        sha256=_digest(files, data_dir),
+        sha256=sha256,
     )
 
 
 @lru_cache(maxsize=1)
-def _read_arrays(dataset: str, data_dir: Path, stamps: tuple, size: int) -> tuple[downloads.Arrays, Tensor]:
-    """Read the data set and resize its test images, once for all classes."""
+def _read_arrays(dataset: str, data_dir: Path, size: int, sha256: str) -> tuple[downloads.Arrays, Tensor]:
+    """Read the data set and resize its test images, once for all classes while the files' `sha256` is the same."""
     arrays = downloads.read(dataset, data_dir)
     return arrays, resize_arrays(arrays.test, size, lanczos=dataset == "cifar10", title=f"{dataset}: test images")
 
@@ -144,8 +145,9 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
     is_cifar, paths = dataset == "cifar10", [image.path for image in files.test]
     title, ignored = f"{dataset} {cls}: ", ignore.reader(own.ignore)
     train = read_images(files.train, size, lanczos=is_cifar, ignored=ignored, title=title + "training images")
-    test = _read_test(*(tuple(map(_stamp, part)) for part in (paths, files.others)), size, is_cifar, own.ignore)
-    _warn_of_copies(files.train, paths, own.test_dir)
+    test = read_images(paths, size, lanczos=is_cifar, ignored=ignored, title=title + "test images")
+    sums = _checksums(files.all)
+    _warn_of_copies(sums, files.train, paths, own.test_dir)
     masks = cut = None
     if own.tile:
         (seen, _), (seen_test, first) = (
@@ -166,7 +168,7 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         masks=masks,
         kinds=[class_of.get(image.kind, image.kind) for image in files.test],
         names=[_name(path, data_dir, own) for path in paths],
-        sha256=_digest(files.all, data_dir, own),
+        sha256=_digest(files.all, sums, data_dir, own),
         deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
         paths=paths,
         mask_paths=[image.mask for image in files.test],
@@ -174,22 +176,15 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
     )
 
 
-@lru_cache(maxsize=1)
-def _read_test(stamps: tuple, others: tuple, size: Size, lanczos: bool, ignored: Path | None) -> Tensor:
-    """Read the test images, once for all classes and seeds that share them."""
-    paths = [Path(path) for path, *_ in stamps]
-    return read_images(paths, size, lanczos=lanczos, ignored=ignore.reader(ignored), title="test images")
-
-
-def _warn_of_copies(train: list[Path], test: list[Path], test_dir: Path | None) -> None:
-    given = dict.fromkeys(path for path in test if test_dir and path.is_relative_to(test_dir))
-    held_out = [path for path in test if path not in given]
+def _warn_of_copies(sums: dict[Path, str], train: list[Path], test: list[Path], test_dir: Path | None) -> None:
+    given = [path for path in test if test_dir and path.is_relative_to(test_dir)]
+    held_out = [path for path in test if not test_dir or not path.is_relative_to(test_dir)]
     for what, originals, among in (
         ("test images that are training images too, which makes them score low", train, test),
         ("images of TEST_DIR that are in DATA_DIR too", held_out, given),
     ):
-        original = {_sha256(path): path for path in originals}
-        copies = [f"{path} = {original[_sha256(path)]}" for path in among if _sha256(path) in original]
+        original = {sums[path]: path for path in originals}
+        copies = [f"{path} = {original[sums[path]]}" for path in among if sums[path] in original]
         if copies:
             more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
             warnings.warn(f"{what}: {', '.join(copies[:3])}{more}", stacklevel=4)
@@ -208,14 +203,13 @@ def _cifar_folders(data_dir: Path) -> dict[str, str]:
     folders = {path.name.lower(): path.name for path in subfolders(root / "train")}
     if folders.keys() == set(CLASS_NAMES["cifar10"]):
         return {number: folders[name] for number, name in zip(NUMBERS, CLASS_NAMES["cifar10"], strict=True)}
-    names = sorted(folders.values())
-    alike = [safe_name(name).lower() for name in names]
-    for name, plain in zip(names, alike, strict=True):
-        if name.lower() in (GOOD, UNKNOWN) or alike.count(plain) > 1:
-            raise InputError(
-                f"{root / 'train' / name}: the name is reserved, or too similar to another class's; rename it"
-            )
-    return {safe_name(name): name for name in names}
+    found = {safe_name(name): name for name in sorted(folders.values())}
+    if len({name.lower() for name in found}) < len(folders) or folders.keys() & {GOOD, UNKNOWN}:
+        raise InputError(
+            f"{root / 'train'}: a class there has a reserved name ({GOOD}, {UNKNOWN}), or two have names that are too "
+            f"similar ({', '.join(found)}); rename one"
+        )
+    return found
 
 
 def _folder_of(dataset: str, cls: str, data_dir: Path) -> str:
@@ -228,25 +222,13 @@ def _name(path: Path, data_dir: Path, own: Own = NOTHING_MORE) -> str:
     return path.relative_to(inside[0] if inside else data_dir).as_posix()
 
 
-def _digest(paths: list[Path], data_dir: Path, own: Own = NOTHING_MORE) -> str:
-    names = [_name(path, data_dir, own) for path in paths]
-    pairs = sorted(zip(names, in_threads(_sha256, paths, "checksums"), strict=True))
+def _checksums(paths: list[Path]) -> dict[Path, str]:
+    return dict(zip(paths, in_threads(file_sha256, paths, "checksums"), strict=True))
+
+
+def _digest(paths: list[Path], sums: dict[Path, str], data_dir: Path, own: Own = NOTHING_MORE) -> str:
+    pairs = sorted((_name(path, data_dir, own), sums[path]) for path in paths)
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    return _sha256_of(_stamp(path))
-
-
-@lru_cache(maxsize=2**17)
-def _sha256_of(stamp: tuple[str, int, int]) -> str:
-    return file_sha256(Path(stamp[0]))
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """A cache key that changes when the file changes: path, modification time and size."""
-    stat = path.stat()
-    return str(path), stat.st_mtime_ns, stat.st_size
 
 
 def safe_name(name: str) -> str:
