@@ -7,12 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from torchvision.datasets.utils import calculate_md5
-
 from kdhelpers import paths
 from kdhelpers.data import downloads
 from kdhelpers.data.layouts import list_files
-from kdhelpers.data.listing import SUFFIXES, find, subfolders
+from kdhelpers.data.listing import find, pictures, subfolders
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.files import reading
 from kdhelpers.protocols import GOOD
@@ -25,7 +23,7 @@ _MVTEC = """
 COUNTS = {  # numbers of images (and masks) in the folders that the notebooks read; *: all but good
     "mnist": {"train": 60_000, "test": 10_000},
     "fashion_mnist": {"train": 60_000, "test": 10_000},
-    "cifar10": {"train": 50_000, "test": 10_000},
+    "cifar10": {"train/*": 50_000, "test/*": 10_000},
     "mvtec": {
         f"{category}/{place}": int(count)
         for category, train, good, bad in map(str.split, _MVTEC.split(","))
@@ -46,54 +44,43 @@ _MD5 = {  # of MNIST's unpacked files; torchvision has those of archives and of 
 @reading()
 def check(dataset: str, data_dir: Path) -> str:
     """One line: complete, absent, missing N of M and where, N more than the official M, or damaged and how."""
+    expected = COUNTS[dataset]
+    parts = list(dict.fromkeys(place.partition("/")[0] for place in expected))  # the categories of MVTec AD
     try:
-        found, expected = _in_folders(dataset, data_dir), COUNTS[dataset]
-        if dataset in downloads.IDX or dataset == "cifar10" and downloads.folder(dataset, data_dir).is_dir():
-            paths = downloads.files(dataset, data_dir)
-            gone = [path.name for path in paths if not path.is_file()]
-            if 0 < len(gone) < len(paths):
-                return f"missing {len(gone)} of {len(paths)} files: {', '.join(gone)}"
-            if not gone:
-                arrays = downloads.read(dataset, data_dir)
-                found = {"train": len(arrays.train), "test": len(arrays.test)}
-        count, total = sum(expected.values()), sum(found.values())
-        if not total:
+        found = {place: _count(find(data_dir, dataset), place) for place in expected}
+        paths = downloads.files(dataset, data_dir) if dataset in downloads.PAGES else []
+        gone = [path.name for path in paths if not path.is_file()]
+        if 0 < len(gone) < len(paths):
+            return f"missing {len(gone)} of {len(paths)} files: {', '.join(gone)}"
+        if paths and not gone:
+            arrays = downloads.read(dataset, data_dir)
+            found = dict(zip(expected, (len(arrays.train), len(arrays.test)), strict=True))
+        if not any(found.values()):
             return "absent"
         if lacks := {place: number - found[place] for place, number in expected.items() if found[place] < number}:
             where = ", ".join(f"{number} in {place}" for place, number in [*lacks.items()][:3])
             more = " …" if len(lacks) > 3 else ""
-            lacking = {place.partition("/")[0] for place in lacks}
-            whole = [name for name in _categories(dataset) if name not in lacking]
+            whole = [part for part in parts if part not in {place.partition("/")[0] for place in lacks}]
             complete = f"; complete are {', '.join(whole)}" if whole else ""
-            return f"missing {sum(lacks.values())} of {count}: {where}{more}{complete}"
-        if total > count:
-            return f"{total - count} more than the official {count}"
-        for path in downloads.files("mnist", data_dir) if dataset == "mnist" else ():
-            if calculate_md5(path) != _MD5[path.name]:
-                return f"damaged: {path} has another MD5 than {_MD5[path.name]}; remove it to have it downloaded again"
+            return f"missing {sum(lacks.values())} of {sum(expected.values())}: {where}{more}{complete}"
+        if (surplus := sum(found.values()) - sum(expected.values())) > 0:
+            return f"{surplus} more than the official {sum(expected.values())}"
+        for path in paths if dataset == "mnist" else ():
+            downloads.check_md5(path, _MD5[path.name])
         if dataset not in downloads.PAGES:
-            for category in _categories(dataset) or [""]:
-                list_files(dataset, category, data_dir, seed=0)  # labels and masks belong to the images
+            for part in parts if dataset == "mvtec" else [""]:
+                list_files(dataset, part, data_dir, seed=0)  # labels and masks belong to the images
     except InputError as error:
         return f"damaged: {error}"
     return "complete"
 
 
-def _categories(dataset: str) -> list[str]:
-    return list(dict.fromkeys(place.partition("/")[0] for place in COUNTS[dataset])) if dataset == "mvtec" else []
-
-
-def _in_folders(dataset: str, data_dir: Path) -> dict[str, int]:
-    """The number of image files in each place of COUNTS."""
-    found = {}
-    for place in COUNTS[dataset]:
-        folder = find(data_dir, dataset)
-        for name in place.removesuffix("/*").split("/"):
-            folder = find(folder, name)
-        folders = [f for f in subfolders(folder) if f.name.lower() != GOOD] if place.endswith("/*") else [folder]
-        files = (path for one in folders for path in one.rglob("*") if not path.name.startswith("."))
-        found[place] = sum(path.suffix.lower() in SUFFIXES for path in files)
-    return found
+def _count(root: Path, place: str) -> int:
+    """The number of image files in a place of COUNTS."""
+    for name in place.removesuffix("/*").split("/"):
+        root = find(root, name)
+    folders = [f for f in subfolders(root) if f.name.lower() != GOOD] if place.endswith("/*") else [root]
+    return sum(len(pictures(folder, empty=True)) for folder in folders if folder.is_dir())
 
 
 def main(data_dir: Path) -> None:

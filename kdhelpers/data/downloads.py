@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 
 import numpy as np
 from filelock import FileLock
@@ -17,7 +16,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import calculate_md5
 
 from kdhelpers.errors import InputError
-from kdhelpers.files import NO_ROOM, network_timeout
+from kdhelpers.files import network_timeout
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 BATCHES = datasets.CIFAR10.base_folder
@@ -88,13 +87,14 @@ def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
         with network_timeout():
             yield
     except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
-        if getattr(error, "errno", None) in NO_ROOM:
-            raise InputError(f"there is no room for {what} in {place}: make room there") from None
-        if isinstance(error, OSError) and not isinstance(error, URLError) and error.filename is not None:
-            reason = f"{what} cannot be written to {error.filename} ({error.strerror or error})"
-            raise InputError(f"{reason}: check the path and its rights, or {fix}") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{what} could not be downloaded ({reason}): {fix}") from error
+        raise InputError(
+            f"{what} could not be downloaded ({_reason(error)}): {fix}; or check the network, and "
+            f"that {place} can be written to"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read(dataset: str, data_dir: Path) -> Arrays:
@@ -102,10 +102,7 @@ def read(dataset: str, data_dir: Path) -> Arrays:
     paths = files(dataset, data_dir)
     if dataset == "cifar10":
         for path, md5 in zip(paths, _batch_sums().values(), strict=True):  # unpickling other files might run code
-            if (found := calculate_md5(path)) != md5:
-                raise InputError(
-                    f"{path} is damaged: MD5 {found} found, {md5} expected; remove it to have it downloaded again"
-                )
+            check_md5(path, md5)
         train, test = (datasets.CIFAR10(data_dir / "cifar10", train=train) for train in (True, False))
         return Arrays(train.data, np.array(train.targets), test.data, np.array(test.targets))
     parts = [_read_idx(path) for path in paths]
@@ -116,15 +113,21 @@ def read(dataset: str, data_dir: Path) -> Arrays:
     return Arrays(*parts)
 
 
+def check_md5(path: Path, md5: str) -> None:
+    """Raise InputError when a file's MD5 is another one than `md5`."""
+    if (found := calculate_md5(path)) != md5:
+        raise InputError(f"{path} is damaged: MD5 {found} found, {md5} expected; remove it to have it downloaded again")
+
+
 def _read_idx(path: Path) -> np.ndarray:
-    images, fix = "images" in path.name, "remove it to have it downloaded again"
+    is_images = "images" in path.name
     try:
-        array = (read_image_file if images else read_label_file)(str(path)).numpy()
+        array = (read_image_file if is_images else read_label_file)(str(path)).numpy()
+        if array.size == 0 or not is_images and array.max() > 9:
+            raise ValueError("not what it should hold")
     except Exception as error:  # a damaged header raises many types of errors
-        reason = f" ({' '.join(str(error).split())})" if str(error) else ""
-        raise InputError(f"{path}: damaged or truncated{reason}; {fix}") from None
-    if images and (array.ndim != 3 or 0 in array.shape) or not images and (array.size == 0 or array.max() > 9):
-        raise InputError(f"{path}: not what it should hold; {fix}")
+        reason = f"damaged or truncated ({_reason(error)})"
+        raise InputError(f"{path}: {reason}; remove it to have it downloaded again") from None
     return array
 
 

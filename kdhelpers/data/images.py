@@ -27,7 +27,6 @@ Size = int | tuple[int, int]  # pixels: the side of a square, or (height, width)
 _FEW = 16  # maximum number of values in a mask that numbers defects; soft edges have more
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 89_478_485  # above this, Pillow warns of a decompression bomb; here it is an error
-_PACKAGES = dict.fromkeys((".heic", ".heif"), "pillow-heif") | {".avif": "pillow>=11.3"}
 with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -177,8 +176,6 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
     """Decode a picture upright and convert it to `mode`; None keeps 16-bit grey and converts the rest to "L"."""
     with reading(path):
         data = Path(path).read_bytes()
-    if not data:
-        raise InputError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > _MOST_PIXELS:
@@ -204,9 +201,8 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
     except Image.DecompressionBombError:
         reason = f"too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
     except Image.UnidentifiedImageError:
-        reason = "is not a picture that can be read; replace it or remove it"
-        if (suffix := Path(path).suffix.lower()) in _PACKAGES.keys() - Image.registered_extensions().keys():
-            reason = f"cannot be read without pip install '{_PACKAGES[suffix]}'; or convert it"
+        packages = "HEIC requires pip install 'pillow-heif', AVIF 'pillow>=11.3'"
+        reason = f"is not a picture ({len(data)} bytes; {packages}); fetch it again, replace it or remove it"
     except Exception as error:  # Pillow's decoders raise many types of errors for a broken file
         reason = f"damaged or truncated ({' '.join(str(error).split())}); fetch it again or remove it"
     raise InputError(f"{path}: {reason}")

@@ -1,14 +1,15 @@
 """The layout of each data set under DATA_DIR, and the article's split of its files (Sec. 4.1)."""
 
-import csv
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, refuse_dead_links, subfolders
+from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, subfolders
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256, reading
 from kdhelpers.protocols import GOOD, NORMAL_TEST
@@ -95,9 +96,8 @@ def list_files(
     if name == "mvtec":
         return _inspection(inside(name, cls), name)
     if name == "cifar10":
-        train, _ = pictures(inside(name, "train", cls)), inside(name, "test", cls)
-        kinds = {f: GOOD if f.name.lower() == cls.lower() else f.name for f in _folders_in(inside(name, "test"))}
-        return Files(train, _of_kinds(kinds))
+        train, normal = pictures(inside(name, "train", cls)), inside(name, "test", cls)
+        return Files(train, _in_folders(normal.parent, lambda f: GOOD if f == normal else f.name))
     if name in ("oct2017", "resc"):
         normal, *anomalies = ("NORMAL", "CNV", "DME", "DRUSEN") if name == "oct2017" else (GOOD, "Ungood")
         train = pictures(inside(name, "train", normal))
@@ -140,22 +140,17 @@ def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
     ]
 
 
-def _by_name(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
-    """The test images in the folders of `root`; `kind_of` gives the kind of each folder."""
-    return _of_kinds({f: kind_of(f, labels) for f in _folders_in(root)})
-
-
-def _folders_in(root: Path) -> list[Path]:
-    """The folders of test images in `root`; InputError for pictures beside them, or when there are none."""
-    found = entries(root)
-    refuse_dead_links(found)
-    for path in found:
-        if path.suffix.lower() in SUFFIXES:
-            raise InputError(f"{path}: lies beside the folders of {root.name}; move it to {root / GOOD} or another one")
-    folders = subfolders(root)
-    if not folders:
+def _in_folders(root: Path, kind: Callable[[Path], str]) -> list[TestImage]:
+    """The test images in the folders of `root`; InputError for pictures beside them, or when there are none."""
+    for path in entries(root):
+        if path.suffix.lower() in SUFFIXES or path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path}: lies beside the folders of {root.name}, or is a link that leads nowhere, or to itself; "
+                f"move it to {root / GOOD} or another one, or remove it"
+            )
+    if not (folders := subfolders(root)):
         raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
-    return folders
+    return _of_kinds({path: kind(path) for path in folders})
 
 
 def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = None) -> Files:
@@ -166,7 +161,8 @@ def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = 
     inside, is_mvtec = partial(folder, root, advice=_ADVICE[dataset]), dataset == "mvtec"
     good = [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD] or [inside("train", GOOD)]
     train = [path for place in good for path in pictures(place)]
-    test = _by_name(inside("test"), labels) if is_mvtec or find(root, "test").is_dir() else []
+    has_test = is_mvtec or find(root, "test").is_dir()
+    test = _in_folders(inside("test"), partial(kind_of, labels=labels)) if has_test else []
     truths = [f for f in subfolders(find(root, "ground_truth")) if f.name.lower() not in FOLDERS[GOOD]]
     masks = {(f.name.lower(), path.name): path for f in truths for path in pictures(f, empty=True)}
     if not masks and not is_mvtec:
@@ -240,7 +236,7 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]
                 f"TEST_LABEL is {labels!r}, but {root} has folders, whose names are the labels: leave TEST_LABEL out, "
                 "or name one of the folders as TEST_DIR"
             )
-        return _by_name(root, labels)
+        return _in_folders(root, partial(kind_of, labels=labels))
     name = root.name.lower()
     named = isinstance(labels, dict) and name in map(str.lower, labels)
     kind = kind_of(root, labels) if named or name in FOLDERS[GOOD] | FOLDERS[UNKNOWN] else root.name
@@ -255,31 +251,24 @@ def _head_ct(root: Path, paths: list[Path]) -> tuple[list[Path], list[Path]]:
         if not path.stem.isdecimal() or int(path.stem) in images:
             raise InputError(f"{path}: its name is not a unique id such as 000.png; remove it")
         images[int(path.stem)] = path
-    labels = _read_labels(table := root / "labels.csv")
-    for number in sorted(images.keys() ^ labels.keys()):
-        if number in images:
-            raise InputError(f"{images[number]}: {table.name} has no label for id {number}; add it or remove the image")
-        raise InputError(f"{table}: there is no image {number:03d}.png for id {number}; add it or remove the label")
-    normal, anomalous = ([images[n] for n in sorted(images) if labels[n] == label] for label in (0, 1))
-    return normal, anomalous
-
-
-def _read_labels(table: Path) -> dict[int, int]:
+    table = root / "labels.csv"
     if not table.is_file():
         raise InputError(f"{table} is missing; {_ADVICE['head_ct']}")
-    labels: dict[int, int] = {}
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            header, *rows = [*filter(None, csv.reader(file, skipinitialspace=True))] or [["empty"]]
-        if [name.strip() for name in header] != ["id", "hemorrhage"]:
-            raise ValueError(f"the header is {', '.join(header)} instead of id, hemorrhage")
-        for number, label in (map(int, row) for row in rows):
-            if label not in (0, 1) or number in labels:
-                raise ValueError(f"id {number} is there twice, or its label {label} is neither 0 nor 1")
-            labels[number] = label
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{table}: {error}; {_ADVICE['head_ct']}") from None
-    return labels
+        found = pd.read_csv(table, skipinitialspace=True, index_col=False, dtype=int)
+        if list(found) != ["id", "hemorrhage"]:
+            raise ValueError(f"the header is {', '.join(found)}")
+        labels = found.set_index("id")["hemorrhage"]
+        for number in labels.index[labels.index.duplicated() | ~labels.isin((0, 1))]:
+            raise ValueError(f"id {number} is there twice, or its label is neither 0 nor 1")
+    except ValueError as error:
+        reason = f"empty, or not a table of id, hemorrhage ({error})"
+        raise InputError(f"{table}: {reason}; {_ADVICE['head_ct']}") from None
+    for number in sorted(images.keys() ^ set(labels.index)):
+        lacks = f"label for id {number}, {images[number].name}" if number in images else f"image {number:03d}.png"
+        raise InputError(f"{table}: there is no {lacks}; add it or remove the other")
+    normal, anomalous = ([images[n] for n in sorted(images) if labels[n] == label] for label in (0, 1))
+    return normal, anomalous
 
 
 def _draw(paths: list[Path], count: int, seed: int) -> tuple[list[Path], list[Path]]:

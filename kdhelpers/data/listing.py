@@ -15,14 +15,16 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
     because ignoring it might silently leave out images, and for an empty folder unless `empty`.
     """
     found = entries(root)
-    refuse_dead_links(found)
     for path in found:
         if path.is_dir():
             if path.name == "img" and root.name != "img":  # BMAD's layout: img beside label
                 return pictures(path)
             raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            raise InputError(f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}); convert it or move it away")
+            raise InputError(
+                f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}) or a link that leads nowhere, or to itself; "
+                "convert it, move it away or remove it"
+            )
     if not found and not empty:
         raise InputError(f"{root}: there are no image files in it; put some there, remove the folder, or leave it out")
     return found
@@ -32,12 +34,6 @@ def entries(root: Path) -> list[Path]:
     """The entries of `root`, sorted by name, without hidden files and files that systems leave behind."""
     found = (path for path in root.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
     return sorted(found, key=lambda path: path.name)
-
-
-def refuse_dead_links(paths: list[Path]) -> None:
-    for path in paths:
-        if path.is_symlink() and not path.exists():
-            raise InputError(f"{path}: a link that leads nowhere, or to itself; repair it or remove it")
 
 
 def subfolders(root: Path) -> list[Path]:
