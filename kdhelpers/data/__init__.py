@@ -13,8 +13,7 @@ from torch import Tensor
 
 from kdhelpers.data import downloads, ignore, tiles
 from kdhelpers.data.images import Images, Size, in_threads, read_images, read_masks, resize_arrays, sides
-from kdhelpers.data.layouts import FOLDERS, NOTHING_MORE, UNKNOWN, Files, Own, list_files
-from kdhelpers.data.listing import subfolders
+from kdhelpers.data.layouts import FOLDERS, NOTHING_MORE, Files, Own, cifar_folders, list_files, safe_name
 from kdhelpers.data.split import Split, Tiles
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.files import file_sha256, reading
@@ -27,7 +26,7 @@ DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_c
 def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     """All classes of a data set in the article's order; for folders in place of CIFAR-10, in order of name."""
     if dataset == "cifar10":
-        return tuple(_cifar_folders(Path(data_dir)) or NUMBERS)
+        return tuple(cifar_folders(Path(data_dir)) or NUMBERS)
     if dataset == "folder":
         folder = Path(os.path.realpath(Path(data_dir).expanduser()))
         return (safe_name((folder.parent if folder.name.lower() in FOLDERS[GOOD] else folder).name) or "folder",)
@@ -71,8 +70,8 @@ def load(
     CIFAR-10: resized with Lanczos to image_size·256/224, centre-cropped, normalised with ImageNet's mean and standard
     deviation. Others: resized bilinearly, RGB in [0, 1]; MNIST and Fashion-MNIST keep one channel. seed: draws the
     `normal_test` normal test images of HeadCT and BrainMRI, and the held-out images of your own; other splits do not
-    depend on it. own: options for your own images. Test images are cached for the next class or seed of this process:
-    do not change them in place. Raises InputError that names the error and the fix.
+    depend on it. own: options for your own images. Test images of MNIST, Fashion-MNIST and CIFAR-10 are cached for the
+    next class: do not change them in place. Raises InputError that names the error and the fix.
     """
     data_dir = Path(data_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
@@ -81,7 +80,7 @@ def load(
     if _is_binary(dataset, data_dir):
         split = _load_arrays(dataset, cls, data_dir, image_size)
     else:
-        files = list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed, normal_test, own)
+        files = list_files(dataset, cls, data_dir, seed, normal_test, own)
         split = _load_files(dataset, cls, data_dir, files, image_size, own)
     if len(split.train) < 2:
         raise InputError(f"{dataset} {cls} in {data_dir}: {len(split.train)} training image; at least 2 are needed")
@@ -104,7 +103,7 @@ def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
         found[cls] = ""
         try:
             if not _is_binary(dataset, data_dir):
-                list_files(dataset, _folder_of(dataset, cls, data_dir), data_dir, seed=0)
+                list_files(dataset, cls, data_dir, seed=0)
             elif not downloads.present(dataset, data_dir):
                 found[cls] = "download"
         except InputError as error:
@@ -158,7 +157,6 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         masks = np.zeros((len(test), *sides(size)), np.float32)
         pairs = [(files.test[i].mask, paths[i]) for i in masked]
         masks[masked] = read_masks(pairs, size, own=dataset == "folder", title=title + "masks")
-    class_of = {folder: name for name, folder in _cifar_folders(data_dir).items()} if is_cifar else {}
     return Split(
         dataset,
         cls,
@@ -166,7 +164,7 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         Images(test, normalise=is_cifar),
         labels=np.array([image.label for image in files.test], np.uint8),
         masks=masks,
-        kinds=[class_of.get(image.kind, image.kind) for image in files.test],
+        kinds=[image.kind for image in files.test],
         names=[_name(path, data_dir, own) for path in paths],
         sha256=_digest(files.all, sums, data_dir, own),
         deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
@@ -192,28 +190,7 @@ def _warn_of_copies(sums: dict[Path, str], train: list[Path], test: list[Path], 
 
 def _is_binary(dataset: str, data_dir: Path) -> bool:
     """True for the authors' own files, present or to be downloaded; False for folders of image files."""
-    return dataset in downloads.IDX or dataset == "cifar10" and not _cifar_folders(data_dir)
-
-
-def _cifar_folders(data_dir: Path) -> dict[str, str]:
-    """The folder of each class when image folders replace CIFAR-10's own files; otherwise empty."""
-    root = data_dir.expanduser() / "cifar10"
-    if downloads.folder("cifar10", root.parent).is_dir():
-        return {}
-    folders = {path.name.lower(): path.name for path in subfolders(root / "train")}
-    if folders.keys() == set(CLASS_NAMES["cifar10"]):
-        return {number: folders[name] for number, name in zip(NUMBERS, CLASS_NAMES["cifar10"], strict=True)}
-    found = {safe_name(name): name for name in sorted(folders.values())}
-    if len({name.lower() for name in found}) < len(folders) or folders.keys() & {GOOD, UNKNOWN}:
-        raise InputError(
-            f"{root / 'train'}: a class there has a reserved name ({GOOD}, {UNKNOWN}), or two have names that are too "
-            f"similar ({', '.join(found)}); rename one"
-        )
-    return found
-
-
-def _folder_of(dataset: str, cls: str, data_dir: Path) -> str:
-    return _cifar_folders(data_dir)[cls] if dataset == "cifar10" else cls
+    return dataset in downloads.IDX or dataset == "cifar10" and not cifar_folders(data_dir)
 
 
 def _name(path: Path, data_dir: Path, own: Own = NOTHING_MORE) -> str:
@@ -229,11 +206,6 @@ def _checksums(paths: list[Path]) -> dict[Path, str]:
 def _digest(paths: list[Path], sums: dict[Path, str], data_dir: Path, own: Own = NOTHING_MORE) -> str:
     pairs = sorted((_name(path, data_dir, own), sums[path]) for path in paths)
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-
-
-def safe_name(name: str) -> str:
-    """The name with "_" for characters unsafe in file names and for hyphens, the separators in a record's name."""
-    return re.sub(r"[^\w.]+", "_", name).strip("._")
 
 
 def _unknown(what: str, given: str, allowed: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """The layout of each data set under DATA_DIR, and the article's split of its files (Sec. 4.1)."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdhelpers.data import downloads
 from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, subfolders
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256, reading
-from kdhelpers.protocols import GOOD, NORMAL_TEST
+from kdhelpers.protocols import CLASS_NAMES, GOOD, NORMAL_TEST, NUMBERS
 
 UNKNOWN = "unknown"
 LABELS = {GOOD: 0, "bad": 1, UNKNOWN: 2}
@@ -84,7 +86,7 @@ def list_files(
     normal_test: int = NORMAL_TEST,
     own: Own = NOTHING_MORE,
 ) -> Files:
-    """The files of class `cls`; for cifar10 and mvtec, `cls` is the folder's name.
+    """The files of class `cls`.
 
     seed: draws the `normal_test` normal test images of HeadCT and BrainMRI, and the held-out images of your own.
     own: options for your own images (`_own`). Raises InputError naming what is missing, its source and its place.
@@ -96,8 +98,10 @@ def list_files(
     if name == "mvtec":
         return _inspection(inside(name, cls), name)
     if name == "cifar10":
-        train, normal = pictures(inside(name, "train", cls)), inside(name, "test", cls)
-        return Files(train, _in_folders(normal.parent, lambda f: GOOD if f == normal else f.name))
+        folders = cifar_folders(data_dir)
+        train, normal = pictures(inside(name, "train", folders[cls])), inside(name, "test", folders[cls])
+        class_of = {folder: cls for cls, folder in folders.items()} | {normal.name: GOOD}
+        return Files(train, _in_folders(normal.parent, lambda place: class_of.get(place.name, place.name)))
     if name in ("oct2017", "resc"):
         normal, *anomalies = ("NORMAL", "CNV", "DME", "DRUSEN") if name == "oct2017" else (GOOD, "Ungood")
         train = pictures(inside(name, "train", normal))
@@ -129,6 +133,28 @@ def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
             f"{folder}: {folder.name!r} may mean good or bad; give TEST_LABEL={{{folder.name!r}: 'good'}}, or 'bad'"
         )
     return next((kind for kind, names in FOLDERS.items() if name in names), folder.name)
+
+
+def cifar_folders(data_dir: Path) -> dict[str, str]:
+    """The folder of each class when image folders replace CIFAR-10's own files; otherwise empty."""
+    root = data_dir.expanduser() / "cifar10"
+    if downloads.folder("cifar10", root.parent).is_dir():
+        return {}
+    folders = {path.name.lower(): path.name for path in subfolders(root / "train")}
+    if folders.keys() == set(CLASS_NAMES["cifar10"]):
+        return {number: folders[name] for number, name in zip(NUMBERS, CLASS_NAMES["cifar10"], strict=True)}
+    found = {safe_name(name): name for name in sorted(folders.values())}
+    if len({name.lower() for name in found}) < len(folders) or folders.keys() & {GOOD, UNKNOWN}:
+        raise InputError(
+            f"{root / 'train'}: a class there has a reserved name ({GOOD}, {UNKNOWN}), or two have names that are too "
+            f"similar ({', '.join(found)}); rename one"
+        )
+    return found
+
+
+def safe_name(name: str) -> str:
+    """The name with "_" for characters unsafe in file names and for hyphens, the separators in a record's name."""
+    return re.sub(r"[^\w.]+", "_", name).strip("._")
 
 
 def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
@@ -176,9 +202,7 @@ def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = 
             raise InputError(f"{path}: its mask {expected} is missing; {fix}")
         test[i] = test[i]._replace(mask=mask)
     for stray in masks.values():
-        raise InputError(
-            f"{stray}: there is no test image for this mask (<name>_mask.png belongs to <name>); remove it"
-        )
+        raise InputError(f"{stray}: there is no test image for this mask (NAME_mask.png belongs to NAME); remove it")
     return Files(train, test)
 
 
@@ -197,7 +221,7 @@ def _own(root: Path, seed: int, own: Own) -> Files:
         train, test = pictures(root), []
     else:
         every = root.name.lower() in FOLDERS[GOOD]  # such as good/lot_1, good/lot_2
-        images = _of_kinds({path: GOOD if every else kind_of(path, labels) for path in subfolders(root)})
+        images = _in_folders(root, lambda path: GOOD if every else kind_of(path, labels))
         train = [image.path for image in images if image.kind == GOOD]
         test = [image for image in images if image.kind != GOOD]
         if not train:
