@@ -176,6 +176,8 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
     """Decode a picture upright and convert it to `mode`; None keeps 16-bit grey and converts the rest to "L"."""
     with reading(path):
         data = Path(path).read_bytes()
+    if not data:
+        raise InputError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > _MOST_PIXELS:
@@ -202,7 +204,7 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
         reason = f"too large, more than {_MOST_PIXELS // 10**6} million pixels; scale it down"
     except Image.UnidentifiedImageError:
         packages = "HEIC requires pip install 'pillow-heif', AVIF 'pillow>=11.3'"
-        reason = f"is not a picture ({len(data)} bytes; {packages}); fetch it again, replace it or remove it"
+        reason = f"is not a picture that can be read ({packages}); replace it or remove it"
     except Exception as error:  # Pillow's decoders raise many types of errors for a broken file
         reason = f"damaged or truncated ({' '.join(str(error).split())}); fetch it again or remove it"
     raise InputError(f"{path}: {reason}")
