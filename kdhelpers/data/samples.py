@@ -180,8 +180,8 @@ def _cifar10(rng: np.random.Generator) -> Contents:
             turn = rng.uniform(0, 0.4)
             radius = 0.5 + (0.25 * np.cos(label * (np.arctan2(y, x) + turn)) if label > 1 else 0)
             shape = np.clip((radius - np.hypot(y, x)) * 12 + 0.5, 0, 1)
-            image = _to_image(_mix(picture, colour + rng.uniform(-15, 15, 3), shape))
-            yield f"cifar10/{part}/{name}/{i:04d}.png", image
+            picture = _mix(picture, colour + rng.uniform(-15, 15, 3), shape)
+            yield f"cifar10/{part}/{name}/{i:04d}.png", _to_image(picture)
 
 
 def _bottle(rng: np.random.Generator) -> np.ndarray:
@@ -282,10 +282,10 @@ def _head(rng: np.random.Generator, anomalous: bool, mri: bool) -> Image.Image:
 
 def _head_ct(rng: np.random.Generator) -> Contents:
     for i in range(32):
-        image = _head(rng, i < 8, mri=False)
-        yield f"head_ct/head_ct/{i:03d}.png", image.convert("RGBA" if i % 6 == 5 else "RGB")
-    table = ["id, hemorrhage", *(f"{i},{int(i < 8)}" for i in range(32))]  # with the space that the original has
-    yield "head_ct/labels.csv", "".join(f"{line}\n" for line in table).encode()
+        mode = "RGBA" if i % 6 == 5 else "RGB"
+        yield f"head_ct/head_ct/{i:03d}.png", _head(rng, i < 8, mri=False).convert(mode)
+    rows = "".join(f"{i},{int(i < 8)}\n" for i in range(32))
+    yield "head_ct/labels.csv", f"id, hemorrhage\n{rows}".encode()  # with the space that the original has
 
 
 def _brain_mri(rng: np.random.Generator) -> Contents:

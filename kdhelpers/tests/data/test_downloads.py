@@ -10,7 +10,8 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,27 +32,19 @@ def load(dataset, cls, data_dir):
 
 
 @pytest.fixture
-def server():
-    """Files by the last part of their URL, and the names that were asked for."""
-    state = SimpleNamespace(files={}, asked=[], silent=threading.Event())
+def server(tmp_path_factory):
+    """A folder of files to download, its URL, and the names that were asked for."""
+    state = SimpleNamespace(folder=tmp_path_factory.mktemp("server"), asked=[], silent=threading.Event())
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(SimpleHTTPRequestHandler):
         def do_GET(self):
-            name = self.path.rpartition("/")[2]
-            state.asked.append(name)
-            if name == "silent":
-                return state.silent.wait(30)
-            if name not in state.files:
-                return self.send_error(404)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(state.files[name])))
-            self.end_headers()
-            self.wfile.write(state.files[name])
+            state.asked.append(self.path[1:])
+            return state.silent.wait(30) if self.path == "/silent" else super().do_GET()
 
         def log_message(self, *arguments):
             """Not into the tests' output."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=state.folder)) as http:
         state.url = f"http://127.0.0.1:{http.server_port}/"
         thread = threading.Thread(target=http.serve_forever, args=(0.05,))
         thread.start()
@@ -100,12 +93,11 @@ def cifar10(tmp_path_factory, monkeypatch) -> Path:
 @pytest.fixture
 def archive(cifar10, server, monkeypatch) -> str:
     """Its name; the archive of these files lies on the server."""
-    content, name = io.BytesIO(), datasets.CIFAR10.filename
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+    name = datasets.CIFAR10.filename
+    with tarfile.open(server.folder / name, "w:gz") as tar:
         tar.add(cifar10 / "cifar10" / downloads.BATCHES, downloads.BATCHES)
-    server.files[name] = content.getvalue()
     monkeypatch.setattr(datasets.CIFAR10, "url", server.url + name)
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(content.getvalue()).hexdigest())
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5((server.folder / name).read_bytes()).hexdigest())
     return name
 
 
@@ -148,7 +140,7 @@ def test_cifar10_from_the_server(cifar10, archive, server, tmp_path):
 
 
 def wrong_bytes(server, archive, *_):
-    server.files[archive] = server.files[archive][:-100]
+    (server.folder / archive).write_bytes((server.folder / archive).read_bytes()[:-100])
 
 
 def silent(server, _, place, patch):
@@ -217,7 +209,7 @@ def imagenet(server, tmp_path, monkeypatch) -> Path:
     torch.save({f"features.{name}": value.half() for name, value in state.items()}, content)
     digits = hashlib.sha256(content.getvalue()).hexdigest()[:8]
     name = f"vgg16-{digits}.pth"
-    server.files[name] = content.getvalue()
+    (server.folder / name).write_bytes(content.getvalue())
     monkeypatch.setattr(weights, "IMAGENET", SimpleNamespace(url=server.url + name))
     monkeypatch.setattr(weights, "_IMAGENET_SHA256", digits)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
@@ -227,16 +219,16 @@ def imagenet(server, tmp_path, monkeypatch) -> Path:
 def test_weights_are_downloaded_once(imagenet, server):
     for _ in range(2):
         source, identity = weights.load_source("imagenet")
-    assert identity == {"name": "imagenet", "sha256": hashlib.sha256(server.files[imagenet.name]).hexdigest()}
+    assert identity == {"name": "imagenet", "sha256": files.file_sha256(server.folder / imagenet.name)}
     assert server.asked == [imagenet.name] and visible(imagenet.parent) == [imagenet.name]
     assert torch.equal(source[0].weight, weights.load_source("untrained")[0][0].weight.half().float())
 
 
 def test_weights_with_another_checksum_are_refused(imagenet, server):
-    server.files[imagenet.name] = b"other bytes" * 100
+    (server.folder / imagenet.name).write_bytes(b"other bytes" * 100)
     with refused("could not be downloaded", "invalid hash value", f"put it at {imagenet}", "SOURCE"):
         weights.load_source("imagenet")
     assert visible(imagenet.parent) == []
-    imagenet.write_bytes(server.files[imagenet.name])
+    imagenet.write_bytes(b"other bytes")
     with refused(f"{imagenet} is damaged", imagenet.stem[-8:], "remove it"):
         weights.load_source("imagenet")
