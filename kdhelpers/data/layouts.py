@@ -79,12 +79,7 @@ _ADVICE = {
 
 @reading()
 def list_files(
-    dataset: str,
-    cls: str,
-    data_dir: Path,
-    seed: int,
-    normal_test: int = NORMAL_TEST,
-    own: Own = NOTHING_MORE,
+    dataset: str, cls: str, data_dir: Path, seed: int, normal_test: int = NORMAL_TEST, own: Own = NOTHING_MORE
 ) -> Files:
     """The files of class `cls`.
 
