@@ -86,37 +86,25 @@ def test(options: list[str]) -> int:
         for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
             if notebook.stem == "30_beside_anomalib" and not find_spec("anomalib"):
                 print(
-                    "30_beside_anomalib is left out: anomalib is optional and not installed (pip install '.[anomalib]')"
+                    f"{notebook.stem} is left out: the optional anomalib is not installed (pip install '.[anomalib]')"
                 )
                 continue
-            parameters = {"PROFILE": "smoke", "RESULTS_DIR": f"{folder}/results"}
+            parameters = {"PROFILE": "smoke", "RESULTS_DIR": f"{folder}/results"} | IN_SMOKE.get(notebook.stem, {})
             if "EPOCHS" in parameters_of(notebook):
                 parameters["EPOCHS"] = 2  # enough to check that they run
-            parameters |= IN_SMOKE.get(notebook.stem, {})
             check_names(notebook, parameters)
-            copy = f"{folder}/{notebook.name}"
-            papermill.execute_notebook(
-                notebook, copy, parameters, prepare_only=True, language="python", kernel_name="python3"
-            )
-        pytest = ["pytest", "-c", "pyproject.toml", "--rootdir", ".", "-m", "", "-n", "2", "--dist", "loadfile"]
-        pytest += [
-            "--no-loadscope-reorder",
-            "--nbval-lax",
-            "--nbval-current-env",
-            "kdhelpers/tests",
-            *map(str, Path(folder).glob("*.ipynb")),
-        ]
-        commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], [*pytest, *options]]
-        # One thread each: two workers with two threads would wait for each other.
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return next(
-            (
-                code
-                for command in commands
-                if (code := subprocess.run([sys.executable, "-m", *command], env=environment).returncode)
-            ),
-            0,
-        )
+            out = f"{folder}/{notebook.name}"
+            named = {"language": "python", "kernel_name": "python3"}
+            papermill.execute_notebook(notebook, out, parameters, prepare_only=True, **named)
+        pytest = "pytest -c pyproject.toml --rootdir . -n 2 --dist loadfile --no-loadscope-reorder"
+        pytest = f"{pytest} --nbval-lax --nbval-current-env kdhelpers/tests -m".split()
+        pytest += ["", *map(str, Path(folder).glob("*.ipynb")), *options]  # -m "": the slow tests too
+        for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], pytest):
+            # One thread each: two workers with two threads would wait for each other.
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            if code := subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
+                return code
+        return 0
 
 
 def gpu_check(words: list[str]) -> int:
