@@ -71,13 +71,12 @@ def show_framework(protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     _draw_losses(axes, middles[-1], protocol)
     _draw_images(axes)
     of_s = f"source S: VGG-16 features, frozen\n{s_count:,} parameters"
-    kind = f"no bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
-    of_c = f"cloner C: trained on normal images\n{c_count:,} parameters ({kind})"
-    name = f"framework (Fig. 2) — {IMAGE_SIZE} px, protocol {protocol.name}"
+    norm = "BatchNorm" if protocol.batch_norm else "no BatchNorm"
+    of_c = f"cloner C: trained on normal images\n{c_count:,} parameters (no bias, {norm})"
+    figure.set_label(f"framework (Fig. 2) — {IMAGE_SIZE} px, protocol {protocol.name}")
     _text(axes, middles[-1] + 0.04, _S_ROW + 0.5, of_s, "right", 7)
     _text(axes, middles[-1] + 0.04, _C_ROW - 0.41, of_c, "right", 7)
-    _text(axes, 0.08, _HEIGHT - 0.13, name, "left", 8)
-    figure.set_label(name)
+    _text(axes, 0.08, _HEIGHT - 0.13, figure.get_label(), "left", 8)
     axes.set(xlim=(0, _WIDTH), ylim=(0, _HEIGHT), aspect="equal")
     axes.axis("off")
     plt.close(figure)  # a notebook shows the figure that its cell returns
