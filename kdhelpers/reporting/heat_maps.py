@@ -50,8 +50,7 @@ def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
 
 
 def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) -> Figure:
-    """A figure with rows of pictures, each with its `layers` side by side. blocks: (data set, kept, chosen, columns,
-    rows) each."""
+    """Rows of pictures, each with its `layers` side by side. blocks: (data set, kept, chosen, columns, rows) each."""
     shown = [record for _, kept, *_ in blocks for record, _ in kept.values()]
     seeds = ", ".join(map(str, sorted({record["seed"] for record in shown})))
     heat = f"heat from {100 * figures.LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
