@@ -22,7 +22,7 @@ from kdhelpers.reporting.framework import show_framework
 from kdhelpers.reporting.heat_maps import figure_1, figure_6
 from kdhelpers.reporting.paper_style import GREY, NO_RECORD, WIDTH, heading, in_style, origin, save, say_nothing
 from kdhelpers.reporting.published import NAMES, reruns
-from kdhelpers.reporting.text import main_runs
+from kdhelpers.reporting.text import main_runs, title_of
 
 PORT, LATE = "Paddle port", 500  # a rerun of `published.reruns`, and the first of its late epochs
 
@@ -38,8 +38,8 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
     notebook, name = "12_cloner_size", "Figure 4: size of the cloner, on MVTecAD"
     frame, left_out = variants_frame(notebook, records)
     means = by_seed(frame, "auroc")
-    frame = frame.dropna(subset="auroc").assign(group=frame["class"].str.replace("_", " "), value=frame["auroc"])
-    groups = [cls.replace("_", " ") for cls in MVTEC if cls in set(frame["class"])]
+    frame = frame.dropna(subset="auroc").assign(group=frame["class"].map(title_of), value=frame["auroc"])
+    groups = [title_of(cls) for cls in MVTEC if cls in set(frame["class"])]
     has_mean = len(groups) > 1 and len(means) > 0
     if has_mean:
         groups.append(f"mean of {means['classes'].iloc[0]}")
@@ -140,13 +140,12 @@ def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
     curves = sorted((r["seed"], r["detection"]["auroc_by_epoch"]) for r in found if r["detection"]["auroc_by_epoch"])
     marks = []
     for number, (seed, curve) in enumerate(curves):
-        epochs, auroc = zip(*curve, strict=True)
-        colour, best, mean = f"C{number}", int(np.argmax(auroc)), np.mean(auroc[-LAST_EPOCHS:])
-        axes.plot(epochs, auroc, color=colour, linewidth=1, label=f"seed {seed}")
-        axes.plot(epochs[best], auroc[best], "*", color=colour, markersize=9)
-        axes.plot(epochs[-1], auroc[-1], "o", color=colour, markersize=4)
-        last = epochs[-LAST_EPOCHS:]
-        axes.plot(last, [mean] * len(last), color="black", linewidth=2)
+        epochs, auroc = np.transpose(curve)
+        best, last, mean = np.argmax(auroc), epochs[-LAST_EPOCHS:], auroc[-LAST_EPOCHS:].mean()
+        axes.plot(epochs, auroc, color=f"C{number}", linewidth=1, label=f"seed {seed}")
+        axes.plot(epochs[best], auroc[best], "*", color=f"C{number}", markersize=9)
+        axes.plot(epochs[-1], auroc[-1], "o", color=f"C{number}", markersize=4)
+        axes.plot(last, np.full_like(last, mean), color="black", linewidth=2)
         marks.append((mean, auroc[-1], auroc[best]))
     port = reruns(3).query("`class` == 'screw'").set_index("who")["value"].astype(float)
     band = [LATE, SETTINGS["mvtec"].epochs], port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
@@ -168,7 +167,7 @@ def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title
     kind = only_one(records)
     made = {
         "figure_1": figure_1(records, results_dir, title=title),
-        "figure_2": show_framework(protocol=PROTOCOLS[kind.protocol if kind else "official"]),
+        "figure_2": show_framework(PROTOCOLS[kind.protocol if kind else "official"]),
         **{f.__name__: f(records, title=title) for f in (figure_3, figure_4, figure_5)},
         "figure_6": figure_6(records, results_dir, title=title),
         "epochs": show_epochs(records, title=title),

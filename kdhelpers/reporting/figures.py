@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from math import ceil
 from pathlib import Path
 from textwrap import fill
 
@@ -11,7 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
+from PIL import Image, ImageOps
 
 NORMAL, ANOMALOUS, UNLABELED = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
 LABELS = ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS), (2, "unlabeled", UNLABELED))
@@ -58,9 +59,8 @@ def small_png(file: Path | io.BytesIO) -> bytes:
 
 
 def words_of(figure: Figure) -> str:
-    """The first line of a figure's label; if it has none, of its title, or else of its axes' title."""
-    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("center", "left")]
-    return next(filter(None, [figure.get_label(), figure.get_suptitle(), *titles]), "figure").split("\n")[0]
+    """The first line of a figure's label; if it has none, of its title."""
+    return (figure.get_label() or figure.get_suptitle() or "figure").split("\n")[0]
 
 
 def labels_of(dataset: str) -> tuple[tuple[int, str, tuple], ...]:
@@ -76,34 +76,33 @@ def pixels(images, index) -> np.ndarray:
 
 def show_split(split, *, title: str = "") -> Figure:
     """One row each of normal training images, and of normal, anomalous and unlabeled test images."""
-    rows = [(f"train,\n{labels_of(split.dataset)[0][1]}", split.train, np.arange(len(split.train)), None)]
-    for label, name, _ in labels_of(split.dataset):
+    names = labels_of(split.dataset)
+    rows = [(f"train,\n{names[0][1]}", split.train, np.arange(len(split.train)), False)]
+    for label, name, _ in names:
         members = np.flatnonzero(split.labels == label)
-        rows.append((f"test,\n{name}", split.test, members, split.kinds if label else None))
-    rows = [row for row in rows if len(row[2])]
-    figure, axes = _grid(len(rows), 8, 1.0, above=sum(kinds is not None for *_, kinds in rows), beside=1.0)
-    for line, (name, images, members, kinds) in zip(axes, rows, strict=True):
+        if len(members):
+            rows.append((f"test,\n{name}", split.test, members, label > 0))
+    figure, axes = _grid([1] * len(rows), 8, 1.0, above=sum(has_kinds for *_, has_kinds in rows), beside=1.0)
+    for line, (name, images, members, has_kinds) in zip(axes, rows, strict=True):
         chosen = np.unique(members[np.linspace(0, len(members) - 1, 8).astype(int)])
-        shown = pixels(images, np.asarray(chosen))
-        for axis, image, i in zip(line, shown, chosen, strict=False):
+        for axis, image, i in zip(line, pixels(images, chosen), chosen, strict=False):
             axis.imshow(image)
-            if kinds:
-                axis.set_title(kinds[i].replace("_", "\n"), fontsize=7, pad=2)
+            if has_kinds:
+                axis.set_title(split.kinds[i].replace("_", "\n"), fontsize=7, pad=2)
         line[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     name = split.cls if split.dataset == "folder" else f"{split.dataset} {split.cls}"
     return titled(figure, f"images of {name}", title)
 
 
-def _grid(lines: int, columns: int, side: float, *, above: int, beside: float = 0.4, heights=None):
+def _grid(heights: list[float], columns: int, side: float, *, above: int, beside: float = 0.4):
     """A figure for closely spaced pictures, and its axes (lines, columns) without frames and ticks.
 
-    side: of a picture, in inches. heights: of each line's pictures, as shares of `side`; None: 1. above: the number of
-    lines with titles. beside: room for the names of lines, in inches.
+    side: of a picture, in inches. heights: of each line's pictures, as shares of `side`. above: the number of lines
+    with titles. beside: room for the names of lines, in inches.
     """
-    heights = [1.0] * lines if heights is None else heights
     size = max(4, side * columns + beside), side * sum(heights) + 0.27 * above + 0.3
     shared = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
-    figure, axes = plt.subplots(lines, columns, figsize=size, **shared)
+    figure, axes = plt.subplots(len(heights), columns, figsize=size, **shared)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -148,11 +147,9 @@ def show_scores(
         axis.set(title=name, yticks=[], xlabel="score")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
     plt.setp(axes[:, 0], ylabel="density")
-    handles = {}
-    for axis in axes.flat:
-        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-        axis.axison = axis.has_data()
-    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    for axis in axes.flat[len(scores) :]:
+        axis.axis("off")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return titled(figure, "scores of the test images", title)
 
 
@@ -165,7 +162,7 @@ def show_methods(
     one_scale: True for one colour scale for all maps of a method; otherwise each map has its own.
     """
     first, above = pictures[0], ["image", "mask"] if masks else ["image"]
-    figure, axes = _grid(len(above) + len(names), len(first.pixels), 1.1, above=1)
+    figure, axes = _grid([1] * (len(above) + len(names)), len(first.pixels), 1.1, above=1)
     for axis, image, kind in zip(axes[0], first.pixels, first.kinds, strict=True):
         axis.imshow(image)
         axis.set_title(kind.replace("_", "\n"), fontsize=7, pad=3)
@@ -208,25 +205,14 @@ def show_sheet(
     sides = np.array([np.array(image.shape[:2]) / max(image.shape[:2]) for image in images])
     heights = [sides[first : first + columns, 0].max() for first in range(0, len(images), columns)]
     wide = sides[:, 1].max()
-    figure, axes = _grid(len(heights), columns, 1.5, above=len(heights), heights=heights)
+    figure, axes = _grid(heights, columns, 1.5, above=len(heights))
     high = np.repeat(heights, columns)
     for axis, image, above, name, kind, score in zip(axes.flat, images, high, names, kinds, scores, strict=False):
-        axis.imshow(_framed(image, above, wide))
+        frame = tuple(ceil(max(image.shape[:2]) * side) for side in (wide, above))  # the names are at one height
+        axis.imshow(ImageOps.pad(Image.fromarray(image), frame, color="white", centering=(0.5, 0)))
         words = f"{short_name(name)}\n{short_name(kind, 14)} · {score:.4g}"
         axis.set_title(words, fontsize=7, pad=3, color=ANOMALOUS if score > threshold else "black", parse_math=False)
     return titled(figure, title, "")
-
-
-def _framed(image: np.ndarray, high: float, wide: float) -> np.ndarray:
-    """The picture at the top of a white frame, so that the names in a row are at the same height.
-
-    high, wide: the frame's sides as shares of the picture's longer side.
-    """
-    height, width = image.shape[:2]
-    frame = np.full((*(int(np.ceil(side * max(height, width))) for side in (high, wide)), 3), 255, np.uint8)
-    left = (frame.shape[1] - width) // 2
-    frame[:height, left : left + width] = image
-    return frame
 
 
 def short_name(name: str, most: int = 22) -> str:

@@ -71,13 +71,12 @@ def show_framework(protocol: Protocol = PROTOCOLS["official"]) -> Figure:
     _draw_losses(axes, middles[-1], protocol)
     _draw_images(axes)
     of_s = f"source S: VGG-16 features, frozen\n{s_count:,} parameters"
-    kind = f"no bias, {'' if protocol.batch_norm else 'no '}BatchNorm"
-    of_c = f"cloner C: trained on normal images\n{c_count:,} parameters ({kind})"
-    name = f"framework (Fig. 2) — {IMAGE_SIZE} px, protocol {protocol.name}"
+    norm = "BatchNorm" if protocol.batch_norm else "no BatchNorm"
+    of_c = f"cloner C: trained on normal images\n{c_count:,} parameters (no bias, {norm})"
+    figure.set_label(f"framework (Fig. 2) — {IMAGE_SIZE} px, protocol {protocol.name}")
     _text(axes, middles[-1] + 0.04, _S_ROW + 0.5, of_s, "right", 7)
     _text(axes, middles[-1] + 0.04, _C_ROW - 0.41, of_c, "right", 7)
-    _text(axes, 0.08, _HEIGHT - 0.13, name, "left", 8)
-    figure.set_label(name)
+    _text(axes, 0.08, _HEIGHT - 0.13, figure.get_label(), "left", 8)
     axes.set(xlim=(0, _WIDTH), ylim=(0, _HEIGHT), aspect="equal")
     axes.axis("off")
     plt.close(figure)  # a notebook shows the figure that its cell returns
@@ -115,8 +114,8 @@ def _draw_points(axes, s: list[_Layer], c: list[_Layer], middles: list[float], s
 
 def _draw_losses(axes, x: float, protocol: Protocol) -> None:
     """Draw the way from the critical points to the score, and from the score back to the pixels."""
-    order = (_VAL, _DIR) if protocol.order == "val + lambda * dir" else (_DIR, _VAL)
-    total = rf"{order[0]} + \lambda\,{order[1]}"
+    first, second = (_VAL, _DIR) if protocol.order == "val + lambda * dir" else (_DIR, _VAL)
+    total = rf"{first} + \lambda\,{second}"
     lam = "λ calibrated" if protocol.lam is None else f"λ = {protocol.lam:g}"
     way = "S and C" if protocol.gradient == "both" else "C only"
     fork, terms, join, end = x + 0.44, x + 0.72, x + 1.0, _WIDTH - 0.54
@@ -134,8 +133,8 @@ def _draw_losses(axes, x: float, protocol: Protocol) -> None:
     _text(axes, end, _C_ROW, f"score: ${_TOTAL}$\nat CP{5 - protocol.score_points} to CP4", size=_FORMULA, frame=_INK)
     gradient = rf"$\Lambda = \partial{_TOTAL}/\partial x$ (Eq. 5), back through {way}"
     opened = r"$L_{map} = (g_\sigma(\Lambda) \ominus B) \oplus B$ (Eq. 6)"
-    for at, formula in ((4.6, gradient), (1.9, opened)):
-        _text(axes, at, _BACKWARD, formula, size=_FORMULA, frame=_BACK)
+    _text(axes, 4.6, _BACKWARD, gradient, size=_FORMULA, frame=_BACK)
+    _text(axes, 1.9, _BACKWARD, opened, size=_FORMULA, frame=_BACK)
 
 
 def _draw_images(axes) -> None:

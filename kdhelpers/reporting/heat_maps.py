@@ -30,13 +30,11 @@ def figure_1(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
     MVTecAD: one anomalous image of each of up to eight categories. MNIST and CIFAR-10: one normal and one anomalous
     image of each of up to three normal classes. Fewer classes have more images each. No pictures: an empty frame.
     """
-    blocks = {"mvtec": (4, 2, 8), "mnist": (6, 1, 3), "cifar10": (6, 1, 3)}  # pairs in a row, rows, classes at most
-    drawn = []
-    for dataset, (columns, rows, most) in blocks.items():
+    blocks = []
+    for dataset, columns, rows, most in (("mvtec", 4, 2, 8), ("mnist", 6, 1, 3), ("cifar10", 6, 1, 3)):
         kept = _kept(records, results_dir, dataset)
-        chosen = _choose(kept, most, columns * rows, normal=dataset != "mvtec")
-        drawn.append((dataset, kept, chosen, columns, rows))
-    return _sheet("Figure 1: heat maps over test images", title, drawn, ("image", "map"))
+        blocks.append((dataset, kept, _choose(kept, most, columns * rows, normal=dataset != "mvtec"), columns, rows))
+    return _sheet("Figure 1: heat maps over test images", title, blocks, ("image", "map"))
 
 
 @in_style
@@ -52,8 +50,7 @@ def figure_6(records: Sequence[dict], results_dir: Path, *, title: str = "") -> 
 
 
 def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) -> Figure:
-    """A figure with rows of pictures, each with its `layers` side by side. blocks: (data set, kept, chosen, columns,
-    rows) each."""
+    """Rows of pictures, each with its `layers` side by side. blocks: (data set, kept, chosen, columns, rows) each."""
     shown = [record for _, kept, *_ in blocks for record, _ in kept.values()]
     seeds = ", ".join(map(str, sorted({record["seed"] for record in shown})))
     heat = f"heat from {100 * figures.LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
@@ -120,8 +117,8 @@ def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
     lowest = {r["class"]: r for r in sorted(of_main, key=lambda r: r["seed"], reverse=True)}
     found = {}
     for cls in sorted(lowest, key=lambda cls: in_order(dataset, cls)):
-        if paths := [path for path in pictures_of(lowest[cls], results_dir) if path.is_file()]:
-            found[cls] = lowest[cls], results.load_pictures(paths[0])
+        if path := next(filter(Path.is_file, pictures_of(lowest[cls], results_dir)), None):
+            found[cls] = lowest[cls], results.load_pictures(path)
     return found
 
 
@@ -138,8 +135,8 @@ def _choose(kept: Kept, most: int, count: int, *, normal: bool) -> list[tuple[st
         by_kind = [[i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds) if kind != GOOD]
         turned = by_kind[number:] + by_kind[:number]  # or every digit would have the same anomaly
         first = [kinds.index(GOOD)] if normal and GOOD in kinds else []
-        of_classes.append([(cls, i) for i in first + _in_turn(turned)])
-    return sorted(_in_turn(of_classes)[:count], key=lambda item: (classes.index(item[0]), item[1]))
+        of_classes.append([(number, i) for i in first + _in_turn(turned)])
+    return [(classes[number], i) for number, i in sorted(_in_turn(of_classes)[:count])]
 
 
 def _in_turn(lists: list[list]) -> list:

@@ -10,9 +10,6 @@ from tabulate import tabulate
 from kdhelpers.experiments.records import kind_of, remark
 from kdhelpers.reporting import tables
 
-# In each cell, because JupyterLab's own style sheet aligns everything to the right.
-_TEXT = 'align="left" style="text-align: left; white-space: nowrap{}"'
-_NUMBER = 'align="right" style="text-align: right{}"'
 _WIDE, _DENSE = 12, "; padding: 2px 4px; font-size: 85%"  # a table of more columns fits a page of 1280 pixels so
 _NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, possibly with a standard deviation and a mark
 
@@ -40,19 +37,20 @@ def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str
     names = [str(name) for name in frame.columns]
     rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
     dense = _DENSE if len(names) > _WIDE else ""
-    right = [any(_NUMERIC.fullmatch(row[i]) for row in rows) for i in range(len(names))]
+    sides = ["right" if any(_NUMERIC.fullmatch(row[i]) for row in rows) else "left" for i in range(len(names))]
 
     def line(tag: str, values: list[str]) -> str:
-        styles = [(_NUMBER if one else _TEXT).format(dense) for one in right]
-        cells = [f"<{tag} {style}>{_unbroken(value)}</{tag}>" for value, style in zip(values, styles, strict=True)]
+        cells = []  # each with its style, because JupyterLab's own style sheet aligns everything to the right
+        for side, value in zip(sides, values, strict=True):
+            style = f"text-align: {side}{'; white-space: nowrap' if side == 'left' else ''}{dense}"
+            cells.append(f'<{tag} align="{side}" style="{style}">{_unbroken(value)}</{tag}>')
         return f"<tr>{''.join(cells)}</tr>"
 
     html = [f"<p><b>{escape(caption)}</b></p>"] if caption else []
     html += ["<table>", "<thead>", line("th", names), "</thead>", "<tbody>"]
     html += [*(line("td", row) for row in rows), "</tbody>", "</table>"]
     html += [f"<p>{escape(note)}</p>"] if note else []
-    sides = ["right" if one else "left" for one in right] if rows else None
-    text = tabulate(rows, names, colalign=sides, disable_numparse=True)
+    text = tabulate(rows, names, colalign=sides if rows else None, disable_numparse=True)
     return Table("\n".join(html), "\n".join(filter(None, (caption, text, note))))
 
 

