@@ -56,7 +56,8 @@ def contents(results):
 def test_killed_again_and_again_it_ends_in_the_same_records(command, tmp_path):
     began = time.monotonic()
     undisturbed = start(tmp_path / "undisturbed", tmp_path / "undisturbed.log")
-    while not (tmp_path / "undisturbed" / "logs").exists():
+    while not (tmp_path / "undisturbed" / "logs").exists():  # a moment after it has locked the folder
+        assert undisturbed.poll() is None, (tmp_path / "undisturbed.log").read_text()
         time.sleep(0.1)
     second = command("smoke", "01", "--config", f"RESULTS_DIR={tmp_path / 'undisturbed'}")  # at once in one folder
     one_line(second.stderr.strip(), ("error: ", "is in use by another ./run_all.sh (process ", "): wait for it"))
