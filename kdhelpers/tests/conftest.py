@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -46,59 +48,36 @@ def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, see
     method = changed.pop("method", "gradients")
     setting = SETTINGS[dataset]
     maps = dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro"), auroc)
-    parameters = {
-        "class": cls,
-        "variant": variant,
-        "seed": seed,
-        "source": folder,
-        "source_name": folder,
-        "epochs": setting.epochs,
-        "image_size": setting.image_size,
-        "batch_size": 64,
-        "method": method,
-        "augment": variant == "augmented",
-        "normal_test": 10,
-        "protocol": asdict(protocol_for(protocol, dataset)),
-    }
-    return {
-        "schema": 2,
-        "notebook": notebook,
-        "dataset": dataset,
-        "class": cls,
-        "variant": variant,
-        "seed": seed,
-        "profile": profile,
-        "protocol": protocol,
-        "source": {"name": folder, "sha256": "5" * 64},
-        "parameters": parameters | changed.pop("parameters", {}),
-        "deviations": [],
-        "data": {"train": 3, "test_normal": 2, "test_anomalous": 2, "sha256": "d" * 64},
-        "training": {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1},
-        "detection": {
-            "auroc": auroc,
-            "auroc_last": auroc,
-            "auroc_by_epoch": [[1, auroc - 1], [2, auroc + 1]],
-            "ap": auroc,
-            "f1_max": auroc,
-        },
-        "localization": {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None,
-        "baselines": {"mean_brightness": 40.0, "pca": 70.0},
-        "seconds": {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0},
-        "peak_memory_mb": {"host": 1000, "device": None},
-        "environment": {
-            "commit": "c" * 40,
-            "dirty": False,
-            "method_version": METHOD_VERSION,
-            "source": folder,
-            "data_dir": paths.DATA_DIR.name,
-            "python": "3.11.2",
-            "platform": "Linux",
-            "device": "cpu",
-            "precision": "float32",
-            "threads": 2,
-            "packages": {"torch": "2.14.1"},
-        },
-    } | changed
+    one = {"class": cls, "variant": variant, "seed": seed}
+    source = {"source": folder, "source_name": folder}
+    size = {"epochs": setting.epochs, "image_size": setting.image_size, "batch_size": 64, "normal_test": 10}
+    how = {"method": method, "augment": variant == "augmented", "protocol": asdict(protocol_for(protocol, dataset))}
+    environment = {"commit": "c" * 40, "dirty": False, "method_version": METHOD_VERSION, "source": folder}
+    environment |= {"data_dir": paths.DATA_DIR.name, "python": "3.11.2", "platform": "Linux", "device": "cpu"}
+    environment |= {"precision": "float32", "threads": 2, "packages": {"torch": "2.14.1"}}
+    return (
+        {
+            "schema": 2,
+            "notebook": notebook,
+            "dataset": dataset,
+            "profile": profile,
+            "protocol": protocol,
+            "source": {"name": folder, "sha256": "5" * 64},
+            "parameters": one | source | size | how | changed.pop("parameters", {}),
+            "deviations": [],
+            "data": {"train": 3, "test_normal": 2, "test_anomalous": 2, "sha256": "d" * 64},
+            "training": {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1},
+            "detection": dict.fromkeys(("auroc", "auroc_last", "ap", "f1_max"), auroc)
+            | {"auroc_by_epoch": [[1, auroc - 1], [2, auroc + 1]]},
+            "localization": {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None,
+            "baselines": {"mean_brightness": 40.0, "pca": 70.0},
+            "seconds": {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0},
+            "peak_memory_mb": {"host": 1000, "device": None},
+            "environment": environment,
+        }
+        | one
+        | changed
+    )
 
 
 @pytest.fixture(scope="session")
@@ -114,9 +93,8 @@ def sample_data(tmp_path_factory):
 @pytest.fixture
 def of_a_run(sample_data, tmp_path):
     """The parameters of a short run on the samples, whose records lie in tmp_path/results."""
-    short = {"SEED": 2, "EPOCHS": 1, "IMAGE_SIZE": 32}
     folders = {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path / "results")}
-    return {name: value for name, value in (ASKED | short | folders).items() if name != "CLASSES"}
+    return OWN | {"PROFILE": "full", "SEED": 2} | folders
 
 
 @contextlib.contextmanager
@@ -139,16 +117,68 @@ ASKED = {  # the parameters of a notebook that trains, but for its folders
     "DEVICE": "cpu",
     "CACHE": "auto",
 }
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
-OWN = {"PROFILE": "smoke", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32}
-OWN |= {"BATCH_SIZE": None, "DEVICE": "cpu", "CACHE": "auto", "DATA_DIR": None, "RESULTS_DIR": None}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(paths.ROOT),
+    "OMP_NUM_THREADS": "1",
+    "VIRTUAL_ENV": sys.prefix,
+    "CI": "true",
+}
+OWN = {name: value for name, value in ASKED.items() if name != "CLASSES"}  # of notebook 00, and a short run
+OWN |= {"PROFILE": "smoke", "EPOCHS": 1, "IMAGE_SIZE": 32, "DATA_DIR": None, "RESULTS_DIR": None}
 
 
-def execute(notebook, out, **parameters):
-    """Run a notebook as ./run_all.sh does."""
+def execute(notebook, out, *options, **parameters):
+    """Run a notebook, of this repository or at any path, as ./run_all.sh does."""
     values = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
-    command = [sys.executable, "notebooks/execute.py", f"notebooks/{notebook}.ipynb", str(out), *values]
+    path = paths.ROOT / "notebooks" / f"{notebook}.ipynb"
+    command = [sys.executable, "notebooks/execute.py", path, out, *values, *options]
     return subprocess.run(command, cwd=paths.ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def run_all(*words):
+    """The outcome of ./run_all.sh, started with the Python of this test."""
+    words = ["./run_all.sh", *map(str, words)]
+    return subprocess.run(words, cwd=paths.ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def command(capfd):
+    """As `run_all`, but seconds faster: without a process of its own, of `root`, this repository or a copy of it."""
+
+    def run(*words, root=paths.ROOT):
+        capfd.readouterr()
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.chdir(root)
+            patch.syspath_prepend(root / "notebooks")
+            patch.setattr(sys, "argv", ["run_all.py", *map(str, words)])
+            patch.setattr(signal, "signal", lambda *_: None)
+            patch.setattr(paths, "ROOT", root)
+            patch.setattr(paths, "RESULTS_DIR", root / "results")
+            for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+                patch.setenv(name, ENVIRONMENT[name])
+            for script in root.glob("notebooks/*.py"):
+                sys.modules.pop(script.stem, None)
+            runpy.run_path("notebooks/run_all.py", run_name="__main__")
+        out, err = capfd.readouterr()
+        code = end.value.code
+        text = f"{code}\n" if isinstance(code, str) else ""  # as Python prints it
+        return subprocess.CompletedProcess(words, int(bool(code)), out, err + text)
+
+    return run
+
+
+def comparable(results):
+    """The records by path, without what may differ between two runs."""
+    found = {path.relative_to(results): json.loads(path.read_text()) for path in results.glob("records/**/*.json")}
+    for record in found.values():
+        for may_differ in ("seconds", "peak_memory_mb", "environment"):
+            del record[may_differ]
+    return found
+
+
+def times(results):
+    """When each record was written."""
+    return {path: path.stat().st_mtime_ns for path in results.glob("records/**/*.json")}
 
 
 def one_line(message: str, words: tuple[str, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Outputs of executed runs, copied into notebooks without this machine's folders and progress bars."""
+"""./run_all.sh publish and release in a copy of the repository's own files, and what published notebooks may hold."""
 
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,51 +10,46 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from kdhelpers.errors import InputError
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT, one_line
+
+ADDRESS, PLACEHOLDER = "https://github.com/somebody/some.where", "-unpublished-"
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
 
 @pytest.fixture
-def publish(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "notebooks")
-    import publish
-
-    return publish
+def copy(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    return tmp_path
 
 
 def write(path, *cells):
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=list(cells)), path)
-    return path
 
 
-def test_outputs_come_over_without_folders_and_bars(publish, tmp_path):
-    plain = write(tmp_path / "01_mnist.ipynb", new_code_cell("x = 1"), new_code_cell("show()"))
-    text = f"{tmp_path / 'results'}/records/a.json\n 38%|▋ | 3/8 [00:02<00:00,  3.01image/s]\n{ROOT}/data\n"
-    run = write(
-        tmp_path / "results/executed/full/07-01_mnist-seed2.ipynb",
-        new_code_cell("x = 1"),
-        new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]}),
-        new_code_cell("show()", outputs=[new_output("stream", name="stdout", text=text)]),
+def test_outputs_come_over_without_folders_bars_and_unlicensed_pictures(command, copy):
+    text = f"{copy}/results/records/a.json\n 38%|▋ | 3/8 [00:02<00:00,  3.01image/s]\n{copy}/data\n"
+    said = [new_output("stream", name="stdout", text=text)]
+    picture, tags = [new_output("display_data", {"image/png": "aGVhZA=="})], {"tags": ["unlicensed"]}
+    plain, run = copy / "notebooks/01_mnist.ipynb", copy / "results/executed/full/07-01_mnist-seed2.ipynb"
+    write(plain, new_code_cell("x = 1"), new_code_cell("show()"), new_code_cell("head()", metadata=tags))
+    injected = new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]})
+    show, head = (
+        new_code_cell("show()", outputs=said + picture),
+        new_code_cell("head()", outputs=picture, metadata=tags),
     )
-    assert publish.executed(plain, tmp_path / "results") == run
-    found = publish.with_outputs(plain, run, tmp_path / "results")
-    assert found.cells[1].outputs[0].text == "results/records/a.json\ndata\n"
-    assert [cell.execution_count for cell in found.cells] == [1, 2]
+    write(run, new_code_cell("x = 1"), injected, show, head)
+    done = command("publish", root=copy)
+    assert done.returncode == 0 and done.stdout.startswith("notebooks/01_mnist.ipynb: from 07-01_mnist-seed2.ipynb, ")
+    first, shown, licensed = nbformat.read(plain, as_version=4).cells
+    assert (first.source, [cell.execution_count for cell in (first, shown, licensed)]) == ("x = 1", [1, 2, 3])
+    assert shown.outputs == [new_output("stream", name="stdout", text="results/records/a.json\ndata\n"), *picture]
+    assert "image/png" not in json.dumps(licensed) and "licence" in licensed.outputs[0].text
 
-
-def test_pictures_without_a_licence_stay_out(publish, tmp_path):
-    tags = {"tags": ["unlicensed"]}
-    picture = new_output("display_data", {"image/png": "aGVhZA=="})
-    plain = write(tmp_path / "06_head_ct.ipynb", new_code_cell("show()", metadata=tags), new_code_cell("curve()"))
-    run = write(
-        tmp_path / "results/executed/full/06_head_ct-seed0.ipynb",
-        new_code_cell("show()", metadata=tags, outputs=[picture]),
-        new_code_cell("curve()", outputs=[picture]),
-    )
-    shown, curve = publish.with_outputs(plain, run, tmp_path / "results").cells
-    assert "image/png" not in json.dumps(shown) and "licence" in shown.outputs[0].text
-    assert curve.outputs == [picture]
+    write(run, new_code_cell("x = 3"))
+    assert "executed from another version of 01_mnist.ipynb" in command("publish", "01", root=copy).stderr
+    assert "has no run of 06_head_ct: ./run_all.sh full 06_head_ct" in command("publish", "06", root=copy).stderr
 
 
 @pytest.mark.parametrize("name", ["06_head_ct", "07_brain_mri"])
@@ -64,19 +59,7 @@ def test_every_cell_that_draws_pictures_without_a_licence_is_tagged(name):
     assert len(drawing) >= 2 and all("unlicensed" in cell.metadata.get("tags", []) for cell in drawing)
 
 
-def test_a_run_of_other_cells_is_refused(publish, tmp_path):
-    plain = write(tmp_path / "01_mnist.ipynb", new_code_cell("x = 1"))
-    run = write(tmp_path / "results/executed/full/01_mnist-seed0.ipynb", new_code_cell("x = 3"))
-    with pytest.raises(InputError, match="executed from another version of 01_mnist.ipynb"):
-        publish.with_outputs(plain, run, tmp_path / "results")
-
-
-def test_a_notebook_that_was_asked_for_and_not_run_is_named(publish, tmp_path):
-    with pytest.raises(InputError, match="no run of 01_mnist: ./run_all.sh full 01_mnist"):
-        publish.publish(tmp_path, "01_mnist")
-
-
-@pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_no_notebook_holds_anything_of_one_machine(notebook):
     text = notebook.read_text()
     for left in ("/tmp/", str(ROOT), "/root/", "/home/", " object at 0x", "injected-parameters", "epoch/s", "image/s"):
@@ -86,14 +69,66 @@ def test_no_notebook_holds_anything_of_one_machine(notebook):
 
 @pytest.mark.slow
 def test_notebooks_become_pages_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "nbconvert", "--config", "jupyter_nbconvert_config.py", "--to", "html"]
-    done = subprocess.run(
-        [*command, "--output-dir", str(tmp_path), *map(str, sorted(ROOT.glob("notebooks/*.ipynb")))],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    words = [sys.executable, "-m", "nbconvert", "--config", "jupyter_nbconvert_config.py", "--to", "html"]
+    words += ["--output-dir", tmp_path, *NOTEBOOKS]
+    done = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     for page in tmp_path.glob("*.html"):
         assert all("alt=" in picture for picture in page.read_text().split("<img ")[1:]), page.name
+
+
+@pytest.fixture
+def git(copy, monkeypatch):
+    """Runs git in the copy."""
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "somebody@example.org")
+    for name in ("pyproject.toml", "README.md", "CITATION.cff", "codemeta.json", ".gitignore"):
+        shutil.copy(ROOT / name, copy)
+
+    def run(*arguments):
+        return subprocess.run(
+            ["git", "-C", copy, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    run("init", "--quiet")
+    return run
+
+
+def test_a_release_names_address_and_tag_everywhere_and_is_made_once(command, git, copy):
+    def commit(address):
+        text = re.sub('(?<=^Repository = ").*(?="$)', address, project.read_text(), flags=re.MULTILINE)
+        project.write_text(re.sub('(?<=^version = ").*(?="$)', "9.2.0", text, flags=re.MULTILINE))
+        git("add", ".")
+        git("commit", "--quiet", "--allow-empty", "--message", "changed")
+
+    def refused(*words):
+        one_line(command("release", root=copy).stderr.strip(), ("error: ", *words))
+
+    project, unpublished = copy / "pyproject.toml", f"https://github.com/{PLACEHOLDER}/kdhelpers"
+    shutil.copy(copy / "notebooks/01_mnist.ipynb", copy / "notebooks/99_mine.ipynb")
+    commit(unpublished)
+    refused(unpublished, "[project.urls] in pyproject.toml")
+    commit(ADDRESS)
+    (copy / "new").touch()
+    refused("uncommitted changes")
+    (copy / "new").unlink()
+
+    assert command("release", root=copy).returncode == 0
+    assert git("status", "--porcelain") == "" and git("tag", "--points-at", "HEAD") == "v9.2.0"
+    for path in [copy / "README.md", *copy.glob("notebooks/*.ipynb")]:
+        text = path.read_text()
+        name = "01_mnist.ipynb" if path.name == "README.md" else path.name
+        assert f"https://colab.research.google.com/github/somebody/some.where/blob/v9.2.0/notebooks/{name}" in text
+        assert f"welcome?src={ADDRESS}/blob/v9.2.0/notebooks/{name}" in text
+        assert path.suffix == ".md" or f"{ADDRESS}/archive/refs/tags/v9.2.0.tar.gz" in text
+        assert PLACEHOLDER not in text and not re.search(r"/(blob|tags)/v(?!9)", text)
+    described = json.loads((copy / "codemeta.json").read_text())
+    assert (described["codeRepository"], described["version"]) == (ADDRESS, "9.2.0")
+    assert {f"repository-code: {ADDRESS}", "version: 9.2.0"} <= set((copy / "CITATION.cff").read_text().splitlines())
+
+    head = git("rev-parse", "HEAD")
+    assert command("release", root=copy).stdout.startswith("nothing is new: v9.2.0 is tagged")
+    assert git("rev-parse", "HEAD") == head and git("status", "--porcelain") == ""
+    commit(ADDRESS + "-else")
+    refused("v9.2.0 is already tagged", "CITATION.cff", "raise version")

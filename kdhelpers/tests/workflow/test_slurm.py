@@ -1,27 +1,27 @@
 """The Slurm profile on a real Slurm: two nodes on this machine, and the tables of the same run without it."""
 
-import json
 import os
 import shutil
 import subprocess
 from importlib.util import find_spec
 
 import pytest
-from test_run_all import MAY_DIFFER, call
 
 from kdhelpers.paths import ROOT
+from kdhelpers.tests.conftest import ENVIRONMENT, comparable, run_all
 
 CLUSTER = str(ROOT / "kdhelpers" / "tests" / "workflow" / "slurm_cluster.sh")
-LACKS = [
-    *(
-        name
-        for name in ("slurmctld", "slurmd", "munged", "sbatch")
-        if not shutil.which(name, path="/usr/sbin:" + os.environ["PATH"])
-    ),
-    *(name for name in ("snakemake_executor_plugin_slurm",) if not find_spec(name)),
-]
+PATH = "/usr/sbin:" + os.environ["PATH"]
+LACKS = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(name, path=PATH)]
+LACKS += [name for name in ("snakemake_executor_plugin_slurm",) if not find_spec(name)]
 # Options for a cluster without accounts, and for jobs of seconds.
-HERE = ["--slurm-status-command=squeue", "--slurm-no-account", "--slurm-init-seconds-before-status-checks=3"]
+SLURM = [
+    "--profile",
+    "notebooks/profiles/slurm",
+    "--slurm-status-command=squeue",
+    "--slurm-no-account",
+    "--slurm-init-seconds-before-status-checks=3",
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKS), reason=f"there is no {', '.join(LACKS)}")]
 
@@ -31,8 +31,9 @@ def cluster(tmp_path, monkeypatch):
     """Two idle nodes; yields a function that returns (state, node) of all jobs there have been."""
     folder = tmp_path / "slurm"
     subprocess.run([CLUSTER, "start", str(folder)], check=True)
-    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    for name, value in {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": f"{folder}/bin:{os.environ['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setitem(ENVIRONMENT, name, value)
 
     def jobs():
         listed = ["squeue", "--states=all", "--noheader", "--sort=i", "--format=%T %N"]
@@ -46,39 +47,22 @@ def cluster(tmp_path, monkeypatch):
 
 
 def smoke(*words, results):
-    """Run ./run_all.sh smoke without GPUs; the last of the words are --config and what belongs to it."""
-    done = call("smoke", *words, f"RESULTS_DIR={results}", "gpus=0")
+    """Run ./run_all.sh smoke without GPUs; the records and the bytes of all tables but that of seconds."""
+    done = run_all("smoke", "01", "06", "90", *words, "--config", f"RESULTS_DIR={results}", "gpus=0")
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def written(results):
-    """The records without what differs between two runs, and the bytes of all tables but that of seconds, by path."""
-    found = {}
-    for path in results.glob("records/**/*.json"):
-        record = json.loads(path.read_text())
-        found[path.relative_to(results)] = {k: v for k, v in record.items() if k not in MAY_DIFFER}
     tables = [path for path in (results / "tables").rglob("*.*") if not path.stem.startswith("running_time")]
-    return found | {path.relative_to(results): path.read_bytes() for path in tables}
+    return comparable(results) | {path.relative_to(results): path.read_bytes() for path in tables}
 
 
 def test_jobs_on_two_nodes_give_the_records_and_tables_of_one_machine(cluster, tmp_path):
-    profile = ["--profile", "notebooks/profiles/slurm", *HERE]
-    smoke("01", "06", "90", *profile, "--config", results=tmp_path / "nodes")
-    ran = cluster()
-    assert [state for state, _ in ran] == [
-        "COMPLETED"
-    ] * 3  # two trainings, the tables; the source is had without a job
+    nodes, ran = smoke(*SLURM, results=tmp_path / "nodes"), cluster()
+    assert [state for state, _ in ran] == ["COMPLETED"] * 3  # two trainings, the tables; the source needs no job
     assert {node for _, node in ran[:2]} == {"node1", "node2"}
-
-    smoke("01", "06", "90", "--cores", "1", "--config", results=tmp_path / "here")
-    here = written(tmp_path / "here")
-    assert len(here) > 23 and written(tmp_path / "nodes") == here
+    assert len(nodes) > 23 and smoke("--cores", "1", results=tmp_path / "here") == nodes
 
 
 def test_what_the_scheduler_refuses_is_one_line(cluster, tmp_path):
-    done = call(
-        "smoke", "01", "--profile", "notebooks/profiles/slurm", *HERE, "--config", f"RESULTS_DIR={tmp_path / 'results'}"
-    )
+    done = run_all("smoke", "01", *SLURM, "--config", f"RESULTS_DIR={tmp_path / 'results'}")
     assert done.returncode == 1 and cluster() == []
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Using profile")]
     assert line.startswith("failed: 01_mnist-seed0, see ") and "Invalid generic resource (gres)" in line  # no GPU here
