@@ -22,7 +22,7 @@ def from_notebook(notebook: str, namespace: dict) -> list[Run]:
     Raises InputError for an unknown name, a value that is not allowed, missing data, and records in RESULTS_DIR with
     other parameters or of another folder that these runs would replace.
     """
-    runs = _runs(notebook, from_cell(_model(notebook), notebook, namespace))
+    runs = resolve(notebook, **from_cell(namespace))
     if notebook in ABLATIONS:
         refuse_to_replace(runs)
     if runs[0].dataset == "folder":
@@ -32,11 +32,11 @@ def from_notebook(notebook: str, namespace: dict) -> list[Run]:
 
 def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dict]:
     """The `Run` of 04_mvtec for the category to compare on, anomalib's methods, and keywords of `run_method`."""
-    asked = from_cell(BesideAnomalib, notebook, namespace)
+    asked = parse(BesideAnomalib, notebook, from_cell(namespace))
     one = isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1
     if not (one or asked.is_smoke and asked.CLASSES is None):
         raise InputError(f"CLASSES is {asked.CLASSES!r}; it is a list of the one category, such as ['screw']")
-    (run,) = resolve("04_mvtec", **{name: getattr(asked, name) for name in Training.model_fields})
+    (run,) = resolve("04_mvtec", **asked.model_dump(include=set(Training.model_fields)))
     refuse_to_replace([run])
     backbones = "untrained" if asked.is_smoke else asked.BACKBONES
     methods = asked.METHODS or (["stfpm", "patchcore"] if backbones == "imagenet" else ["patchcore"])
@@ -48,38 +48,15 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
 
 
 def resolve(notebook: str, **given) -> list[Run]:
-    """The `Run`s of a notebook from keyword parameters (defaults are in the notebooks); RESULTS_DIR is not checked."""
-    return _runs(notebook, parse(_model(notebook), notebook, given))
+    """The `Run`s of a notebook from keyword parameters (defaults are in the notebooks); RESULTS_DIR is not checked.
 
-
-def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
-    """The kind of records for tables, and RESULTS_DIR, from a notebook's globals."""
-    asked = from_cell(Common, notebook, namespace)
-    _check_folders(asked, "RESULTS_DIR")
-    named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
-    source = asked.source if named_by_folder else weights.source_name(asked.source)
-    return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
-
-
-def varied(main: Run, variant: Variant, notebook: str) -> Run:
-    """A variant of a main run; its records belong to `notebook`, except those of the main run itself."""
-    if variant.name is None:
-        return replace(main, label=variant.label)
-    named = {"notebook": notebook, "variant": variant.name, "label": variant.label}
-    protocol = replace(main.protocol, **variant.protocol)
-    return replace(main, **named, protocol=protocol, shares_cloner=not variant.trains, **variant.run)
-
-
-def _model(notebook: str) -> type[Training]:
-    return OwnImages if DATASETS[notebook] == ("folder",) else Training
-
-
-def _runs(notebook: str, asked: Training) -> list[Run]:
-    """The runs of all data sets; generates smoke's samples. EPOCHS, IMAGE_SIZE and CLASSES may be dicts by data set."""
+    EPOCHS, IMAGE_SIZE and CLASSES may be dicts by data set. Generates smoke's samples.
+    """
+    datasets = DATASETS[notebook]
+    asked = parse(OwnImages if datasets == ("folder",) else Training, notebook, given)
     _check_folders(asked, "DATA_DIR", "TEST_DIR", "IGNORE")
     if asked.is_smoke and asked.DATA_DIR is None:
         samples.make()
-    datasets = DATASETS[notebook]
     for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE"):
         value = getattr(asked, name)
         unknown = isinstance(value, dict) and not value.keys() <= set(datasets)
@@ -99,6 +76,24 @@ def _runs(notebook: str, asked: Training) -> list[Run]:
             hint = did_you_mean(name, names)
             raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
     return [run for name, run in named if asked.VARIANTS is None or name in ("", *asked.VARIANTS)]
+
+
+def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
+    """The kind of records for tables, and RESULTS_DIR, from a notebook's globals."""
+    asked = parse(Common, notebook, from_cell(namespace))
+    _check_folders(asked, "RESULTS_DIR")
+    named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
+    source = asked.source if named_by_folder else weights.source_name(asked.source)
+    return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
+
+
+def varied(main: Run, variant: Variant, notebook: str) -> Run:
+    """A variant of a main run; its records belong to `notebook`, except those of the main run itself."""
+    if variant.name is None:
+        return replace(main, label=variant.label)
+    named = {"notebook": notebook, "variant": variant.name, "label": variant.label}
+    protocol = replace(main.protocol, **variant.protocol)
+    return replace(main, **named, protocol=protocol, shares_cloner=not variant.trains, **variant.run)
 
 
 def _main_run(dataset: str, asked: Training) -> Run:

@@ -98,10 +98,10 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
     raise InputError(f"{name} is {given[name]!r}: {' or '.join(reasons)}{hint}")
 
 
-def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
-    """The parameters from a notebook's globals after its parameters cell: all names in capitals, and all names that
+def from_cell(namespace: dict) -> dict:
+    """A notebook's parameters, from its globals after the parameters cell: all names in capitals, and all names that
     papermill's injected cell assigned."""
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
     names = {name for cell in cells for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
     names |= {name for name in namespace if name.isupper() and not name.startswith("_")}
-    return parse(model, notebook, {name: namespace[name] for name in sorted(names)})
+    return {name: namespace[name] for name in sorted(names)}
