@@ -145,14 +145,13 @@ def differences(recorded: dict, made: dict, names: tuple[str, ...] = _COMPARED) 
 
 def _values(name: str, part: object) -> dict[str, object]:
     """The numbers, texts and nulls in a part of a record by their paths, as in training.loss[3]."""
-    if not isinstance(part, dict | list):
+    if isinstance(part, dict):
+        items = [(f"{name}.{key}", one) for key, one in part.items()]
+    elif isinstance(part, list):
+        items = [(f"{name}[{i}]", one) for i, one in enumerate(part)]
+    else:
         return {name: part}
-    keys = [f".{key}" for key in part] if isinstance(part, dict) else [f"[{i}]" for i in range(len(part))]
-    parts = part.values() if isinstance(part, dict) else part
-    found = {}
-    for key, one in zip(keys, parts, strict=True):
-        found |= _values(name + key, one)
-    return found
+    return {path: value for key, one in items for path, value in _values(key, one).items()}
 
 
 def _short(value: object) -> str:
