@@ -34,12 +34,10 @@ def verify(words: list[str]) -> int:
     cache.keep_freed_memory()
     results = Path(given["RESULTS_DIR"]).expanduser().absolute()
     chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
-    took = sum(sum(record["seconds"].values()) for record in chosen)
-    print(
-        f"{len(chosen)} of profile {chosen[0]['profile']}; they took {duration(took)} when they were made", flush=True
-    )
+    costs = [sum(record["seconds"].values()) for record in chosen]
+    took = duration(sum(costs))
+    print(f"{len(chosen)} of profile {chosen[0]['profile']}; they took {took} when they were made", flush=True)
     start, verdicts = time.monotonic(), []
-    costs = [verification.cost(record) for record in chosen]
     for number, record in enumerate(chosen, start=1):
         newest = Newest(f"{number} of {len(chosen)} · {verification.name_of(record)}")
         stdout, stderr, sys.stdout, sys.stderr = sys.stdout, sys.stderr, newest, newest

@@ -5,14 +5,13 @@ import platform
 import resource
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from kdhelpers import networks, paths
@@ -33,30 +32,20 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     """
     places = {"source": run.source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
     places["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else run.data_dir
+    normal, anomalous, unlabeled = np.bincount(split.labels, minlength=3).tolist()
+    counts = {"train": len(split.train), "test_normal": normal, "test_anomalous": anomalous}
+    curves = {name: getattr(fit, name) for name in ("loss", "loss_val", "loss_dir")}
     record = {
         **run.head(cls),
         **measured,
         "schema": SCHEMA,
         "deviations": run.deviations() + list(split.deviations),
-        "data": {
-            "train": len(split.train),
-            "test_normal": int(np.sum(split.labels == 0)),
-            "test_anomalous": int(np.sum(split.labels == 1)),
-            "sha256": split.sha256,
-        },
-        "training": {
-            "lambda": fit.protocol.lam,
-            "loss": fit.loss,
-            "loss_val": fit.loss_val,
-            "loss_dir": fit.loss_dir,
-            "stopped_at": len(fit.loss),
-        },
+        "data": counts | ({"test_unlabeled": unlabeled} if unlabeled else {}) | {"sha256": split.sha256},
+        "training": curves | {"lambda": fit.protocol.lam, "stopped_at": len(fit.loss)},
         "seconds": {name: round(value, 3) for name, value in (fit.seconds | measured["seconds"]).items()},
         "peak_memory_mb": _peak_memory_mb(run.device),
         "environment": environment(run.device, run.precision) | {k: str(v) for k, v in places.items() if v},
     }
-    if unlabeled := int(np.sum(split.labels > 1)):
-        record["data"]["test_unlabeled"] = unlabeled
     pictures, maps = shown
     tensors = {f"cloner.{name}": value.contiguous() for name, value in cloner.state_dict().items()}
     tensors["shown.pixels"] = pictures.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().contiguous()
@@ -65,7 +54,7 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
         tensors["shown.masks"] = torch.from_numpy(np.round(255 * pictures.masks).astype(np.uint8))
     metadata = {"record": to_json(record), "kinds": json.dumps(pictures.kinds, ensure_ascii=False)}
     with atomic_write(run.cloner_path(cls)) as temporary:
-        temporary.write_bytes(to_bytes(tensors, metadata))
+        temporary.write_bytes(to_bytes(tensors, metadata))  # an OSError when the disk is full
     # One row per test image: its name, label, kind, and its score after each scored epoch.
     scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
     predictions = pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
@@ -76,23 +65,11 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
 
 def load_cloner(path: Path, protocol: Protocol, device: torch.device | str = "cpu") -> torch.nn.Sequential:
     """Load the trained cloner at `path`, in eval mode."""
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith("cloner.")]  # noqa: SIM118 - not a dict
-        state = {name.removeprefix("cloner."): file.get_tensor(name) for name in names}
+    prefix = "cloner."
+    state = {name.removeprefix(prefix): v for name, v in load_file(path).items() if name.startswith(prefix)}
     cloner = networks.make_cloner(protocol, seed=0)
     cloner.load_state_dict(state)
     return cloner.eval().to(device)
-
-
-def load_fit(record: dict, predictions: Path, protocol: Protocol) -> Fit:
-    """The `Fit` of a record and its predictions file; its protocol is `protocol` with the λ of the training.
-
-    `seconds` is empty, since nothing was trained.
-    """
-    scores, training = pd.read_csv(predictions).filter(like="epoch "), record["training"]
-    scored = [int(name.removeprefix("epoch ")) for name in scores]
-    curves = [training[name] for name in ("loss", "loss_val", "loss_dir")]
-    return Fit(replace(protocol, lam=training["lambda"]), *curves, {}, scored, scores.to_numpy(np.float32).T)
 
 
 def _peak_memory_mb(device: torch.device) -> dict:

@@ -35,9 +35,8 @@ class Checkpoint:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # torch.load raises many types of errors for a damaged file
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            text = f"{self.path} cannot be read ({reason}): the training starts from the beginning"
-            warnings.warn(text, stacklevel=2)
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"{self.path} cannot be read ({reason}): training starts from the beginning", stacklevel=2)
             return None
 
     def is_due(self) -> bool:

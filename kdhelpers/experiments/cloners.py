@@ -32,12 +32,10 @@ def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
 
 def table(results_dir: Path) -> str:
     """The content of cloners.csv: a row for each trained cloner that matches its record, and for its predictions."""
-    rows = [
-        (name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix())
-        for name, (path, record) in _assets(results_dir).items()
-    ]
-    frame = pd.DataFrame(rows, columns=["file", "sha256", "bytes", "record"])
-    return frame.to_csv(index=False, lineterminator="\n") if rows else ""
+    columns, rows = ["file", "sha256", "bytes", "record"], []
+    for name, (path, record) in _assets(results_dir).items():
+        rows.append((name, file_sha256(path), path.stat().st_size, record.relative_to(results_dir).as_posix()))
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n") if rows else ""
 
 
 def collect(results_dir: Path, folder: Path) -> int:

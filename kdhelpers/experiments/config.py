@@ -22,7 +22,7 @@ def from_notebook(notebook: str, namespace: dict) -> list[Run]:
     Raises InputError for an unknown name, a value that is not allowed, missing data, and records in RESULTS_DIR with
     other parameters or of another folder that these runs would replace.
     """
-    runs = _runs(notebook, from_cell(_model(notebook), notebook, namespace))
+    runs = resolve(notebook, **from_cell(namespace))
     if notebook in ABLATIONS:
         refuse_to_replace(runs)
     if runs[0].dataset == "folder":
@@ -32,10 +32,11 @@ def from_notebook(notebook: str, namespace: dict) -> list[Run]:
 
 def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dict]:
     """The `Run` of 04_mvtec for the category to compare on, anomalib's methods, and keywords of `run_method`."""
-    asked = from_cell(BesideAnomalib, notebook, namespace)
-    if not (asked.is_smoke and asked.CLASSES is None or isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1):
+    asked = parse(BesideAnomalib, notebook, from_cell(namespace))
+    one = isinstance(asked.CLASSES, list) and len(asked.CLASSES) == 1
+    if not (one or asked.is_smoke and asked.CLASSES is None):
         raise InputError(f"CLASSES is {asked.CLASSES!r}; it is a list of the one category, such as ['screw']")
-    (run,) = resolve("04_mvtec", **{name: getattr(asked, name) for name in Training.model_fields})
+    (run,) = resolve("04_mvtec", **asked.model_dump(include=set(Training.model_fields)))
     refuse_to_replace([run])
     backbones = "untrained" if asked.is_smoke else asked.BACKBONES
     methods = asked.METHODS or (["stfpm", "patchcore"] if backbones == "imagenet" else ["patchcore"])
@@ -47,15 +48,40 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
 
 
 def resolve(notebook: str, **given) -> list[Run]:
-    """The `Run`s of a notebook from keyword parameters (defaults are in the notebooks); RESULTS_DIR is not checked."""
-    return _runs(notebook, parse(_model(notebook), notebook, given))
+    """The `Run`s of a notebook from keyword parameters (defaults are in the notebooks); RESULTS_DIR is not checked.
+
+    EPOCHS, IMAGE_SIZE and CLASSES may be dicts by data set. Generates smoke's samples.
+    """
+    datasets = DATASETS[notebook]
+    asked = parse(OwnImages if datasets == ("folder",) else Training, notebook, given)
+    _check_folders(asked, "DATA_DIR", "TEST_DIR", "IGNORE")
+    if asked.is_smoke and asked.DATA_DIR is None:
+        samples.make()
+    for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE"):
+        value = getattr(asked, name)
+        unknown = isinstance(value, dict) and not value.keys() <= set(datasets)
+        if unknown or name == "CLASSES" and isinstance(value, list) and len(datasets) > 1:
+            raise InputError(f"{name} is {value!r}; give None, or a dict of some of {', '.join(datasets)}")
+    runs = []
+    for dataset in datasets:
+        if not isinstance(asked.CLASSES, dict) or dataset in asked.CLASSES:
+            main = _main_run(dataset, asked)
+            variants = variants_of(notebook, dataset, main.protocol, main.image_size)
+            runs += [varied(main, variant, notebook) for variant in variants]
+    # An ablation's main run has no name, since the variants are always compared with it.
+    named = [(run.variant or ("" if notebook in ABLATIONS else run.label), run) for run in runs]
+    names = list(dict.fromkeys(name for name, _ in named if name))
+    for name in asked.VARIANTS or ():
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
+    return [run for name, run in named if asked.VARIANTS is None or name in ("", *asked.VARIANTS)]
 
 
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records for tables, and RESULTS_DIR, from a notebook's globals."""
-    asked = from_cell(Common, notebook, namespace)
-    if asked.RESULTS_DIR:
-        _check_folder("RESULTS_DIR", asked.RESULTS_DIR, "name the one that holds the records")
+    asked = parse(Common, notebook, from_cell(namespace))
+    _check_folders(asked, "RESULTS_DIR")
     named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
     source = asked.source if named_by_folder else weights.source_name(asked.source)
     return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
@@ -70,58 +96,18 @@ def varied(main: Run, variant: Variant, notebook: str) -> Run:
     return replace(main, **named, protocol=protocol, shares_cloner=not variant.trains, **variant.run)
 
 
-def _model(notebook: str) -> type[Training]:
-    return OwnImages if DATASETS[notebook] == ("folder",) else Training
-
-
-def _runs(notebook: str, asked: Training) -> list[Run]:
-    """The runs of all data sets; generates smoke's samples. EPOCHS, IMAGE_SIZE and CLASSES may be dicts by data set."""
-    datasets = DATASETS[notebook]
-    if asked.is_smoke and asked.DATA_DIR is None:
-        samples.make()
-    for name in ("CLASSES", "EPOCHS", "IMAGE_SIZE"):
-        value = getattr(asked, name)
-        if isinstance(value, dict) and (unknown := [dataset for dataset in value if dataset not in datasets]):
-            raise InputError(f"{name} has {unknown[0]!r}; {notebook} has {', '.join(datasets)}")
-    if isinstance(asked.CLASSES, list) and len(datasets) > 1:
-        raise InputError(
-            f"CLASSES is {asked.CLASSES!r}; {notebook} has several data sets: give None for all of their classes, or a "
-            f"dict such as {{'{datasets[0]}': [...]}} of some of {', '.join(datasets)}"
-        )
-    runs = []
-    for dataset in datasets:
-        if not isinstance(asked.CLASSES, dict) or dataset in asked.CLASSES:
-            main = _main_run(dataset, asked)
-            variants = variants_of(notebook, dataset, main.protocol, main.image_size)
-            runs += [varied(main, variant, notebook) for variant in variants]
-    # An ablation always includes its main run, called None here, because the variants are compared with it.
-    named = [(run.variant or (None if notebook in ABLATIONS else run.label), run) for run in runs]
-    names = list(dict.fromkeys(name for name, _ in named if name is not None))
-    wanted = names if asked.VARIANTS is None else asked.VARIANTS
-    for name in wanted:
-        if name not in names:
-            hint = did_you_mean(name, names)
-            raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
-    return [run for name, run in named if name is None or name in wanted]
-
-
 def _main_run(dataset: str, asked: Training) -> Run:
     """The main run of a data set, with the article's or smoke's value for each parameter that is None."""
 
     def of_dataset(value):
         return value.get(dataset) if isinstance(value, dict) else value
 
-    setting, smoke = SETTINGS[dataset], asked.is_smoke
-    data_dir = _data_dir(asked, dataset == "folder")
+    setting, smoke, data_dir = SETTINGS[dataset], asked.is_smoke, _data_dir(asked)
     size = of_dataset(asked.IMAGE_SIZE) or smoke and setting.smoke_size or setting.image_size
     return Run(
         notebook=main_notebook(dataset),
         dataset=dataset,
-        variant=None,
-        label="",
-        profile=asked.PROFILE,
         protocol=protocol_for(asked.PROTOCOL, dataset),
-        seed=asked.SEED,
         source=asked.source,
         source_name=records.source_name(weights.source_name(asked.source), asked.PRECISION),
         classes=_classes(of_dataset(asked.CLASSES), dataset, data_dir, smoke),
@@ -129,62 +115,59 @@ def _main_run(dataset: str, asked: Training) -> Run:
         image_size=tuple(size) if isinstance(size, list) else size,
         batch_size=asked.BATCH_SIZE or (SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
         device=device_of(asked.DEVICE),
-        cache=asked.CACHE,
-        precision=asked.PRECISION,
         data_dir=data_dir,
         results_dir=asked.results_dir,
+        **{name.lower(): getattr(asked, name) for name in ("PROFILE", "SEED", "CACHE", "PRECISION")},
         **(_own(asked, data_dir) if isinstance(asked, OwnImages) else {}),
     )
 
 
-def _data_dir(asked: Training, own: bool) -> Path:
-    if asked.DATA_DIR is None and asked.is_smoke:
-        return paths.SAMPLES_DIR / ("own_images" if own else "")
-    if asked.DATA_DIR is None and own:
+def _check_folders(asked: Common, *names: str) -> None:
+    for name in names:
+        path = getattr(asked, name, None)
+        if path and not (path.is_dir() or name == "IGNORE" and path.is_file()):
+            raise InputError(f"{name} {path} is not a folder, or is missing: name the folder to read, or leave it out")
+
+
+def _data_dir(asked: Training) -> Path:
+    is_own = isinstance(asked, OwnImages)
+    if asked.DATA_DIR:
+        return asked.DATA_DIR
+    if asked.is_smoke:
+        return paths.SAMPLES_DIR / ("own_images" if is_own else "")
+    if is_own:
         raise InputError(
             "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
             "test/<kind>/*"
         )
-    folder = asked.DATA_DIR or paths.DATA_DIR
-    _check_folder("DATA_DIR", folder, f"name the folder {'of your images' if own else 'that holds the data sets'}")
-    return folder
-
-
-def _check_folder(name: str, path: Path, fix: str) -> None:
-    if not path.is_dir():
-        raise InputError(f"{name} {path} is not a folder: {fix}")
+    return paths.DATA_DIR
 
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
     """The settings for your own images; lists the images, so that errors in the folders are reported here."""
-    if asked.TEST_DIR:
-        _check_folder("TEST_DIR", asked.TEST_DIR, "name the folder of pictures to score, or leave it out")
     if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
         raise InputError(
             f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR, whose pictures it labels: give TEST_DIR too"
         )
-    if asked.IGNORE and not asked.IGNORE.exists():
-        raise InputError(f"IGNORE {asked.IGNORE} is missing: name a mask, or a folder of masks, or leave it out")
     own = layouts.Own(asked.TEST_DIR, asked.TEST_LABEL, asked.IGNORE, asked.TILE)
     layouts.list_files("folder", "", data_dir, 0, own=own)
     return {"own": own, "false_alarms": asked.FALSE_ALARMS, "map": asked.MAP, "score_by": asked.SCORE}
 
 
 def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> tuple[str, ...]:
+    """The classes asked for, or all (in smoke the first); InputError when the files of one are missing."""
     classes = data.classes(dataset, data_dir)
     if dataset == "folder":  # `_own` lists these, since their folders may need TEST_LABEL
         return classes
-    if given is None:
-        classes = classes[: 1 if smoke else None]
-    else:
+    if given:
         classes = tuple(dict.fromkeys(data.resolve_class(dataset, str(name), data_dir) for name in given))
+    elif smoke:
+        classes = classes[:1]
     status = data.status(dataset, data_dir)
+    present = [cls for cls in status if status[cls] in ("", "download")]
     for cls in classes:
-        if smoke and status[cls] and data_dir == paths.SAMPLES_DIR:
-            sample = ", ".join(cls for cls, missing in status.items() if not missing)
-            raise InputError(f"{dataset} {cls}: not in the generated sample, which has {sample}")
-        if status[cls] not in ("", "download"):
-            others = " (or name others in CLASSES)" if len(status) > 1 else ""
+        if cls not in present:
+            others = f" (or give CLASSES some of {', '.join(present)})" if present else ""
             raise InputError(f"{dataset} {cls}: {status[cls]}{others}")
     return classes
 
@@ -205,8 +188,8 @@ def device_of(name: str) -> torch.device:
 def _refuse_namesake(run: Run) -> None:
     """Raise InputError when RESULTS_DIR holds records of another folder with the same name."""
     (cls,) = run.classes
-    pattern = f"records/*/{run.profile}/*/{run.notebook}/{run.dataset}-{cls}-seed*.json"
-    for path in sorted(run.results_dir.glob(pattern)):
+    name = f"{run.notebook}/{run.dataset}-{cls}-seed*.json"
+    for path in sorted(run.results_dir.glob(f"records/*/{run.profile}/*/{name}")):
         other = records.read(path)["environment"]["data_dir"]
         if Path(other) != run.data_dir:
             raise InputError(
@@ -220,9 +203,8 @@ def refuse_to_replace(runs: list[Run]) -> None:
     for run, cls in [(main, cls) for main in runs if main.variant is None for cls in main.classes]:
         path, asked = run.record_path(cls), run.parameters(cls)
         recorded = records.read(path)["parameters"] if path.is_file() else asked
-        for name in asked:
-            if recorded.get(name) != asked[name]:
-                raise InputError(
-                    f"{path} has {name} {recorded.get(name)}, this run {asked[name]}; they are not comparable: give "
-                    f"the same parameters as to {run.notebook}, or another RESULTS_DIR"
-                )
+        if differs := [name for name in asked if recorded.get(name) != asked[name]]:
+            raise InputError(
+                f"{path} has {differs[0]} {recorded.get(differs[0])}, this run {asked[differs[0]]}; they are not "
+                f"comparable: give the same parameters as to {run.notebook}, or another RESULTS_DIR"
+            )

@@ -1,6 +1,5 @@
 """The notebooks' parameters as pydantic models, and one-line errors for wrong values."""
 
-import ast
 import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -88,25 +87,21 @@ def parse(model: type[Model], notebook: str, given: dict) -> Model:
     try:
         return model(**given)
     except ValidationError as invalid:
-        wrong = invalid.errors()
-    names = list(model.model_fields)
-    error = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])
-    name, hint = str(error["loc"][0]), ""
-    if error["type"] == "extra_forbidden":
-        raise InputError(f"unknown parameter {name}{did_you_mean(name, names)}; {notebook} has {', '.join(names)}")
-    if error["type"] == "missing":
-        raise InputError(f"parameter {name} is missing; {notebook} needs {', '.join(names)}")
-    if error["type"] == "literal_error":
-        hint = did_you_mean(error["input"], re.findall("'(.+?)'", error["ctx"]["expected"]))
+        wrong = sorted(invalid.errors(), key=lambda one: one["type"] != "extra_forbidden")  # unknown names first
+    kind, name, names = wrong[0]["type"], str(wrong[0]["loc"][0]), list(model.model_fields)
+    if kind in ("extra_forbidden", "missing"):
+        what = "missing parameter" if kind == "missing" else "unknown parameter"
+        hint = "" if kind == "missing" else did_you_mean(name, names)
+        raise InputError(f"{what} {name}{hint}; {notebook} has {', '.join(names)}")
     reasons = dict.fromkeys(one["msg"][0].lower() + one["msg"][1:] for one in wrong if one["loc"][0] == name)
+    hint = did_you_mean(wrong[0]["input"], re.findall("'(.+?)'", wrong[0]["msg"]))
     raise InputError(f"{name} is {given[name]!r}: {' or '.join(reasons)}{hint}")
 
 
-def from_cell(model: type[Model], notebook: str, namespace: dict) -> Model:
-    """The parameters from a notebook's globals after its parameters cell: all names in capitals, and all names that
+def from_cell(namespace: dict) -> dict:
+    """A notebook's parameters, from its globals after the parameters cell: all names in capitals, and all names that
     papermill's injected cell assigned."""
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    injected = [target for cell in cells for s in ast.parse(cell).body for target in getattr(s, "targets", [])]
-    names = {target.id for target in injected if isinstance(target, ast.Name)}
+    names = {name for cell in cells for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
     names |= {name for name in namespace if name.isupper() and not name.startswith("_")}
-    return parse(model, notebook, {name: namespace[name] for name in sorted(names)})
+    return {name: namespace[name] for name in sorted(names)}

@@ -35,10 +35,10 @@ def read(path: Path) -> dict:
     """Read the record at `path`; raises InputError when it is not one of the present schema."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if record["schema"] != SCHEMA or not record.keys() >= _FIELDS:
+            raise ValueError(f"its schema is not {SCHEMA}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a record ({error}): delete it and run its notebook again") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not record.keys() >= _FIELDS:
-        raise InputError(f"{path} is not a record of schema {SCHEMA}: delete it and run its notebook again")
     return record
 
 

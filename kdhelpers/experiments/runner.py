@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,8 @@ from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.training import Fit, timed
 
 DEGREES, SCALE = 20, (0.9, 1.05)  # Sec. 4.2.3, the augmentation of HeadCT
-_INSTEAD = {"auto": "host", "device": "host", "host": "none"}  # where S's activations go next if GPU memory is full
+# Where S's activations are cached; where they go next if GPU memory is full.
+_CACHES = {"auto": ("auto", "host", "none"), "device": ("device", "host", "none"), "host": ("host", "none")}
 
 
 def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]:
@@ -83,7 +85,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         # Without masks there is nothing to measure, so only the few displayed maps are computed. With tiles, none are:
         # each tile's map would be scaled separately, so that the maps would not join.
         measurable = split.masks is not None and not split.tiles
-        few = np.empty(0, int) if split.tiles else split.sample_indices()
+        few = np.arange(0) if split.tiles else split.sample_indices()
         judged = split if measurable else split.subset(few)
         maps = {"gaussian": np.empty((0, *split.test.pixels.shape[2:]))}
         if len(judged.test):
@@ -91,7 +93,6 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
         if pixels and run.method == "disagreement":  # the only maps that are not scaled per image
             pixels = {name: one | metrics.detection_by_maps(maps[name], split.labels) for name, one in pixels.items()}
-    shown = judged.sample_indices().astype(int)
     measured = {
         "source": source_id,
         "detection": metrics.detection(fit.scores, split.labels, fit.scored),
@@ -99,6 +100,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         "baselines": baselines,
         "seconds": seconds,
     }
+    shown = judged.sample_indices().astype(int)
     artifacts.save(run, cls, split, fit, cloner, (judged.subset(shown), maps["gaussian"][shown]), measured)
     checkpoint.path.unlink(missing_ok=True)
 
@@ -107,7 +109,7 @@ def _distil(
     run: Run, split: Split, source: nn.Sequential, which: tuple, shared: dict, seconds: dict, **options
 ) -> tuple[nn.Sequential, Fit]:
     """Train a cloner; S's activations are cached where memory allows. options: passed to `training.fit`."""
-    cache, seen = run.cache, split.tiles or split
+    seen = split.tiles or split
     tested = split.dataset, split.test.pixels.shape, *split.names  # often the same for all classes of a data set
 
     def activations(name: str, key: tuple, images: Images, cache: str) -> SourceActivations:
@@ -116,24 +118,22 @@ def _distil(
 
     options |= {"epochs": run.epochs, "batch_size": run.batch_size, "seed": run.seed}
     options["augment"] = training.random_affine(DEGREES, SCALE) if run.augment else None
-    while True:
-        try:
+    for cache in _CACHES.get(run.cache, ("none",)):
+        if cache != run.cache:
+            where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"
+            warnings.warn(f"out of GPU memory: S's activations are kept {where}", stacklevel=2)
+        with suppress(torch.OutOfMemoryError):
             with timed(seconds, "source"):
                 train = activations("train", which, seen.train, "none" if run.augment else cache)
                 test = activations("test", tested, seen.test, cache)
             cloner = networks.make_cloner(run.protocol, run.seed).to(run.device)
             fit = training.fit(train, cloner, run.protocol, test=test, **options)
             return cloner, replace(fit, scores=split.tiles.worst(fit.scores)) if split.tiles else fit
-        except torch.OutOfMemoryError:
-            if cache == "none":
-                raise InputError(
-                    f"{run.device} has no room for a batch of {run.batch_size} images of {in_words(run.image_size)}, "
-                    "even without a cache: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
-                ) from None
-            cache = _INSTEAD[cache]
-            where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"
-            warnings.warn(f"out of GPU memory: S's activations are kept {where}", stacklevel=2)
         train = test = cloner = None  # frees their memory on the GPU
         shared.pop("train", None)
         shared.pop("test", None)
         torch.cuda.empty_cache()
+    raise InputError(
+        f"{run.device} has no room for a batch of {run.batch_size} images of {in_words(run.image_size)}, even without "
+        "a cache: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
+    )

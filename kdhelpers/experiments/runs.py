@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
 from kdhelpers import data
@@ -22,8 +24,6 @@ class Run:
 
     notebook: str  # to which the records belong
     dataset: str
-    variant: str | None
-    label: str  # of the variant, in tables and figures
     profile: str
     protocol: Protocol
     seed: int
@@ -36,6 +36,8 @@ class Run:
     device: torch.device
     data_dir: Path
     results_dir: Path
+    variant: str | None = None
+    label: str = ""  # of the variant, in tables and figures
     cache: str = "auto"  # where S's activations are cached; it does not change results
     precision: str = PRECISIONS[0]
     method: str = METHODS[0]  # of localization
@@ -92,22 +94,27 @@ class Run:
 
         A record of your own images is out of date when these have changed.
         """
-        if not (path := self.record_path(cls)).is_file():
+        files = [self.record_path(cls)] + ([self.cloner_path(cls), self.predictions_path(cls)] if cloner else [])
+        if not all(path.is_file() for path in files):
             return True
-        record = records.read(path)
+        record = records.read(files[0])
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
-        if cloner and not (self.cloner_path(cls).is_file() and self.predictions_path(cls).is_file()):
-            return True
-        if self.dataset != "folder":
-            return False
-        return record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own)
+        changing = self.dataset == "folder"
+        return changing and record["data"]["sha256"] != data.fingerprint(self.data_dir, seed=self.seed, own=self.own)
 
     def fit(self, cls: str) -> tuple[torch.nn.Sequential, Fit]:
-        """Load the trained cloner, in eval mode, and its `training.Fit` with protocol and test scores."""
+        """Load the trained cloner, in eval mode, and its `training.Fit` with protocol and test scores.
+
+        `seconds` is empty, since nothing was trained.
+        """
         cloner = artifacts.load_cloner(self.cloner_path(cls), self.protocol, self.device)
-        record = records.read(self.record_path(cls))
-        return cloner, artifacts.load_fit(record, self.predictions_path(cls), self.protocol)
+        training = records.read(self.record_path(cls))["training"]
+        curves = [training[name] for name in ("loss", "loss_val", "loss_dir")]
+        scores = pd.read_csv(self.predictions_path(cls)).filter(like="epoch ")
+        epochs = [int(name.removeprefix("epoch ")) for name in scores]
+        protocol = replace(self.protocol, lam=training["lambda"])
+        return cloner, Fit(protocol, *curves, {}, epochs, scores.to_numpy(np.float32).T)
 
     def pictures(self, cls: str) -> records.Pictures:
         """Load a few test images with their maps, stored with the cloner."""
@@ -154,12 +161,12 @@ def summary(runs: Sequence[Run]) -> str:
     """A few lines on what the runs will do, for the reader of a notebook."""
     first = runs[0]
     pending = [run.is_pending(cls) for run in runs for cls in run.classes]
-    main_runs = {run.dataset: run for run in reversed(runs)}  # the first of each data set
     deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
     lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
-    for run in reversed(main_runs.values()):
-        classes, size = ", ".join(run.classes), in_words(run.image_size)
-        lines.append(f"{run.dataset}, classes {classes}; {size}, {run.epochs} epochs")
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        main = next(run for run in runs if run.dataset == dataset)
+        size = in_words(main.image_size)
+        lines.append(f"{dataset}, classes {', '.join(main.classes)}; {size}, {main.epochs} epochs")
     lines.append(f"to do: {sum(pending)} of {len(pending)}" + ("" if all(pending) else "; the others are recorded"))
     lines.append(f"deviates from the article: {'; '.join(deviations) or 'in nothing'}")
     return "\n".join([*lines, f"records: {runs[-1].record_path('').parent}"])

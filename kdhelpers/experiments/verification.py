@@ -1,11 +1,9 @@
 """Verification of records: rerun each from its stored parameters, and compare the results."""
 
 import json
-import math
 import random
 import tempfile
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,19 +11,16 @@ from typing import NamedTuple
 import torch
 
 from kdhelpers import paths
-from kdhelpers.data.images import sides
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
-from kdhelpers.protocols import PRECISIONS
 
 COUNT = 3  # records to rerun by default
 _SHOWN = 4  # differences to report; the others are only counted
-_MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")  # between two runs with one seed on a CPU
-_NAMED = ("python", "platform", "device", "precision", "threads", "packages")  # reported if they differ
-# The order in which differences are reported: inputs first, then results.
-_FIRST = ("parameters", "source", "data", "deviations", "detection", "localization", "baselines", "training")
+# What is compared, inputs first; seconds, memory and environment may differ between two runs with one seed on a CPU.
+_COMPARED = ("parameters", "source", "data", "deviations", "detection", "localization", "baselines", "training")
+_NAMED = ("python", "platform", "device", "precision", "threads", "packages")  # of the environment, reported
 # Failures of a run that are not bugs: wrong input, a loss that is not finite, no memory, a disk error.
 _FAILURES = (InputError, FloatingPointError, ValueError, OSError, torch.OutOfMemoryError)
 
@@ -66,8 +61,8 @@ def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: 
         if found := [record for group in records.find(results_dir, name).values() for record in group]:
             count = count or (COUNT if name == "full" else len(found))
             return [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), min(count, len(found))))]
-    of, command = (f" of profile {profile}", f" {profile}") if profile else ("", "")
-    fix = f"run ./run_all.sh{command} first, or give the RESULTS_DIR that has them"
+    of = f" of profile {profile}" if profile else ""
+    fix = f"run ./run_all.sh {profile or 'full'} first, or give the RESULTS_DIR that has them"
     raise InputError(f"there are no records{of} under {results_dir}: {fix}")
 
 
@@ -81,29 +76,25 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     notebook, dataset, cls = record["notebook"], record["dataset"], record["class"]
     if dataset not in DATASETS.get(notebook, ()):
         raise InputError(f"there is no notebook {notebook} of {dataset} here")
-    asked, environment = record["parameters"], record["environment"]
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
-    given = {name.upper(): record[name] for name in ("profile", "protocol", "seed")}
     # A main run that shares its cloner with the variant has the same image size.
-    given |= {name.upper(): asked.get(name) for name in ("epochs", "image_size", "batch_size")}
-    given |= {"DEVICE": device, "CACHE": "auto", "PRECISION": asked.get("precision", PRECISIONS[0])}
+    names = ["profile", "protocol", "seed", "epochs", "image_size", "batch_size", "precision"]
+    names += ["test_label", "tile", "test_dir", "ignore"] if dataset == "folder" else []
+    known = record["environment"] | record["parameters"] | {name: record[name] for name in names[:3]}
+    given = {name.upper(): known.get(name) for name in names} | {"DEVICE": device, "CACHE": "auto"}
     given |= {"SOURCE": _source(record, source), "DATA_DIR": _data_dir(record, data_dir)}
-    if dataset == "folder":
-        given |= {name.upper(): asked.get(name) for name in ("test_label", "tile")}
-        given |= {name.upper(): environment.get(name) for name in ("test_dir", "ignore")}
-    else:
-        given["CLASSES"] = [cls]
-    main = config.resolve(main_notebook(dataset), RESULTS_DIR=str(results_dir), **given)[0]
-    runs = [config.varied(main, variant, notebook) for variant in variants_of(notebook, dataset, main.protocol)]
-    run = next((one for one in runs if (one.notebook, one.variant) == (notebook, record["variant"])), None)
-    if run is None:
+    given |= {"CLASSES": None if dataset == "folder" else [cls], "RESULTS_DIR": str(results_dir)}
+    main = config.resolve(main_notebook(dataset), **given)[0]
+    variants = [one for one in variants_of(notebook, dataset, main.protocol) if one.name == record["variant"]]
+    if not variants:
         raise InputError(f"{notebook} has no variant {record['variant']!r} of {dataset}")
-    if run.classes != (cls,):
-        raise InputError(f"the class is {', '.join(run.classes)} here, not {cls}: name the folder {cls} in DATA_DIR")
+    if main.classes != (cls,):
+        raise InputError(f"the class is {', '.join(main.classes)} here, not {cls}: name the folder {cls} in DATA_DIR")
+    run = config.varied(main, variants[0], notebook)
     if run.source == "untrained":  # its record is still under the source of its main run
-        run = replace(run, source_name=asked["source_name"])
+        run = replace(run, source_name=known["source_name"])
     return [main, run] if run.shares_cloner else [run]
 
 
@@ -125,9 +116,8 @@ def verify(record: dict, **where) -> tuple[str, str]:
     else:
         found = differences(record, made)
         verdict, words = "differs" if found else "same", _in_words(found)
-        for name in _NAMED:
-            others = _differences(name, record["environment"].get(name), made["environment"][name])
-            notes += [str(one).removeprefix("packages.") for one in others]
+        others = differences(record["environment"], made["environment"], _NAMED)
+        notes += [str(one).removeprefix("packages.") for one in others]
     finally:
         torch.set_num_threads(threads)
     line = ": ".join(filter(None, [name_of(record), verdict, words]))
@@ -143,30 +133,25 @@ def _in_words(found: list[Difference]) -> str:
     return ", ".join(words)
 
 
-def differences(recorded: dict, made: dict) -> list[Difference]:
-    """All differences of two records, to the last digit; times, memory and environment are not compared."""
-    names = dict.fromkeys([*_FIRST, *sorted(recorded.keys() | made.keys())])
-    compared = [name for name in names if name not in _MAY_DIFFER]
-    return [one for name in compared for one in _differences(name, recorded.get(name), made.get(name))]
+def differences(recorded: dict, made: dict, names: tuple[str, ...] = _COMPARED) -> list[Difference]:
+    """All differences of two records in the parts `names`, to the last digit."""
+    found = []
+    for name in names:
+        one, other = _values(name, recorded.get(name)), _values(name, made.get(name))
+        found += [Difference(path, one.get(path, "nothing"), other.get(path, "nothing")) for path in one | other]
+    # As JSON text: to the last digit, and 1 is not true.
+    return [one for one in found if json.dumps(one.recorded) != json.dumps(one.made)]
 
 
-def cost(record: dict) -> float:
-    """The relative cost of rerunning a record; equal for all smoke records, because start-up dominates."""
-    if record["profile"] == "smoke":
-        return 1.0
-    pixels = math.prod(sides(record["parameters"]["image_size"]))
-    return float(record["data"]["train"] * record["training"]["stopped_at"] * pixels)
-
-
-def _differences(name: str, recorded: object, made: object) -> Iterator[Difference]:
-    if isinstance(recorded, dict) and isinstance(made, dict):
-        for key in sorted(recorded.keys() | made.keys()):
-            yield from _differences(f"{name}.{key}", recorded.get(key, "nothing"), made.get(key, "nothing"))
-    elif isinstance(recorded, list) and isinstance(made, list) and len(recorded) == len(made):
-        for i, pair in enumerate(zip(recorded, made, strict=True)):
-            yield from _differences(f"{name}[{i}]", *pair)
-    elif json.dumps(recorded) != json.dumps(made):  # as JSON text: to the last digit, and 1 is not true
-        yield Difference(name, recorded, made)
+def _values(name: str, part: object) -> dict[str, object]:
+    """The numbers, texts and nulls in a part of a record by their paths, as in training.loss[3]."""
+    if isinstance(part, dict):
+        items = [(f"{name}.{key}", one) for key, one in part.items()]
+    elif isinstance(part, list):
+        items = [(f"{name}[{i}]", one) for i, one in enumerate(part)]
+    else:
+        return {name: part}
+    return {path: value for key, one in items for path, value in _values(key, one).items()}
 
 
 def _short(value: object) -> str:
@@ -185,12 +170,12 @@ def _source(record: dict, given: str | None) -> str:
 
 def _data_dir(record: dict, given: str | None) -> str | None:
     """DATA_DIR for a record: `given`, the recorded one, or None for the default and for smoke's samples."""
-    recorded, own = Path(record["environment"]["data_dir"]), record["dataset"] == "folder"
+    recorded, is_own = Path(record["environment"]["data_dir"]), record["dataset"] == "folder"
     if recorded == Path(paths.DATA_DIR.name):
         return given
-    folder = recorded.parent if own else recorded
+    folder = recorded.parent if is_own else recorded
     if record["profile"] == "smoke" and folder.parts[-2:] == paths.SAMPLES_DIR.parts[-2:]:
         return None  # samples are identical in every clone
-    if own and recorded.is_dir():
+    if is_own and recorded.is_dir():
         return str(recorded)  # `given` is the data sets' folder; your own images are elsewhere
     return given or str(recorded)

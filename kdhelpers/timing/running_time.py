@@ -150,7 +150,7 @@ class Asked(parameters.Common):
 
 def from_notebook(notebook: str, namespace: dict) -> tuple[list[Case], Path]:
     """A case for each of SIZES, and the path for the results, from a notebook's globals."""
-    return _cases(parameters.from_cell(Asked, notebook, namespace))
+    return _cases(parameters.parse(Asked, notebook, parameters.from_cell(namespace)))
 
 
 def resolve(**given) -> tuple[list[Case], Path]:

@@ -73,7 +73,7 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_restored(sourc
     assert Checkpoint(path, MADE_OF).restore() is not None
     assert Checkpoint(path, {"class": "4"}).restore() is None
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="c.pt cannot be read .*starts from the beginning"):
+    with pytest.warns(UserWarning, match="c.pt cannot be read .*training starts from the beginning"):
         assert Checkpoint(path, MADE_OF).restore() is None
 
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-import torch
 
 from kdhelpers import paths
 from kdhelpers.data import samples
@@ -19,17 +18,12 @@ def given(sample_data, tmp_path):
     return ASKED | {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path)}
 
 
-def test_none_stands_for_the_article_s_value(given):
+def test_none_stands_for_the_article_s_value_and_every_deviation_is_named(given, sample_data):
     (run,) = config.resolve("01_mnist", **given)
     assert run.classes == tuple("0123456789")
     assert (run.epochs, run.image_size, run.batch_size) == (51, 32, 64)
     assert run.deviations() == ["source untrained instead of imagenet"]
-    plain, augmented = config.resolve("06_head_ct", **given)
-    assert (plain.variant, augmented.variant, augmented.augment) == (None, "augmented", True)
-    assert config.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]}) == [augmented]
 
-
-def test_every_deviation_is_named(given, sample_data):
     (run,) = config.resolve("01_mnist", **given | {"EPOCHS": 2, "IMAGE_SIZE": 64, "BATCH_SIZE": 8, "SEED": 10})
     named = ["epochs 2 instead of 51", "image size 64 instead of 32", "batch size 8 instead of 64"]
     assert run.deviations() == [*named, "source untrained instead of imagenet", "seed 10 instead of one of 0 to 9"]
@@ -37,7 +31,6 @@ def test_every_deviation_is_named(given, sample_data):
     own = given | {"DATA_DIR": str(sample_data / "own_images"), "EPOCHS": 3}
     said = config.resolve("00_quickstart", **own)[0].deviations()
     assert said == ["images of one's own; the article has none", "source untrained instead of imagenet"]
-    assert "smoke" in config.resolve("00_quickstart", **own | {"PROFILE": "smoke"})[0].deviations()[0]
 
 
 def test_both_protocols_differ_as_the_article_and_its_code():
@@ -49,48 +42,30 @@ def test_both_protocols_differ_as_the_article_and_its_code():
         assert protocol_for("text", dataset) == text and not text.bias and not official.bias
 
 
-REFUSED = {
-    "01_mnist": [
-        ({"PROFILE": "fulll"}, "PROFILE is 'fulll': input should be 'smoke' or 'full' (did you mean full"),
-        ({"PROTOCOL": None}, "PROTOCOL is None: input should be 'official' or 'text'"),
-        ({"SEED": -1}, "SEED is -1: input should be greater than or equal to 0"),
-        ({"SEED": True}, "SEED is True"),
-        ({"EPOCHS": 2.5}, "EPOCHS is 2.5"),
-        ({"IMAGE_SIZE": 16}, "IMAGE_SIZE is 16: input should be greater than or equal to 32"),
-        ({"SOURCE": "vgg.pt"}, "SOURCE 'vgg.pt' is neither imagenet, nor untrained, nor an existing weights file"),
-        ({"CLASSES": ["11"]}, "unknown class of mnist '11'; allowed are 0, 1"),
-        ({"CLASSES": "3"}, "CLASSES is '3': input should be a valid list"),
-        ({"PRECISION": "float16"}, "PRECISION is 'float16': input should be 'float32', 'tf32' or 'bfloat16' (did"),
-        ({"DEVICE": "gpu"}, "DEVICE 'gpu' cannot be used"),
-        ({"DATA_DIR": "/nowhere"}, "DATA_DIR /nowhere is not a folder"),
-        ({"EPOCH": 3}, "unknown parameter EPOCH (did you mean EPOCHS?); 01_mnist has PROFILE"),
-        ({"VARIANTS": []}, "VARIANTS is []"),
-        *([] if torch.cuda.is_available() else [({"DEVICE": "cuda"}, "DEVICE 'cuda' cannot be used")]),
-    ],
-    "00_quickstart": [({"DATA_DIR": None}, "DATA_DIR is not given: name the folder of your images")],
-    "04_mvtec": [({"DATA_DIR": str(paths.PAPER_DIR)}, "mvtec bottle: ", "download MVTec AD from", "others in CLASSES")],
-    "07_brain_mri": [({"DATA_DIR": str(paths.PAPER_DIR)}, "brain_mri normal: ", "kaggle")],
-    "06_head_ct": [({"VARIANTS": ["augment"]}, "VARIANTS has 'augment'; ", " some of ['plain', 'augmented']")],
-    "12_cloner_size": [
-        (
-            {"PROFILE": "smoke", "DATA_DIR": None, "CLASSES": ["screw"]},
-            "mvtec screw: not in the generated sample, which has bottle, ",
-        )
-    ],
-    "11_critical_layers": [
-        ({"VARIANTS": ["las"]}, "VARIANTS has 'las'; ", " some of ['last_two', 'last'] (did you mean last"),
-        ({"CLASSES": ["3"]}, "CLASSES is ['3']; 11_critical_layers has several data sets", "mnist, mvtec"),
-        ({"CLASSES": {"cifar10": ["3"]}}, "CLASSES has 'cifar10'; 11_critical_layers has mnist, mvtec"),
-        ({"EPOCHS": {"mnits": 3}}, "EPOCHS has 'mnits'"),
-    ],
-}
-
-
 @pytest.mark.parametrize(
-    "notebook, changed, words", [(name, *row[:1], row[1:]) for name in REFUSED for row in REFUSED[name]]
+    "notebook, changed, words",
+    [
+        ("01_mnist", {"PROFILE": "fulll"}, "PROFILE is 'fulll': input should be 'smoke' or 'full' (did you mean full"),
+        ("01_mnist", {"PROTOCOL": None}, "PROTOCOL is None: input should be 'official' or 'text'"),
+        ("01_mnist", {"SEED": -1}, "SEED is -1: input should be greater than or equal to 0"),
+        ("01_mnist", {"SEED": True}, "SEED is True"),
+        ("01_mnist", {"IMAGE_SIZE": 16}, "IMAGE_SIZE is 16: input should be greater than or equal to 32"),
+        ("01_mnist", {"CLASSES": ["11"]}, "unknown class of mnist '11'; allowed are 0, 1"),
+        ("01_mnist", {"CLASSES": "3"}, "CLASSES is '3': input should be a valid list"),
+        ("01_mnist", {"DEVICE": "gpu"}, "DEVICE 'gpu' cannot be used"),
+        ("01_mnist", {"VARIANTS": []}, "VARIANTS is []"),
+        ("00_quickstart", {"DATA_DIR": None}, "DATA_DIR is not given: name the folder of your images"),
+        ("04_mvtec", {"DATA_DIR": str(paths.PAPER_DIR)}, "mvtec bottle: .*download MVTec AD from"),
+        ("04_mvtec", {"PROFILE": "smoke", "DATA_DIR": None, "CLASSES": ["screw"]}, "mvtec screw: .*some of bottle, "),
+        ("06_head_ct", {"VARIANTS": ["augment"]}, "VARIANTS has 'augment'; .* some of ['plain', 'augmented']"),
+        ("11_critical_layers", {"VARIANTS": ["las"]}, "VARIANTS has 'las'; .* some of ['last_two', 'last'] (did you m"),
+        ("11_critical_layers", {"CLASSES": ["3"]}, "CLASSES is ['3']; give None, or a dict of some of mnist, mvtec"),
+        ("11_critical_layers", {"CLASSES": {"cifar10": ["3"]}}, "CLASSES is {'cifar10': ['3']}; .*mnist, mvtec"),
+        ("11_critical_layers", {"EPOCHS": {"mnits": 3}}, "EPOCHS is {'mnits': 3}; .*mnist, mvtec"),
+    ],
 )
 def test_a_wrong_value_is_refused(given, notebook, changed, words):
-    with refused(*words):
+    with refused(*words.split(".*")):
         config.resolve(notebook, **given | ({"CLASSES": {"mnist": ["3"]}} if notebook[:2] == "11" else {}) | changed)
 
 
@@ -106,8 +81,12 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
         ("mvtec", "11_critical_layers", "last", 1),
     ]
     assert {r.dataset: (r.classes, r.epochs) for r in runs} == {"mvtec": (("bottle",), 601), "mnist": (("3",), 5)}
+    # The main run is what a chosen variant is compared with; in another notebook, it is a variant like the others.
     chosen = config.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
-    assert [r.variant for r in chosen] == [None, "last"]  # the main run is what the variant is compared with
+    assert [r.variant for r in chosen] == [None, "last"]
+    plain, augmented = config.resolve("06_head_ct", **given)
+    assert (plain.variant, augmented.variant, augmented.augment) == (None, "augmented", True)
+    assert config.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]}) == [augmented]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -145,8 +124,6 @@ def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     assert kind.source == "vgg-12345678"
     with refused("RESULTS_DIR ", "/nowhere is not a folder"):
         config.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
-    with refused("unknown parameter SEED; 90_tables_and_figures has PROFILE, RES"):
-        config.tables_from_notebook("90_tables_and_figures", given | {"SEED": 0})
 
 
 def test_a_name_in_a_notebook_s_globals_is_checked(given):
@@ -155,7 +132,7 @@ def test_a_name_in_a_notebook_s_globals_is_checked(given):
     with refused("unknown parameter epochs (did you mean EPOCHS?)"):
         config.from_notebook("01_mnist", given | {"In": ["", "# Parameters\nepochs = 3\n"], "epochs": 3})
     del given["SEED"]
-    with refused("parameter SEED is missing"):
+    with refused("missing parameter SEED"):
         config.from_notebook("01_mnist", given)
 
 

@@ -37,24 +37,36 @@ def finished(run, source):
         "baselines": metrics.baselines(split),
         "seconds": {"data": 0.5},
     }
-    maps = np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)
-    shown = split.subset(split.sample_indices(3)), maps
+    shown = split.subset(split.sample_indices(3)), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)
     return {"run": run, "cls": "normal"} | dict(split=split, fit=fit, cloner=cloner, shown=shown, measured=measured)
 
 
-def test_a_record_lies_where_it_is_looked_for_and_holds_what_it_must(run, finished):
+def test_a_record_and_its_cloner_lie_where_they_are_looked_for_and_come_back_as_they_were(run, finished):
     artifacts.save(**finished)
     path = run.results_dir / "records/untrained/full/official/06_head_ct/head_ct-normal-seed2.json"
-    text = path.read_text()
+    text, split, (shown, maps) = path.read_text(), finished["split"], finished["shown"]
     record = json.loads(text)
     assert text == json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     assert record.keys() == make_record().keys()
     assert record["environment"].keys() == make_record()["environment"].keys()
-    assert record["data"]["test_normal"] == 10 and len(record["data"]["sha256"]) == 64
+    counts = {"train": len(split.train), "test_normal": 10, "test_anomalous": sum(split.labels == 1)}
+    assert record["data"] == counts | {"sha256": split.sha256}
     assert record["training"]["stopped_at"] == 1 and record["training"]["lambda"] == 0.01
-    assert 0 <= record["detection"]["auroc"] <= 100
     assert "epochs 1 instead of 601" in record["deviations"]
     assert record["peak_memory_mb"]["host"] > 50
+
+    cloner, fit = run.fit("normal")
+    assert fit.protocol.lam == 0.01 and fit.loss == finished["fit"].loss
+    assert np.array_equal(fit.scores, finished["fit"].scores)
+    with torch.no_grad():
+        assert torch.equal(cloner(split.test[:]), finished["cloner"].eval()(split.test[:]))
+    pictures = run.pictures("normal")
+    assert np.array_equal(pictures.pixels, shown.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
+    assert np.abs(pictures.maps - maps).max() < 1e-3 and pictures.kinds == shown.kinds and pictures.masks is None
+    table = pd.read_csv(run.predictions_path("normal"))
+    assert list(table.columns) == ["name", "label", "kind", "epoch 1"]
+    assert list(table["name"]) == split.names and list(table["kind"]) == split.kinds
+    assert 100 * roc_auc_score(table["label"], table["epoch 1"]) == record["detection"]["auroc_last"]
 
 
 def test_pending_until_recorded_and_again_when_anything_changes(run, finished, monkeypatch):
@@ -68,34 +80,13 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
     assert run.is_pending("normal")
 
 
-def test_the_cloner_its_pictures_and_predictions_come_back_as_they_were(run, finished):
-    artifacts.save(**finished)
-    split, (shown, maps) = finished["split"], finished["shown"]
-    cloner, fit = run.fit("normal")
-    assert fit.protocol.lam == 0.01
-    assert np.array_equal(fit.scores, finished["fit"].scores) and fit.loss == finished["fit"].loss
-    x = split.test[:]
-    with torch.no_grad():
-        assert torch.equal(cloner(x), finished["cloner"].eval()(x))
-    pictures = run.pictures("normal")
-    assert np.array_equal(pictures.pixels, shown.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
-    assert np.abs(pictures.maps - maps).max() < 1e-3 and pictures.kinds == shown.kinds and pictures.masks is None
-    table = pd.read_csv(run.predictions_path("normal"))
-    assert list(table.columns) == ["name", "label", "kind", "epoch 1"]
-    assert list(table["name"]) == split.names and list(table["kind"]) == split.kinds
-    auroc = 100 * roc_auc_score(table["label"], table["epoch 1"])
-    assert auroc == finished["measured"]["detection"]["auroc_last"]
-    assert np.array_equal(table["epoch 1"].to_numpy(np.float32), fit.scores[-1])
-
-
-def test_a_number_that_is_none_leaves_no_record(run, finished):
-    finished["measured"]["baselines"]["pca"] = float("nan")
+def test_a_record_that_cannot_be_written_leaves_nothing(run, finished, tmp_path):
+    baselines = finished["measured"]["baselines"]
+    finished["measured"]["baselines"] = baselines | {"pca": float("nan")}
     with pytest.raises(ValueError, match="not JSON compliant"):
         artifacts.save(**finished)
     assert [path for path in run.results_dir.rglob("*") if path.is_file()] == []
-
-
-def test_a_results_folder_that_cannot_be_written_is_named(finished, tmp_path):
+    finished["measured"]["baselines"] = baselines
     (tmp_path / "results").write_text("a file where a folder should be")
     with refused("cannot be written ", "give another RESULTS_DIR"):
         artifacts.save(**finished)
@@ -118,9 +109,9 @@ def test_a_run_switches_tf32_off_before_the_source_computes(run, monkeypatch):
     assert seen == [(False, False)] and record["environment"]["precision"] == "float32"
 
 
-# --- records of different sources, profiles or protocols never share a table ---------------------------------------
-
 OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]
+
+
 TABLES = [
     comparison.cells,
     lambda records: tables.article_table(2, records),
@@ -150,25 +141,16 @@ def test_an_untrained_variant_belongs_to_the_run_that_it_varies(record):
     assert records.only_one([]) is None
 
 
-def put(folder, record):
-    path = records.path_of(folder, "records", record, ".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record))
-    return path
-
-
-def test_records_are_found_by_kind(record, tmp_path):
+def test_records_are_found_by_kind_each_in_its_place(record, tmp_path):
+    assert records.find(tmp_path / "nothing", "full") == {}
     for one in [record(seed=1), record(seed=0), *(record(**other) for other in OTHERS)]:
-        put(tmp_path, one)
+        path = records.path_of(tmp_path, "records", one, ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(one))
     found = records.find(tmp_path, "full")
     assert list(found) == sorted(found) and len(found) == 3
     assert [one["seed"] for one in found["imagenet", "full", "official"]] == [0, 1]
     assert list(records.find(tmp_path, "smoke")) == [("imagenet", "smoke", "official")]
-    assert records.find(tmp_path / "nothing", "full") == {}
-
-
-def test_a_record_in_another_one_s_place_is_refused(record, tmp_path):
-    path = put(tmp_path, record(seed=1))
     path.rename(path.with_name("mnist-0-seed2.json"))
-    with refused("seed2.json is the record that belongs at ", "seed1.json: move it there"):
+    with refused("seed2.json is the record that belongs at ", "seed0.json: move it there"):
         records.find(tmp_path, "full")
