@@ -10,17 +10,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """The settings of training, score and map; the comments cite the article's section if it has one."""
+    """The settings of training, score and map: the defaults are `official`'s; the comments cite the article."""
 
-    name: str
-    order: Literal["val + lambda * dir", "dir + lambda * val"]  # Eq. 4: the term that λ weights
-    lam: float | None  # λ; None: set by `losses.calibrate` on the untrained cloner (Sec. 3.1)
-    score_points: int  # number of critical points, counted from the last, in the score and the map (Sec. 3.1)
-    batch_norm: bool  # in the cloner, after every convolution except those before a pool
-    gradient: Literal["cloner", "both"]  # the map's backward pass: through C only, or through both S and C
-    renormalise: bool  # maps of SmoothGrad and guided backprop: min–max scaling again, before the Gaussian
-    soft_masks: bool  # pixel AUROC: use resized masks, in [0, 1], instead of thresholding them at 0.5
-    stop: Literal["epochs", "converged"]  # a fixed number of epochs, or "until fully converged" (Sec. 3.1)
+    name: str = "official"
+    order: Literal["val + lambda * dir", "dir + lambda * val"] = "dir + lambda * val"  # Eq. 4: the term λ weights
+    lam: float | None = 0.01  # λ; None: set by `losses.calibrate` on the untrained cloner (Sec. 3.1)
+    score_points: int = 3  # number of critical points, counted from the last, in the score and the map (Sec. 3.1)
+    batch_norm: bool = True  # in the cloner, after every convolution except those before a pool
+    gradient: Literal["cloner", "both"] = "both"  # the map's backward pass: through C only, or through both S and C
+    renormalise: bool = True  # maps of SmoothGrad and guided backprop: min–max scaling again, before the Gaussian
+    soft_masks: bool = True  # pixel AUROC: use resized masks, in [0, 1], instead of thresholding them at 0.5
+    stop: Literal["epochs", "converged"] = "epochs"  # after a fixed number, or "until fully converged" (Sec. 3.1)
     terms: Literal["total", "val", "dir"] = "total"  # Sec. 3.3.3: the loss, or one of its two terms alone
     points: int = 4  # Sec. 3.3.1: number of critical points, counted from the last, in the objective
     width: Literal["compact", "equal"] = "compact"  # Sec. 3.3.2: the cloner of Fig. 2, or one as wide as the source
@@ -28,30 +28,49 @@ class Protocol:
     learning_rate: float = 1e-3  # Sec. 3.2, Adam
 
 
+PROTOCOLS = {
+    "official": Protocol(),
+    "text": Protocol(
+        name="text",
+        order="val + lambda * dir",
+        lam=None,
+        score_points=4,
+        batch_norm=False,
+        gradient="cloner",
+        renormalise=False,
+        soft_masks=False,
+        stop="converged",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Setting:
-    """The settings of one data set: the article's, or else the released code's."""
+    """The settings of one data set, the article's or else the released code's, and the sizes of one of its classes."""
 
     image_size: int  # pixels, after resizing (Sec. 4.1)
-    images: int  # approximate number of normal training images in a class; for estimates of time and memory
     epochs: int  # the released loop runs one more than its argument; the maximum for `stop="converged"`
+    classes: int  # this and the numbers of images are approximate, for estimates of time and memory only
+    images: int  # normal training images of a class
+    tests: int  # test images of a class
+    masked: int = 0  # anomalous test images with a mask
     official_lam: float = 0.01
-    smoke_size: int | None = None  # pixels in `smoke`, where the article's size would be too slow
 
 
 SETTINGS = {
-    "mnist": Setting(images=6000, image_size=32, epochs=51),
-    "fashion_mnist": Setting(images=6000, image_size=32, epochs=51),
-    "cifar10": Setting(images=5000, image_size=224, epochs=201, smoke_size=64),
-    "mvtec": Setting(images=250, image_size=128, epochs=601, official_lam=0.5, smoke_size=64),
+    "mnist": Setting(image_size=32, epochs=51, classes=10, images=6000, tests=10000),
+    "fashion_mnist": Setting(image_size=32, epochs=51, classes=10, images=6000, tests=10000),
+    "cifar10": Setting(image_size=224, epochs=201, classes=10, images=5000, tests=10000),
+    "mvtec": Setting(image_size=128, epochs=601, classes=15, images=250, tests=115, masked=84, official_lam=0.5),
     # Neither the article nor the code gives epochs for these. Small sets of large images use MVTec's; OCT, with many
     # thousands of images, uses MNIST's.
-    "retinal_oct": Setting(images=26000, image_size=128, epochs=51, smoke_size=64),
-    "head_ct": Setting(images=90, image_size=128, epochs=601, smoke_size=64),
-    "brain_mri": Setting(images=88, image_size=256, epochs=601, smoke_size=64),
+    "retinal_oct": Setting(image_size=128, epochs=51, classes=2, images=26000, tests=1000),
+    "head_ct": Setting(image_size=128, epochs=601, classes=1, images=90, tests=110),
+    "brain_mri": Setting(image_size=256, epochs=601, classes=1, images=88, tests=165),
     # Your own photographs resemble MVTecAD's most; a third of its epochs keeps the wait short.
-    "folder": Setting(images=100, image_size=128, epochs=200, official_lam=0.5, smoke_size=64),
+    "folder": Setting(image_size=128, epochs=200, classes=1, images=100, tests=100, masked=100, official_lam=0.5),
 }
+SMOKE_SIZE = 64  # pixels in `smoke`, where a larger size would be too slow
 
 GOOD = "good"  # the kind of a normal test image
 NUMBERS = tuple("0123456789")
@@ -80,30 +99,6 @@ NORMAL_TEST = 10  # number of random normal test images of HeadCT and BrainMRI (
 # Smoke's samples have at most 40 training images a class: the article's batch would give too few steps to learn them.
 SMOKE_EPOCHS, SMOKE_BATCH_SIZE = 12, 4
 FALSE_ALARMS = 0.05  # share of your own good images that may be called bad
-
-_TEXT = Protocol(
-    name="text",
-    order="val + lambda * dir",
-    lam=None,
-    score_points=4,
-    batch_norm=False,
-    gradient="cloner",
-    renormalise=False,
-    soft_masks=False,
-    stop="converged",
-)
-_OFFICIAL = Protocol(
-    name="official",
-    order="dir + lambda * val",
-    lam=0.01,
-    score_points=3,
-    batch_norm=True,
-    gradient="both",
-    renormalise=True,
-    soft_masks=True,
-    stop="epochs",
-)
-PROTOCOLS = {"official": _OFFICIAL, "text": _TEXT}
 
 
 def protocol_for(name: str, dataset: str) -> Protocol:

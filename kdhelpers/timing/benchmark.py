@@ -7,6 +7,7 @@ occupies the other's memory. Images are random, since no time depends on their c
 import io
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,9 +57,8 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or device.type
+    model = re.search(r"^model name\s*:\s*(.+)", about.read_text() if about.is_file() else "", re.MULTILINE)
+    return model[1] if model else platform.processor() or device.type
 
 
 def machine(device: torch.device, *, small: bool = False) -> dict:
@@ -71,14 +71,12 @@ def machine(device: torch.device, *, small: bool = False) -> dict:
     gpu = device.type == "cuda"
     size, images = (512, 1) if small else (8192, 64) if gpu else (2048, 8)
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
-
-    def convolution(channels: int, pixels: int) -> Callable[[], Tensor]:
+    works = [lambda: a @ b]
+    for channels, pixels in ((512, 14), (256, 28), (128, 56)):
         layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device)
         x = torch.randn(images, channels, pixels, pixels, device=device)
-        return partial(layer.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last))
-
+        works.append(partial(layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)))
     with torch.no_grad():
-        works = [lambda: a @ b, convolution(512, 14), convolution(256, 28), convolution(128, 56)]
         peak = max(flops(work) / min(_seconds(work, device) for _ in range(6)) for work in works)
     free = torch.cuda.mem_get_info(device)[0] if gpu else psutil.virtual_memory().available
     return {"name": device_name(device), "threads": torch.get_num_threads(), "free": free, "peak": peak}
@@ -95,21 +93,17 @@ def operations(case: Case) -> dict[str, float]:
     """FLOP per image for training (C alone, since S's activations are cached), detection, and a map by gradients."""
     source, cloner = networks.make_source().requires_grad_(False), networks.make_cloner(case.protocol, case.seed)
     x = torch.rand(2, 3, case.image_size, case.image_size)
-    train = flops(lambda: _sum(networks.critical_points(cloner, x)).backward())
+
+    def backward(a_s: list[Tensor], a_c: list[Tensor]) -> None:
+        sum(a.sum() for a in a_s + a_c).backward()
+
+    train = flops(lambda: backward([], networks.critical_points(cloner, x)))
     cloner.requires_grad_(False)
     detect = flops(lambda: networks.critical_points(source, x) + networks.critical_points(cloner, x))
     x.requires_grad_()
-
-    def localize():
-        with torch.set_grad_enabled(case.protocol.gradient == "both"):
-            a_s = networks.critical_points(source, x)
-        (_sum(a_s) + _sum(networks.critical_points(cloner, x))).backward()
-
-    return {name: n / len(x) for name, n in (("training", train), ("detection", detect), ("map", flops(localize)))}
-
-
-def _sum(activations: list[Tensor]) -> Tensor:
-    return sum(a.sum() for a in activations)
+    of_s = x if case.protocol.gradient == "both" else x.detach()
+    localize = flops(lambda: backward(networks.critical_points(source, of_s), networks.critical_points(cloner, x)))
+    return {"training": train / len(x), "detection": detect / len(x), "map": localize / len(x)}
 
 
 def _wait(device: torch.device) -> None:
@@ -131,11 +125,6 @@ def _images(case: Case, count: int) -> Images:
     return Images(pixels).to(case.device)
 
 
-def _floats(case: Case, count: int) -> Tensor:
-    """The same images in the released code's layout: float32, channels first in memory."""
-    return _images(case, count)[:].contiguous(memory_format=torch.contiguous_format)
-
-
 def _masks(case: Case, count: int) -> np.ndarray:
     """Masks with a square in each: float32 (count, h, w)."""
     masks = np.zeros((count, case.image_size, case.image_size), np.float32)
@@ -143,84 +132,84 @@ def _masks(case: Case, count: int) -> np.ndarray:
     return masks
 
 
-def ours(case: Case) -> dict[str, Callable]:
-    """This project's tasks by name: each function runs one and returns seconds per image, "category" total seconds."""
-    cache.keep_freed_memory()  # as the notebooks do
-    source = weights.load_source(case.source, case.device)[0]
-    cloner = networks.make_cloner(case.protocol, case.seed).to(case.device)
-    images, seconds = _images(case, case.images), {}
-    with training.timed(seconds, "source"):
-        activations = SourceActivations(source, images)
-        _wait(case.device)
+class Ours:
+    """This project's tasks by name: each method runs one and returns seconds per image, `category` total seconds."""
 
-    def source_once() -> dict[str, float]:
+    def __init__(self, case: Case):
+        cache.keep_freed_memory()  # as the notebooks do
+        self.case, self.s = case, weights.load_source(case.source, case.device)[0]
+        self.c = networks.make_cloner(case.protocol, case.seed).to(case.device).eval()
+        images, self.seconds = _images(case, case.images), {}
+        with training.timed(self.seconds, "source"):
+            self.activations = SourceActivations(self.s, images)
+            _wait(case.device)
+
+    def source(self) -> dict[str, float]:
         """Seconds and bytes per image of S's activations, which are computed before training and not counted in it."""
-        return {"seconds": seconds["source"] / case.images, "bytes": sum(a.nbytes for a in activations[:1])}
+        per_image = self.seconds["source"] / self.case.images
+        return {"seconds": per_image, "bytes": sum(a.nbytes for a in self.activations[:1])}
 
-    def train(epochs: int = 2) -> float:
+    def training(self) -> float:
         """On a GPU, leave out the first epochs: recording their CUDA graph takes as long as hundreds of steps."""
-        first, last = (4, 4 + 10 * epochs) if case.device.type == "cuda" else (0, epochs)
-        before, after = (_fit(case, activations, cloner, n).seconds["train"] if n else 0.0 for n in (first, last))
-        return (after - before) / ((last - first) * case.images)
+        first, last = (4, 24) if self.case.device.type == "cuda" else (0, 2)
+        fits = (_fit(self.case, self.activations, self.c, epochs) for epochs in (first, last) if epochs)
+        *before, after = (fit.seconds["train"] for fit in fits)
+        return (after - sum(before)) / ((last - first) * self.case.images)
 
-    def detect(batch_size: int) -> float:
-        cloner.eval()
-        images = _images(case, batch_size)
+    def detection(self, batch_size: int) -> float:
+        images = _images(self.case, batch_size)
 
-        @torch.no_grad()
         def work():
             x = images[:]
-            a_s, a_c = networks.critical_points(source, x), networks.critical_points(cloner, x)
-            losses.score(a_s, a_c, case.protocol).tolist()
+            a_s, a_c = networks.critical_points(self.s, x), networks.critical_points(self.c, x)
+            losses.score(a_s, a_c, self.case.protocol).tolist()
 
-        return _seconds(work, case.device) / batch_size
+        with torch.no_grad():
+            return _seconds(work, self.case.device) / batch_size
 
-    def maps(method: str, count: int) -> np.ndarray:
+    def localization(self, method: str) -> float:
+        count = self.case.few if method == "smoothgrad" else min(self.case.masked, 8 * self.case.few)
+        return _seconds(lambda: self._maps(method, count), self.case.device) / count
+
+    def category(self) -> float:
+        masks = _masks(self.case, self.case.masked)
+        return _seconds(lambda: metrics.pixel_auroc(self._maps(METHODS[0], len(masks)), masks), self.case.device)
+
+    def _maps(self, method: str, count: int) -> np.ndarray:
         with redirect_stderr(io.StringIO()):  # hides the progress bar
-            found = localization.attribution(method, source, cloner, _images(case, count), case.protocol)
+            found = localization.attribution(method, self.s, self.c, _images(self.case, count), self.case.protocol)
         return localization.localization_map(found)
 
-    def localize(method: str) -> float:
-        count = case.few if method == "smoothgrad" else min(case.masked, 8 * case.few)
-        return _seconds(lambda: maps(method, count), case.device) / count
 
-    def category() -> float:
-        masks = _masks(case, case.masked)
-        return _seconds(lambda: metrics.pixel_auroc(maps(METHODS[0], case.masked), masks), case.device)
-
-    work = {"training": train, "detection": detect, "localization": localize, "category": category}
-    return work | {"source": source_once}
-
-
-def released(case: Case) -> dict[str, Callable]:
+class Released:
     """The same tasks by the released code's procedure; its maps exclude the openings, which are part of its AUROC."""
-    lam, official = case.protocol.lam, networks.make_cloner(PROTOCOLS["official"], case.seed)
-    source, cloner = map(released_code.as_there, (weights.load_source(case.source)[0], official))
-    source, cloner = source.to(case.device), cloner.to(case.device)
-    optimiser = torch.optim.Adam(cloner.parameters(), lr=1e-3)
 
-    def per_image(function: Callable, count: int, training: bool = False) -> float:
-        cloner.train(training)
-        x = _floats(case, count)
-        return _seconds(lambda: function(x), case.device) / count
+    def __init__(self, case: Case):
+        official = networks.make_cloner(PROTOCOLS["official"], case.seed)
+        both = map(released_code.as_there, (weights.load_source(case.source)[0], official))
+        self.case, (self.s, self.c) = case, (network.to(case.device) for network in both)
+        self.optimiser = torch.optim.Adam(self.c.parameters(), lr=1e-3)
 
-    def train_step(x: Tensor) -> float:
-        return released_code.train_step(source, cloner, optimiser, x, lam)
+    def training(self) -> float:
+        return self._per_image(partial(released_code.train_step, optimiser=self.optimiser), self.case.batch_size, True)
 
-    def maps(x: Tensor) -> np.ndarray:
-        return released_code.maps(source, cloner, x, lam)
+    def detection(self, batch_size: int) -> float:
+        return self._per_image(partial(released_code.scores, batch_size=batch_size), batch_size)
 
-    def category() -> float:
+    def localization(self, method: str) -> float:
+        return self._per_image(released_code.maps, self.case.few)
+
+    def category(self) -> float:
         """Seconds measured on a few images and scaled to all."""
-        masks = _masks(case, case.few)
-        return case.masked * per_image(lambda x: released_code.pixel_auroc(maps(x), masks), case.few)
+        masks, count = _masks(self.case, self.case.few), self.case.few
+        seconds = self._per_image(lambda *given: released_code.pixel_auroc(released_code.maps(*given), masks), count)
+        return self.case.masked * seconds
 
-    return {
-        "training": lambda: per_image(train_step, case.batch_size, training=True),
-        "detection": lambda n: per_image(lambda x: released_code.scores(source, cloner, x, lam, n), n),
-        "localization": lambda method: per_image(maps, case.few),
-        "category": category,
-    }
+    def _per_image(self, function: Callable, count: int, training: bool = False) -> float:
+        self.c.train(training)
+        x = _images(self.case, count)[:].contiguous()  # channels first in memory, as there
+        given = self.s, self.c, x, self.case.protocol.lam
+        return _seconds(lambda: function(*given), self.case.device) / count
 
 
 def measure(case: Case, rounds: int) -> dict:
@@ -229,7 +218,7 @@ def measure(case: Case, rounds: int) -> dict:
     SmoothGrad and guided backprop are measured for ours alone, and once: `released_code.maps` has gradients only.
     """
     found = {"case": case.parameters(), "operations": operations(case)}
-    with _worker(ours, case) as call_ours, _worker(released, case) as call_released:
+    with _worker(Ours, case) as call_ours, _worker(Released, case) as call_released:
         found["source"] = call_ours("source")
         paired = [("training",), ("detection", 1), ("detection", case.batch_size), ("localization", METHODS[0])]
         for what in [*paired, ("category",)]:
@@ -242,13 +231,13 @@ def measure(case: Case, rounds: int) -> dict:
 
 
 @contextmanager
-def _worker(side: Callable[[Case], dict[str, Callable]], case: Case) -> Iterator[Callable]:
-    """A process for the tasks of a `side`; yields a function that runs one by its name."""
+def _worker(side: type, case: Case) -> Iterator[Callable]:
+    """A process for the tasks of `Ours` or `Released`; yields a function that runs one by its name."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(side, case)) as pool:
         yield lambda *call: pool.submit(_call, *call).result()
 
 
-def _begin(side: Callable[[Case], dict[str, Callable]], case: Case) -> None:
+def _begin(side: type, case: Case) -> None:
     training.use_precision("float32", case.device)  # for both sides: cuDNN would use TF32
 
     def end_with_parent() -> None:  # or a worker would outlive a notebook's killed kernel
@@ -256,11 +245,11 @@ def _begin(side: Callable[[Case], dict[str, Callable]], case: Case) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    _call.work = side(case)
+    _call.side = side(case)
 
 
 def _call(name: str, *arguments):
-    return _call.work[name](*arguments)
+    return getattr(_call.side, name)(*arguments)
 
 
 def _fit(case: Case, activations: SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
@@ -284,14 +273,15 @@ def loss_agreement(case: Case, steps: int, dtype: torch.dtype = torch.float32) -
     """
     training.use_precision("float32", case.device)
     # An epoch is one batch, so the loss curve has every step.
-    official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
+    lam = case.protocol.lam
+    official = replace(PROTOCOLS["official"], lam=lam)
     case = replace(case, protocol=official, images=case.batch_size, image_size=32)
     source = weights.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
     theirs, their_cloner = released_code.as_there(source), released_code.as_there(cloner)
     optimiser = torch.optim.Adam(their_cloner.train().parameters(), lr=1e-3)
-    x = _floats(case, case.images).to(dtype)
-    expected = [released_code.train_step(theirs, their_cloner, optimiser, x, lam) for _ in range(steps)]
+    x = _images(case, case.images)[:].contiguous().to(dtype)  # channels first in memory
+    expected = [released_code.train_step(theirs, their_cloner, x, lam, optimiser) for _ in range(steps)]
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
     found = _fit(case, SourceActivations(source, images), cloner, steps).loss

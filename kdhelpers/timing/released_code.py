@@ -31,7 +31,7 @@ def _loss(c: list[Tensor], s: list[Tensor], lam: float) -> Tensor:
     return l_dir + lam * sum(mse(b, a) for a, b in zip(s, c, strict=True))
 
 
-def train_step(source: nn.Sequential, cloner: nn.Sequential, optimiser, x: Tensor, lam: float) -> float:
+def train_step(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, lam: float, optimiser) -> float:
     """Train one step on a float batch (n, 3, h, w) and return the loss before it. Cloner in training mode."""
     predicted, real = critical_points(cloner, x), critical_points(source, x)
     loss = _loss(predicted, real, lam)

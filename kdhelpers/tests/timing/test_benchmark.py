@@ -81,7 +81,7 @@ def test_the_released_code_s_scores_maps_and_auroc_are_ours(source, images):
 @contextmanager
 def in_process(side, case):
     work = side(case)
-    yield lambda name, *arguments: work[name](*arguments)
+    yield lambda name, *arguments: getattr(work, name)(*arguments)
 
 
 @pytest.mark.slow
