@@ -59,22 +59,17 @@ def relative(a, b):
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-def test_gradients_equal_captum_s(case, protocol):
+@pytest.mark.parametrize("theirs, relu", [("Saliency", None), ("GuidedBackprop", localization.GuidedReLU.apply)])
+def test_gradients_and_guided_backprop_equal_captum_s_and_leave_nothing_behind(case, protocol, theirs, relu):
     source, cloner, x, plain = case
-    expected = captum.attr.Saliency(plain).attribute(x.clone(), abs=False)
-    assert relative(localization.gradients(source, cloner, x, protocol), expected) < 1e-10
-    found = localization.gradients(deepcopy(source).float(), deepcopy(cloner).float(), x.float(), protocol)
-    assert relative(found.double(), expected) < 1e-5  # in the precision of a real run, too
-
-
-def test_guided_backprop_equals_captum_s_and_leaves_nothing_behind(case, protocol):
-    source, cloner, x, plain = case
+    options = {"abs": False} if relu is None else {}
+    expected = getattr(captum.attr, theirs)(plain).attribute(x.clone(), **options)
     before = localization.gradients(source, cloner, x, protocol)
-    expected = captum.attr.GuidedBackprop(plain).attribute(x.clone())
-    found = localization.gradients(source, cloner, x, protocol, relu=localization.GuidedReLU.apply)
-    assert relative(found, expected) < 1e-10
-    assert relative(expected, before) > 0.01  # it is something else than gradients
+    assert relative(localization.gradients(source, cloner, x, protocol, relu=relu), expected) < 1e-10
+    assert (relative(expected, before) > 0.01) == (relu is not None)  # guided backprop is something else
     assert torch.equal(localization.gradients(source, cloner, x, protocol), before)
+    single = deepcopy(source).float(), deepcopy(cloner).float(), x.float(), protocol  # the precision of a real run
+    assert relu or relative(localization.gradients(*single).double(), expected) < 1e-5
 
 
 def one_channel_by_hand(gradient):
