@@ -37,12 +37,12 @@ def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | No
         names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
         return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{unlabeled}"}
     scores, labels = scores[:, labels <= 1], labels[labels <= 1]
-    epochs, by_epoch = epochs or range(1, len(scores) + 1), [auroc(s, labels) for s in scores]
-    last = scores[-LAST_EPOCHS:]
+    by_epoch, last = [auroc(s, labels) for s in scores], scores[-LAST_EPOCHS:]
+    epochs = epochs or range(1, len(scores) + 1)
     return {
         "auroc": float(np.mean(by_epoch[-LAST_EPOCHS:])),
         "auroc_last": by_epoch[-1],
-        "auroc_by_epoch": [[epoch, value] for epoch, value in zip(epochs, by_epoch, strict=True)],
+        "auroc_by_epoch": [list(pair) for pair in zip(epochs, by_epoch, strict=True)],
         "ap": float(np.mean([100 * average_precision_score(labels, s) for s in last])),
         "f1_max": float(np.mean([100 * f1_max(s, labels) for s in last])),
     }
@@ -55,12 +55,7 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def localization(
-    maps: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    labels: np.ndarray,
-    *,
-    soft: bool,
-    counted: Sequence[np.ndarray] | None = None,
+    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: np.ndarray, *, soft: bool, counted=None
 ) -> dict:
     """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` where undefined.
 
@@ -129,9 +124,7 @@ def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> floa
     )
 
 
-def aupro(
-    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], counted: Sequence[np.ndarray] | None = None
-) -> float:
+def aupro(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], counted=None) -> float:
     """Area under per-region overlap against false-positive rate up to AUPRO_LIMIT, divided by it; in [0, 1].
 
     maps, masks: float and bool (h, w) of each image, with at least one region and one normal pixel. Overlap: mean over
@@ -189,8 +182,6 @@ def _vectors(images) -> np.ndarray:
     """Images as float64 (n, channels · PCA_SIZE²) in [0, 1]."""
     from torch.nn.functional import interpolate  # imported here: tables need no torch
 
-    chunks = [
-        interpolate(chunk.float() / 255, (PCA_SIZE, PCA_SIZE), mode="area").flatten(1).cpu().double().numpy()
-        for chunk in images.pixels.split(256)
-    ]
-    return np.concatenate(chunks)
+    chunks = (chunk.float() / 255 for chunk in images.pixels.split(256))
+    small = [interpolate(chunk, (PCA_SIZE, PCA_SIZE), mode="area").flatten(1).cpu() for chunk in chunks]
+    return np.concatenate(small, dtype=np.float64)
