@@ -51,9 +51,9 @@ class SourceActivations:
     def __len__(self) -> int:
         return len(self.images)
 
-    def by_chunks(self, function: Callable, pixels: int = 2**19) -> list:
-        """Apply `function` to slices that cover the set, each with at most `pixels` pixels per channel or one image."""
-        return in_chunks(function, len(self), max(1, pixels // self.images.pixels[0, 0].numel()))
+    def by_chunks(self, function: Callable) -> list:
+        """Apply `function` to slices that cover the set, each with at most 2¹⁹ pixels per channel or one image."""
+        return in_chunks(function, len(self), max(1, 2**19 // self.images.pixels[0, 0].numel()))
 
 
 def _room_for(size: int, device: torch.device) -> str:

@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from kdhelpers.errors import InputError
 
@@ -29,15 +29,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Raises InputError when the folder cannot be written to or the disk is full; `path` is then unchanged.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f".{path.name}.*"):
             if time.time() - old.stat().st_mtime > _ABANDONED:
                 old.unlink(missing_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch()
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -46,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise refusal(path, error) from error
     finally:
-        if temporary:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

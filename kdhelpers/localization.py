@@ -93,8 +93,8 @@ def smoothgrad(
     total = torch.zeros_like(x[:, 0])
     for _ in range(SMOOTHGRAD_SAMPLES):
         noise = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generators]
-        noise = torch.stack(noise).to(x.device)
-        total += one_channel(gradients(source, cloner, x + deviation * noise, protocol))
+        noisy = x + deviation * torch.stack(noise).to(x.device)
+        total += one_channel(gradients(source, cloner, noisy, protocol))
     return total / SMOOTHGRAD_SAMPLES
 
 
@@ -106,6 +106,8 @@ def attribution(
     method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4), with values in [0, 1]; or "disagreement", with
     values ≥ 0, not in the article. images: `data.images.Images`. Raises ValueError for another method.
     """
+    if method not in ("gradients", "smoothgrad", "guided_backprop", "disagreement"):
+        raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
     cloner.eval()
 
     def attribute(index: slice) -> Tensor:
@@ -117,11 +119,9 @@ def attribution(
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
             generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
-        elif method in ("gradients", "guided_backprop"):
+        else:
             relu = GuidedReLU.apply if method == "guided_backprop" else None
             grey = one_channel(gradients(source, cloner, x, protocol, relu=relu))
-        else:
-            raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
         once_more = protocol.renormalise and method != "gradients"
         return _stretch(grey, grey.flatten(1).amax(1)) if once_more else grey
 

@@ -41,10 +41,8 @@ def vec(a: Tensor) -> Tensor:
 
 def total_loss(l_val: Tensor, l_dir: Tensor, protocol: Protocol) -> Tensor:
     """L_total, Eq. 4, in the protocol's order of terms, or the single term `protocol.terms`; float (n,)."""
-    if protocol.terms == "val":
-        return l_val
-    if protocol.terms == "dir":
-        return l_dir
+    if protocol.terms != "total":
+        return l_val if protocol.terms == "val" else l_dir
     if protocol.order == "val + lambda * dir":
         return l_val + protocol.lam * l_dir
     return l_dir + protocol.lam * l_val
@@ -74,5 +72,5 @@ def calibrate(source: SourceActivations, cloner: nn.Sequential, protocol: Protoc
         a_c = critical_points(cloner, source.images[index], protocol.points)
         return value_loss(a_s, a_c).sum().item(), direction_loss(a_s, a_c).sum().item()
 
-    total_val, total_dir = map(sum, zip(*source.by_chunks(terms), strict=True))
-    return total_val / total_dir if protocol.order == "val + lambda * dir" else total_dir / total_val
+    l_val, l_dir = map(sum, zip(*source.by_chunks(terms), strict=True))
+    return l_val / l_dir if protocol.order == "val + lambda * dir" else l_dir / l_val

@@ -51,13 +51,12 @@ def critical_points(
     x: float (n, 3, h, w), h and w at least 32. Returns tensors (n, channels, h', w'), shallowest first.
     relu: a function that replaces the network's ReLUs, for guided backprop.
     """
-    layers = list(network)
+    layers, pooled = list(network), []
     pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     for i in pools:  # Max-pooling and ReLU commute exactly; pooling first leaves the ReLU a quarter of the values.
         layers[i - 1 : i + 1] = layers[i], layers[i - 1]
-    pooled: list[Tensor] = []
     for i, layer in enumerate(layers):
-        x = relu(x) if relu is not None and isinstance(layer, nn.ReLU) else layer(x)
+        x = relu(x) if relu and isinstance(layer, nn.ReLU) else layer(x)
         if i in pools:
             pooled.append(x)
     return pooled[-points:]
@@ -66,10 +65,9 @@ def critical_points(
 @torch.no_grad()
 def describe(source: nn.Sequential, cloner: nn.Sequential, image_size: int) -> list[dict[str, object]]:
     """Fig. 2 as rows, one per critical point: its pool, its activations' shape, and the parameters up to it."""
-    device, rows = next(source.parameters()).device, []
-    a_c = critical_points(cloner, torch.zeros(1, 3, image_size, image_size, device=device))
-    for number, activation in enumerate(a_c, start=1):
-        shape = tuple(activation.shape[1:])
+    x, rows = torch.zeros(1, 3, image_size, image_size, device=next(source.parameters()).device), []
+    for number, a_c in enumerate(critical_points(cloner, x), start=1):
+        shape = tuple(a_c.shape[1:])
         rows.append({"critical point": f"CP{number}", "max-pool": number + 1, "channels, height, width": shape})
         for network, title in ((source, "S"), (cloner, "C")):
             pools = [i for i, layer in enumerate(network) if isinstance(layer, nn.MaxPool2d)]

@@ -30,28 +30,31 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings of one data set: the article's, or else the released code's."""
+    """The settings of one data set, the article's or else the released code's, and the sizes of one of its classes."""
 
     image_size: int  # pixels, after resizing (Sec. 4.1)
-    images: int  # approximate number of normal training images in a class; for estimates of time and memory
     epochs: int  # the released loop runs one more than its argument; the maximum for `stop="converged"`
+    classes: int  # this and the numbers of images are approximate, for estimates of time and memory only
+    images: int  # normal training images of a class
+    tests: int  # test images of a class
+    masked: int = 0  # anomalous test images with a mask
     official_lam: float = 0.01
-    smoke_size: int | None = None  # pixels in `smoke`, where the article's size would be too slow
 
 
 SETTINGS = {
-    "mnist": Setting(images=6000, image_size=32, epochs=51),
-    "fashion_mnist": Setting(images=6000, image_size=32, epochs=51),
-    "cifar10": Setting(images=5000, image_size=224, epochs=201, smoke_size=64),
-    "mvtec": Setting(images=250, image_size=128, epochs=601, official_lam=0.5, smoke_size=64),
+    "mnist": Setting(image_size=32, epochs=51, classes=10, images=6000, tests=10000),
+    "fashion_mnist": Setting(image_size=32, epochs=51, classes=10, images=6000, tests=10000),
+    "cifar10": Setting(image_size=224, epochs=201, classes=10, images=5000, tests=10000),
+    "mvtec": Setting(image_size=128, epochs=601, classes=15, images=250, tests=115, masked=84, official_lam=0.5),
     # Neither the article nor the code gives epochs for these. Small sets of large images use MVTec's; OCT, with many
     # thousands of images, uses MNIST's.
-    "retinal_oct": Setting(images=26000, image_size=128, epochs=51, smoke_size=64),
-    "head_ct": Setting(images=90, image_size=128, epochs=601, smoke_size=64),
-    "brain_mri": Setting(images=88, image_size=256, epochs=601, smoke_size=64),
+    "retinal_oct": Setting(image_size=128, epochs=51, classes=2, images=26000, tests=1000),
+    "head_ct": Setting(image_size=128, epochs=601, classes=1, images=90, tests=110),
+    "brain_mri": Setting(image_size=256, epochs=601, classes=1, images=88, tests=165),
     # Your own photographs resemble MVTecAD's most; a third of its epochs keeps the wait short.
-    "folder": Setting(images=100, image_size=128, epochs=200, official_lam=0.5, smoke_size=64),
+    "folder": Setting(image_size=128, epochs=200, classes=1, images=100, tests=100, masked=100, official_lam=0.5),
 }
+SMOKE_SIZE = 64  # pixels in `smoke`, where a larger size would be too slow
 
 GOOD = "good"  # the kind of a normal test image
 NUMBERS = tuple("0123456789")

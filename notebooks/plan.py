@@ -259,10 +259,9 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
 
 def _gpu_mb(run: Run) -> int:
     """Approximate memory of a run on a GPU: CUDA itself, S's activations, and a training step or a batch of maps."""
-    _, tests, masked = running_time.SETS.get(run.dataset, (1, 100, 100))
-    pixels = math.prod(sides(run.image_size))
-    stored = 58 * (protocols.SETTINGS[run.dataset].images + tests) * pixels  # 58 bytes per pixel
-    working = max(2400 * run.batch_size, 4000 * min(masked, 128)) * pixels  # C with gradients; S
+    setting, pixels = protocols.SETTINGS[run.dataset], math.prod(sides(run.image_size))
+    stored = 58 * (setting.images + setting.tests) * pixels  # 58 bytes per pixel
+    working = max(2400 * run.batch_size, 4000 * min(setting.masked, 128)) * pixels  # C with gradients; S
     return 1000 + (stored + working) // 2**20
 
 

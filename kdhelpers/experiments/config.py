@@ -13,7 +13,7 @@ from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, 
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
-from kdhelpers.protocols import BATCH_SIZE, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, protocol_for
+from kdhelpers.protocols import BATCH_SIZE, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, SMOKE_SIZE, protocol_for
 
 
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
@@ -103,7 +103,7 @@ def _main_run(dataset: str, asked: Training) -> Run:
         return value.get(dataset) if isinstance(value, dict) else value
 
     setting, smoke, data_dir = SETTINGS[dataset], asked.is_smoke, _data_dir(asked)
-    size = of_dataset(asked.IMAGE_SIZE) or smoke and setting.smoke_size or setting.image_size
+    size = of_dataset(asked.IMAGE_SIZE) or (min(setting.image_size, SMOKE_SIZE) if smoke else setting.image_size)
     return Run(
         notebook=main_notebook(dataset),
         dataset=dataset,

@@ -27,16 +27,6 @@ from kdhelpers.timing.benchmark import Case, device_name
 
 Measured = Mapping[int, dict]
 SCHEMA = 2
-# Classes, then test images and anomalous ones with a mask in each class; only for estimates of time and memory.
-SETS = {
-    "mnist": (10, 10000, 0),
-    "fashion_mnist": (10, 10000, 0),
-    "cifar10": (10, 10000, 0),
-    "mvtec": (15, 115, 84),
-    "retinal_oct": (2, 1000, 0),
-    "head_ct": (1, 110, 0),
-    "brain_mri": (1, 165, 0),
-}
 
 
 def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
@@ -46,18 +36,17 @@ def speeds(measured: Measured, machine: dict) -> pd.DataFrame:
     """
     rows = []
     for size, found in measured.items():
-        detection, operations = found[f"detection {found['case']['batch_size']}"], found["operations"]
-        rows.append((size, "training", found["training"], operations["training"]))
-        rows.append((size, "detection", detection, operations["detection"]))
-        rows.append((size, "localization", found["localization gradients"], operations["map"]))
-    frame = pd.DataFrame([(*row, both["ours"], both["released"], count) for *row, both, count in rows])
-    frame.columns = ["px", "what", "ours", "released", "operations"]
-    peak = max(machine["peak"], (frame["operations"] / frame["ours"]).max())  # no row of the table can be above it
-    frame["ours (ms)"], frame["released code (ms)"] = 1000 * frame["ours"], 1000 * frame["released"]
-    frame["times faster"] = frame["released"] / frame["ours"]
-    frame["floor (ms)"] = 1000 * frame["operations"] / peak
+        detection = f"detection {found['case']['batch_size']}"
+        for task, count in (("training", "training"), (detection, "detection"), ("localization gradients", "map")):
+            ours, released = 1000 * found[task]["ours"], 1000 * found[task]["released"]
+            rows.append((size, task.split()[0], ours, released, released / ours, found["operations"][count]))
+    columns = ["px", "what", "ours (ms)", "released code (ms)", "times faster", "floor (ms)"]
+    frame = pd.DataFrame(rows, columns=columns)
+    # No row of the table can be above the peak.
+    peak = max(machine["peak"] / 1000, (frame["floor (ms)"] / frame["ours (ms)"]).max())
+    frame["floor (ms)"] /= peak
     frame["% of the floor's speed"] = 100 * frame["floor (ms)"] / frame["ours (ms)"]
-    return frame.drop(columns=["ours", "released", "operations"])
+    return frame
 
 
 @in_style
@@ -91,7 +80,7 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
         for dataset in datasets if datasets != ("folder",) else ():
             variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
             variants = [one for one in variants if one.run.get("method", METHODS[0]) in METHODS]  # the article's
-            count = SETS[dataset][0] * FEWER_SEEDS.get(notebook, SEEDS)
+            count = SETTINGS[dataset].classes * FEWER_SEEDS.get(notebook, SEEDS)
             *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
             ours, released = (count * sum(side) / 3600 for side in seconds)
             words = "; ".join(dict.fromkeys(note for some in notes for note in some))
@@ -106,36 +95,35 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
 
 def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> tuple[float, float, list[str]]:
     """Seconds of ours and of the released code for one class and seed, and the extrapolations in words."""
-    setting, (_, tests, masked) = SETTINGS[dataset], SETS[dataset]
+    setting = SETTINGS[dataset]
     px = variant.run.get("image_size", setting.image_size)
     near = min(measured, key=lambda size: abs(np.log(size / px)))
     found, scale, images, epochs = measured[near], (px / near) ** 2, setting.images, setting.epochs
     notes = [] if px == near else [f"{px} px from {near} px"]
     ours = released = 0.0
+    detection = found[f"detection {found['case']['batch_size']}"]["released"]
+    step, released_step = found["training"]["ours"], found["training"]["released"]
     if variant.trains:
-        wider = more = 1.0  # factors of a step's time: ours, and the released code's, which includes S
         if variant.protocol.get("width") == "equal":
             c = found["operations"]["training"] / 3  # about one forward pass of C
             s = found["operations"]["detection"] - c
-            wider, more = s / c, 2 * s / (s + c)
+            step, released_step = step * s / c, released_step * 2 * s / (s + c)  # the latter includes S
             notes += ["an equal cloner by its operations"]
         elif variant.name:
             notes += ["each variant as the main run"]
-        once = found["source"]["seconds"]
         cached = images * found["source"]["bytes"] * scale <= machine["free"] / 2 and not variant.run.get("augment")
         notes += [] if cached else ["S in every epoch, by its time on an image"]
+        ours += found["source"]["seconds"] * (setting.tests + images * (1 if cached else epochs))
         # Scoring a test image is a forward pass of C, a third of the work of a training step.
-        step, detection = wider * found["training"]["ours"], found[f"detection {found['case']['batch_size']}"]
-        ours += once * (tests + images * (1 if cached else epochs)) + step * (images * epochs + LAST_EPOCHS * tests / 3)
-        released += images * epochs * found["training"]["released"] * more
-        released += (epochs // 10 + 1) * tests * detection["released"]
-    if masked:
-        method, maps = variant.run.get("method", "gradients"), "localization gradients"
-        extra = masked * (found[f"localization {method}"]["ours"] - found[maps]["ours"])
+        ours += step * (images * epochs + LAST_EPOCHS * setting.tests / 3)
+        released += images * epochs * released_step + (epochs // 10 + 1) * setting.tests * detection
+    if setting.masked:
+        maps, method = found["localization gradients"], variant.run.get("method", "gradients")
+        extra = setting.masked * (found[f"localization {method}"]["ours"] - maps["ours"])
         ours += found["category"]["ours"] + max(extra, 0)
         released += found["category"]["released"]
         if method == "smoothgrad":
-            released += 49 * masked * found[maps]["released"]
+            released += 49 * setting.masked * maps["released"]
             notes += ["the released code's SmoothGrad as fifty of its gradients"]
     return ours * scale, released * scale, notes
 
