@@ -159,8 +159,8 @@ def test_a_graph_of_one_tile_ignores_nothing_and_scores_by_loss(tmp_path):
     made = replace(made, tile=64, threshold=thresholds.at(np.float32([0, 1]), 0.5))
     (tmp_path / "masks").mkdir()
     for changed, words in (
-        ({"ignore": np.eye(9, dtype=np.uint8)}, "train without IGNORE"),
-        ({"score_by": "top"}, "train with SCORE=loss"),
+        ({"ignore": np.eye(9, dtype=np.uint8)}, "train with SCORE=loss and without IGNORE"),
+        ({"score_by": "top"}, "train with SCORE=loss and without IGNORE"),
         ({"tile": None, "ignore": tmp_path / "masks"}, "a mask for each picture"),
     ):
         detector.save(replace(made, **changed), tmp_path / "d.safetensors")
@@ -228,7 +228,7 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, source):
     detector.save(learned, pictures.parent / "d.safetensors")
     again = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
     assert again.accepted == [str(odd), str(held_out)]
-    with refused("no.png is missing"):
+    with refused("no.png: cannot be read"):
         accept(again, [pictures / "no.png"])
     with refused("no rate set the threshold", "--false-alarms"):
         accept(again.with_threshold(0.5), [odd])

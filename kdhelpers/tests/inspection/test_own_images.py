@@ -56,7 +56,7 @@ def load(root, **changed):
 # --- what is read -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2), (2, 1)])
+@pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (2, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
         (tmp_path / f"{i}.png").write_text(f"picture {i}")
@@ -297,7 +297,7 @@ def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
     monkeypatch.setattr(own_images.detector, "save", Mock())
     own_images.write(run, made, table)
     assert len(list(own_images.folder_of(run).glob("heat_maps/*.png"))) == 3
-    assert "the 3 worst of the 7 above the threshold, no more are drawn" in capsys.readouterr().out
+    assert "the 3 worst of 7 above the threshold" in capsys.readouterr().out
 
 
 # --- files that are not a detector ----------------------------------------------------------------------------------
@@ -363,13 +363,12 @@ def test_a_file_that_is_not_a_detector_or_another_source(made, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "images, words",
-    [("gone", "gone is neither a folder nor a picture"), ([], "no pictures to score"), ("a.png", "is empty")],
+    "name, words", [("gone", "gone: cannot be read (No such file or directory)"), ("a.png", "is empty")]
 )
-def test_what_cannot_be_scored(made, tmp_path, images, words):
+def test_what_cannot_be_scored(made, tmp_path, name, words):
     (tmp_path / "a.png").touch()
     with refused(words):
-        made[0].score(str(tmp_path / images) if images else images)
+        made[0].score(str(tmp_path / name))
 
 
 def test_the_command_line_takes_names_that_are_not_text(made, tmp_path, capfdbinary):
@@ -440,13 +439,6 @@ def test_a_picture_that_exceeds_nothing_is_drawn_without_heat():
         assert (drawn != picture).any() == shows == bool(len(regions.boxes(heat, threshold)))
 
 
-def test_regions_need_a_threshold(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(detector, "load", lambda *_: replace(whole, threshold=None))
-    with refused("without a threshold for regions"):
-        detector.main(["it.safetensors", str(tmp_path), "--regions", str(tmp_path / "r")])
-    assert not (tmp_path / "r").exists()
-
-
 def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     for name in detector.MAPS:
@@ -456,8 +448,11 @@ def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):
             assert table["score"][0] == pytest.approx(expected)
 
 
-def test_a_cloner_without_a_threshold_is_no_detector(whole, tmp_path):
+def test_a_cloner_without_a_threshold_is_no_detector(whole, tmp_path, monkeypatch):
     cloner = replace(whole, threshold=None, held_out={})
+    monkeypatch.setattr(detector, "load", lambda *_: cloner)
+    with refused("without a threshold for regions"):
+        detector.main(["it.safetensors", str(tmp_path), "--regions", str(tmp_path / "r")])
     with refused("without a threshold is not a detector"):
         detector.save(cloner, tmp_path / "it.safetensors")
     with refused("no rate set the threshold"):
