@@ -45,7 +45,7 @@ def judged(root, **changed):
     return run, record, split, *own_images.judge(run, split)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (65, 64), (640, 64), (1000, 131), (40, 300), (333, 777)])
+@pytest.mark.parametrize("size", [(64, 64), (65, 64), (40, 300), (333, 777)])
 def test_tiles_cover_the_picture_and_overlap(size):
     width, height = size
     count = np.zeros((height, width), int)
