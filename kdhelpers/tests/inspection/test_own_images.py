@@ -15,8 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from kdhelpers import data, metrics, networks
-from kdhelpers.data import weights
+from kdhelpers import data, metrics
 from kdhelpers.data.layouts import LABELS, Own, list_files
 from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import detector, own_images, regions, thresholds
@@ -296,22 +295,6 @@ def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
 
 
 # --- files that are not a detector ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whole():
-    source, identity = weights.load_source("untrained")
-    cloner = networks.make_cloner(PROTOCOL, 0).eval()
-    held_out = {"scores": list(map(float, range(20))), "maxima": list(map(float, range(20, 40)))}
-    untrained = detector.Detector(source, cloner, PROTOCOL, 32, identity, {"seed": 0}, held_out=held_out)
-    return untrained.with_threshold(false_alarms=0.05)
-
-
-@pytest.fixture
-def made(whole, tmp_path):
-    """The same and its file."""
-    detector.save(whole, tmp_path / "detector.safetensors")
-    return whole, tmp_path / "detector.safetensors"
 
 
 def changed(**settings):
