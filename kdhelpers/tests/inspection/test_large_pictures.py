@@ -73,11 +73,9 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
     assert (record["data"]["train"], len(split.tiles.train)) == (4, 4 * 4 * 2)
     assert not len(run.pictures(run.classes[0]).maps)
     odd = split.names.index("bad/odd.png")
-    cut = tiles.cut(read_picture(pictures / "bad" / "odd.png"), 64, 32)
+    cut = torch.from_numpy(tiles.cut(read_picture(pictures / "bad" / "odd.png"), 64, 32))
     cloner, fit = run.fit(run.classes[0])
-    expected = (
-        losses.scores(SourceActivations(source, Images(torch.from_numpy(cut))), cloner, fit.protocol).max().item()
-    )
+    expected = losses.scores(SourceActivations(source, Images(cut)), cloner, fit.protocol).max().item()
     assert table["score"][odd] == pytest.approx(expected, rel=1e-5) == pytest.approx(fit.scores[-1][odd], rel=1e-5)
     (heat,) = made.maps(pictures / "bad" / "odd.png")
     assert heat.shape == (50, 80)
