@@ -5,15 +5,13 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from kdhelpers import training
 from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import ignore, tiles
 from kdhelpers.data.images import Images
 from kdhelpers.data.layouts import Own, list_files
 from kdhelpers.errors import InputError
-from kdhelpers.files import file_sha256
+from kdhelpers.files import file_sha256, reading
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.protocols import SETTINGS
 
@@ -30,15 +28,13 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     """
     if not detector.threshold or detector.threshold.false_alarms is None:
         raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
-    environment, parameters = detector.record["environment"], detector.record["parameters"]
-    places = {name: Path(environment[name]) if environment.get(name) else None for name in ("test_dir", "ignore")}
-    own = Own(test_label=parameters["test_label"], **places)
-    split = list_files("folder", "", Path(environment["data_dir"]), detector.record["seed"], own=own)
+    parameters, environment = detector.record["parameters"], detector.record["environment"]
+    test_dir = environment.get("test_dir")
+    own = Own(test_dir and Path(test_dir), parameters["test_label"])
+    split = list_files("folder", "", Path(environment["data_dir"]), parameters["seed"], own=own)
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
-    for path in accepted:
-        if not path.is_file():
-            raise InputError(f"{path} is missing: name the pictures to accept as good")
-    known = {file_sha256(path) for path in accepted}
+    with reading():
+        known = {file_sha256(path) for path in accepted}
     held_out = [image.path for image in split.test if image.label == 0 and file_sha256(image.path) not in known]
     if len(held_out) < 2:
         left = f"{len(held_out)} held-out good pictures would be left for the threshold"
@@ -47,19 +43,11 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     before = detector.scores(accepted)
 
     cloner = deepcopy(detector.cloner)
-    device = next(cloner.parameters()).device
     pixels, _ = tiles.read(train, detector.image_size, detector.tile, ignore.reader(detector.ignore))
     keep_freed_memory()
-    with torch.enable_grad():
-        training.fit(
-            SourceActivations(detector.source, Images(pixels).to(device)),
-            cloner,
-            detector.protocol,
-            epochs=epochs,
-            batch_size=parameters["batch_size"],
-            seed=detector.record["seed"],
-            title="accepting",
-        )
+    activations = SourceActivations(detector.source, Images(pixels).to(next(cloner.parameters()).device))
+    settings = {"epochs": epochs, "title": "accepting"} | {name: parameters[name] for name in ("batch_size", "seed")}
+    training.fit(activations, cloner, detector.protocol, **settings)
     learned = replace(detector, cloner=cloner.eval(), accepted=[str(path) for path in accepted])
     learned = learned.calibrated(held_out, detector.threshold.false_alarms)
     old, new = detector.threshold.value, learned.threshold.value

@@ -6,14 +6,16 @@ Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --h
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -34,11 +36,10 @@ from kdhelpers.training import use_precision
 
 SCHEMA = 4
 MAPS = ("gradients", "disagreement")
-_AS_IS = "image_size record map score_by pixel_threshold held_out tile accepted".split()  # fields stored unchanged
 _AT_ONCE = 16  # tiles in a batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
 class Detector:
     """A source, a trained cloner and thresholds. Pictures are scored one by one: no score depends on other pictures.
 
@@ -46,7 +47,7 @@ class Detector:
     """
 
     source: nn.Sequential | None  # None: not loaded
-    cloner: nn.Sequential
+    cloner: nn.Sequential | None
     protocol: Protocol  # with the λ of the training
     image_size: Size  # pictures, or their tiles, are resized to it
     source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
@@ -102,33 +103,30 @@ class Detector:
             return table
         return table.assign(bad=np.where(table["bad"], "yes", "no"), threshold=np.float32(self.threshold.value))
 
-    @torch.no_grad()
     def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
         """The score of each picture: float32 (n,); a loss is the highest over its tiles. maps: if already computed."""
         if self.score_by != "loss":
             return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
-        found = []
-        for batches, *_ in self._each(paths, "scores"):
-            pairs = ([networks.critical_points(network, x) for network in (self.source, self.cloner)] for x in batches)
-            found.append(torch.cat([losses.score(a_s, a_c, self.protocol) for a_s, a_c in pairs]).max())
-        return torch.stack(found).cpu().numpy()
+        return np.array([found.max() for found, _, _ in self._each(paths, self.loss, "scores")], np.float32)
 
-    @torch.enable_grad()
     def maps(self, images: Path | str | Sequence[Path | str]) -> list[np.ndarray]:
         """One map of anomalies per picture, after the filters of Eq. 6: float32 (h, w), 0 or more, 0 where ignored.
 
         (h, w) is `image_size` or, with tiles, the size of the joined tiles. Unlike the article's, maps are not
         stretched picture by picture, so good and bad pictures are comparable. images: as in `score`.
         """
-        found = []
-        for batches, size, mask in self._each(_listed(images), "heat maps"):
-            grey = []
-            for x in batches:
-                grey.append(localization.localization_map(self.attribution(x).cpu().numpy()))
-            heat = tiles.joined(np.concatenate(grey), size, self.tile)
+        maps = []
+        for found, size, mask in self._each(_listed(images), self.attribution, "heat maps"):
+            heat = tiles.joined(localization.localization_map(found), size, self.tile)
             heat[ignored(heat.shape, mask)] = 0
-            found.append(heat)
-        return found
+            maps.append(heat)
+        return maps
+
+    @torch.no_grad()
+    def loss(self, x: Tensor) -> Tensor:
+        """The loss of each image of a batch (n, 3, h, w), the article's score: float (n,)."""
+        a_s, a_c = (networks.critical_points(network, x) for network in (self.source, self.cloner))
+        return losses.score(a_s, a_c, self.protocol)
 
     def attribution(self, x: Tensor) -> Tensor:
         """Disagreement or gradients of a batch (n, 3, h, w), before the filters of Eq. 6: float (n, h, w)."""
@@ -137,9 +135,9 @@ class Detector:
         return localization.gradients(self.source, self.cloner, x, self.protocol).abs().sum(1)
 
     def _each(
-        self, paths: Sequence[Path], title: str
-    ) -> Iterator[tuple[Iterator[Tensor], tuple[int, int], Image.Image | None]]:
-        """Yield for each picture: batches of it or its tiles as the networks' input, (width, height), ignore mask."""
+        self, paths: Sequence[Path], function: Callable[[Tensor], Tensor], title: str
+    ) -> Iterator[tuple[np.ndarray, tuple[int, int], Image.Image | None]]:
+        """Yield for each picture `function` of it or its tiles, (n, ...), its (width, height), and its ignore mask."""
         if self.record.get("dataset") == "cifar10":
             raise InputError("cloners of CIFAR-10 need pictures prepared in another way: use 03_cifar10")
         device, mask_of = next(self.cloner.parameters()).device, ignore.reader(self.ignore)
@@ -147,7 +145,8 @@ class Detector:
             mask = mask_of(path)
             picture = blanked(read_picture(path), mask)
             pixels = torch.from_numpy(tiles.cut(picture, self.tile, self.image_size))
-            yield (Images(part).to(device)[:] for part in pixels.split(_AT_ONCE)), picture.size, mask
+            found = torch.cat([function(Images(part).to(device)[:]) for part in pixels.split(_AT_ONCE)])
+            yield found.cpu().numpy(), picture.size, mask
 
 
 def ignored(shape: tuple[int, int], mask: Image.Image | None) -> np.ndarray:
@@ -164,13 +163,14 @@ def save(detector: Detector, path: Path) -> None:
     """
     if not detector.threshold:
         raise InputError("a cloner without a threshold is not a detector: set one with .calibrated(good, rate)")
-    settings = {
+    settings = vars(detector) | {
         "schema": SCHEMA,
         "protocol": asdict(detector.protocol),
         "source": detector.source_id,
         "threshold": asdict(detector.threshold),
         "ignore": str(detector.ignore) if isinstance(detector.ignore, Path) else None,
-    } | {name: getattr(detector, name) for name in _AS_IS}
+    }
+    del settings["cloner"], settings["source_id"]
     tensors = {name: value.contiguous() for name, value in detector.cloner.state_dict().items()}
     if isinstance(detector.ignore, np.ndarray):
         tensors["ignore"] = torch.from_numpy(detector.ignore)
@@ -205,24 +205,19 @@ def read(path: Path | str) -> Detector:
     try:
         if "record" in metadata:  # a cloner, as `artifacts.save` writes it
             parameters = settings["parameters"]
-            protocol = Protocol(**parameters["protocol"])
+            protocol = Protocol(**parameters["protocol"] | {"lam": settings["training"]["lambda"]})
             cloner = artifacts.load_cloner(path, protocol)
-            protocol = replace(protocol, lam=settings["training"]["lambda"])
             return Detector(None, cloner, protocol, parameters["image_size"], settings["source"], settings)
-        if settings["schema"] != SCHEMA:
-            raise ValueError(f"schema {settings['schema']} instead of {SCHEMA}")
-        protocol, threshold = Protocol(**settings["protocol"]), settings["threshold"]
-        threshold = Threshold(**threshold | {"interval": tuple(threshold["interval"])})
-        cloner = networks.make_cloner(protocol, seed=0)
-        mask = state.pop("ignore").numpy() if "ignore" in state else settings["ignore"] and Path(settings["ignore"])
+        if (schema := settings.pop("schema")) != SCHEMA:
+            raise ValueError(f"schema {schema} instead of {SCHEMA}")
+        if "ignore" in state:
+            settings["ignore"] = state.pop("ignore").numpy()
+        found = Detector(None, None, source_id=settings.pop("source"), **settings)
+        cloner = networks.make_cloner(found.protocol, seed=0)
         cloner.load_state_dict(state)
-        same = {name: settings[name] for name in _AS_IS}
-        if not isinstance(same["image_size"], int):
-            same["image_size"] = tuple(same["image_size"])  # JSON has no tuples
-        more = {"source_id": settings["source"], "threshold": threshold, "ignore": mask}
-        return Detector(None, cloner.eval(), protocol, **same, **more)
+        return replace(found, cloner=cloner.eval())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).splitlines()[:2])
         raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
 
 
@@ -230,11 +225,7 @@ def read(path: Path | str) -> Detector:
 def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
-        if not place.exists():
-            raise InputError(f"{place} is neither a folder nor a picture: name one of these to score")
-        return [image.path for image in layouts.to_score(place, None)] if place.is_dir() else [place]
-    if not len(images):
-        raise InputError("there are no pictures to score: give at least one")
+        images = [image.path for image in layouts.to_score(place, None)] if place.is_dir() else [place]
     return [Path(path).expanduser() for path in images]
 
 
@@ -249,13 +240,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ to it")
     parser.add_argument("--threshold", type=float, help="set the threshold to this value")
     parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="set the threshold by this rate, e.g. 0.01")
-    parser.add_argument(
-        "--accept",
-        type=Path,
-        metavar="FILE",
-        nargs="+",
-        help="also learn these false alarms, then save the detector",
-    )
+    help_ = "also learn these false alarms, then save the detector"
+    parser.add_argument("--accept", type=Path, metavar="FILE", nargs="+", help=help_)
     parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)

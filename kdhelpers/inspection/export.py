@@ -22,7 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import conv_transpose2d, interpolate, max_pool2d, pad, pixel_shuffle, pixel_unshuffle
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kdhelpers import localization, losses, networks
+from kdhelpers import localization
 from kdhelpers.data import ignore
 from kdhelpers.data.images import Images, sides
 from kdhelpers.errors import InputError, in_one_line
@@ -51,23 +51,15 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
     shown: uint8 (n, h, w, 3), images to check in addition to random ones. Prints the largest differences. Raises
     InputError when they exceed rounding, when `path` cannot be written, and without onnx, onnxscript and onnxruntime.
     """
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        if not find_spec(name):
-            install = "install it in the repository with: pip install -e '.[export]'"
-            raise InputError(f"an export needs the package {name}: {install}")
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]:
+        install = "install it in the repository with: pip install -e '.[export]'"
+        raise InputError(f"an export needs the package {missing[0]}: {install}")
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     varying = {i: torch.export.Dim(name) for i, name in enumerate("n" if _is_fixed(trained) else "nhw")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they concern the exporter's internals
-        program = torch.onnx.export(
-            trace(trained),
-            (_example(trained),),
-            dynamo=True,
-            dynamic_shapes=(varying,),
-            input_names=["images"],
-            output_names=["score", "map"],
-            verbose=False,
-        )
+        names = {"input_names": ["images"], "output_names": ["score", "map"], "dynamic_shapes": (varying,)}
+        program = torch.onnx.export(trace(trained), (_random(trained, 5),), dynamo=True, verbose=False, **names)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # torch's notes on its origin, longer than the graph
     metadata = {"record": trained.record}
@@ -75,21 +67,18 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
         metadata |= {"threshold": trained.threshold.value, "pixel_threshold": trained.pixel_threshold}
     for name, value in metadata.items():
         program.model.metadata_props[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    h, w = sides(trained.image_size)
-    h, w = (h, w) if _is_fixed(trained) else (h + 9, 2 * w)  # another size than the traced one
-    noise = np.random.default_rng(0).integers(0, 256, (4, h, w, 3), dtype=np.uint8)
     with atomic_write(path) as temporary:
         program.save(temporary, external_data=False)
-        for name, pixels in {"random images": noise, "test images": shown}.items():
+        for name, pixels in {"random images": _random(trained, 4).numpy(), "test images": shown}.items():
             if not len(pixels):
                 continue
-            found = compare(temporary, trained, pixels)
-            score, map_, own = (differences.max() for differences in found.values())
+            of_score, of_map, own = compare(temporary, trained, pixels)
             print(
-                f"{len(pixels)} {name}: largest difference from PyTorch {score:.0e} in the score (relative), "
-                f"{map_:.0e} in the map; between PyTorch's maps in single and double precision {own:.0e}"
+                f"{len(pixels)} {name}: largest difference from PyTorch {of_score.max():.0e} in the score (relative), "
+                f"{of_map.max():.0e} in the map; between PyTorch's maps in single and double precision {own.max():.0e}"
             )
-            if not agrees(found):
+            close = of_score.max() < TOLERANCE and np.median(of_map) < TOLERANCE and of_map.max() < _TOLERANCE_OF_ONE
+            if not close:
                 raise InputError(f"{path} is not written: it differs from PyTorch; try another torch or onnx version")
 
 
@@ -106,10 +95,12 @@ def _seen(trained: Detector, pixels: Tensor) -> Tensor:
     return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:]
 
 
-def _example(trained: Detector) -> Tensor:
-    """An input to trace. A size that varies must differ from all others, or the exporter would take them as one."""
+def _random(trained: Detector, count: int) -> Tensor:
+    """Random pictures, uint8 (count, h, w, 3). The exporter would take equal sides as equal in all pictures."""
     h, w = sides(trained.image_size)
-    return torch.zeros(5, *((h, w) if _is_fixed(trained) else (h + 13, w + 22)), 3, dtype=torch.uint8)
+    if not _is_fixed(trained):
+        h, w = h + w + count, h + w + 2 * count
+    return torch.randint(0, 256, (count, h, w, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def trace(trained: Detector) -> torch.fx.GraphModule:
@@ -119,19 +110,21 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
         torch.from_numpy(gaussian_filter1d(np.eye(side), localization.SIGMA, axis=0).astype(np.float32))
         for side in sides(trained.image_size)
     )
-
     counted = torch.from_numpy(_counted(trained))
 
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = _seen(trained, pixels)
         heat = _opened(down @ _attribution(plain, x) @ across.T) * counted
         score = _score(plain, x, heat)  # repeats the forward pass; the exporter merges the two
-        if not _is_fixed(trained):
-            heat = interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
-        return score, heat
+        return score, heat if _is_fixed(trained) else _stretched(heat, pixels)
 
     traced = make_fx(score_and_map, _BACKWARD, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    return traced(_example(trained)).eval()
+    return traced(_random(trained, 5)).eval()
+
+
+def _stretched(heat: Tensor, pixels: Tensor) -> Tensor:
+    """Maps (n, h', w') resized to the pictures (n, h, w, 3)."""
+    return interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
 
 
 def _attribution(trained: Detector, x: Tensor) -> Tensor:
@@ -150,8 +143,7 @@ def _counted(trained: Detector) -> np.ndarray:
 def _score(trained: Detector, x: Tensor, heat: Tensor) -> Tensor:
     """The scores (n,) of a batch, from the networks or, as `metrics.strongest`, from maps (n, h, w)."""
     if trained.score_by == "loss":
-        a_s, a_c = (networks.critical_points(network, x) for network in (trained.source, trained.cloner))
-        return losses.score(a_s, a_c, trained.protocol)
+        return trained.loss(x)
     return heat.flatten(1).topk(strongest_count(heat[0].numel(), trained.score_by)).values.mean(1)
 
 
@@ -198,70 +190,51 @@ _BACKWARD = {
 )
 
 
-def compare(path: Path, trained: Detector, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def compare(path: Path, trained: Detector, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Differences between ONNX Runtime's results for the file at `path` and PyTorch's, per image: float (n,) each.
 
-    pixels: uint8 (n, h, w, 3); PyTorch gets them `resized`. Returns "score": relative to the score, but to at least
-    0.01, since one minus a cosine has the rounding error of one; "map": the largest difference from PyTorch's map in
+    pixels: uint8 (n, h, w, 3); PyTorch gets them `resized`. Of scores: relative to the score, but to at least 0.01,
+    since one minus a cosine has the rounding error of one. Of maps: the largest difference from PyTorch's map in
     single or double precision, whichever is nearer, absolute for a cloner's map, whose values end at 1, and relative to
-    its maximum for a detector's; "PyTorch": the same between these two maps.
+    its maximum for a detector's. Third, the same between these two maps.
     """
     import onnxruntime
 
     found_score, found_map = onnxruntime.InferenceSession(path).run(None, {"images": pixels})
-    maps = []
+    pictures, maps = torch.from_numpy(pixels), []
     for dtype in (torch.float32, torch.float64):
-        x = _seen(trained, torch.from_numpy(pixels)).to(dtype)
-        exact = replace(trained, **{name: deepcopy(getattr(trained, name)).to(dtype) for name in ("source", "cloner")})
+        x = _seen(trained, pictures).to(dtype)
+        exact = replace(trained, source=deepcopy(trained.source).to(dtype), cloner=deepcopy(trained.cloner).to(dtype))
         heat = torch.from_numpy(localization.localization_map(_attribution(exact, x).numpy()) * _counted(trained))
-        maps.append(interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1).numpy())
-    with torch.no_grad():
-        score = _score(exact, x, heat).numpy()  # in double precision
+        maps.append(_stretched(heat, pictures).numpy())
+    score = _score(exact, x, heat).numpy()  # in double precision
     top = maps[1].max((1, 2)) if trained.threshold else 1
-    return {
-        "score": np.abs(found_score - score) / np.maximum(score, 0.01),
-        "map": np.minimum(*(np.abs(found_map - theirs).max((1, 2)) for theirs in maps)) / top,
-        "PyTorch": np.abs(maps[0] - maps[1]).max((1, 2)) / top,
-    }
-
-
-def agrees(differences: dict[str, np.ndarray]) -> bool:
-    """True when the differences of `compare` are within rounding."""
-    return bool(
-        differences["score"].max() < TOLERANCE
-        and np.median(differences["map"]) < TOLERANCE
-        and differences["map"].max() < _TOLERANCE_OF_ONE
-    )
+    differences = np.abs([found_map - maps[0], found_map - maps[1], maps[0] - maps[1]]).max((2, 3)) / top
+    return np.abs(found_score - score) / np.maximum(score, 0.01), differences[:2].min(0), differences[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, see --help. Raises InputError for an unsuitable file, and for results unlike PyTorch's."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kdhelpers.inspection.export",
-        description="Export a trained cloner and its source as one ONNX file, and check it against PyTorch.",
-    )
+    about = "Export a trained cloner and its source as one ONNX file, and check it against PyTorch."
+    parser = argparse.ArgumentParser(prog="python -m kdhelpers.inspection.export", description=about)
     parser.add_argument("cloner", type=Path, metavar="CLONER.safetensors", help="from results/cloners, or a detector")
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     parser.add_argument("--source", metavar="imagenet|PATH", help="where the source's weights are now, if they moved")
     given = parser.parse_args(arguments)
     trained = detector.load(given.cloner, given.source, "cpu")
-    method, score_by = trained.record["parameters"]["method"], trained.score_by
+    method = trained.record["parameters"]["method"]
     if method != "gradients":
         raise InputError(f"{given.cloner} has maps by {method}, a graph has gradients: give the main run's cloner")
-    for is_so, what, fix in (
-        (score_by != "loss", "scores by maps", "with SCORE=loss"),
-        (trained.ignore is not None, "ignores regions", "without IGNORE"),
-    ):
-        if trained.tile and is_so:
-            raise InputError(f"{given.cloner} {what} of whole pictures, a graph has one tile: train {fix}")
+    if trained.tile and (trained.score_by != "loss" or trained.ignore is not None):
+        fix = "train with SCORE=loss and without IGNORE"
+        raise InputError(f"{given.cloner} has a score or mask of whole pictures, a graph has one tile: {fix}")
     if isinstance(trained.ignore, Path):
         raise InputError(f"{given.cloner} has a mask for each picture, a graph has one for all: train with one mask")
     shown = () if trained.threshold else results.load_pictures(given.cloner).pixels  # only cloners' files have images
     to_onnx(trained, given.out, shown)
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.0f} MiB; images are uint8 (n, h, w, 3), RGB")
     if trained.tile:
-        cut = "cut pictures as kdhelpers.data.tiles does, and take the highest score"
-        print(f"it scores one tile of {trained.tile} px: {cut}")
+        print(f"it scores one tile of {trained.tile} px: cut as kdhelpers.data.tiles does, take the highest score")
     if trained.threshold:
         print(f"an image is bad when its score exceeds {trained.threshold.value:.6g}, which its metadata hold too")
 

@@ -35,13 +35,13 @@ def folder_of(run) -> Path:
 
 def describe(split) -> str:
     """Lines with the number of images of each kind, and the consequences of too few."""
-    good, bad, unlabeled = (int(np.sum(split.labels == label)) for label in (0, 1, 2))
+    good, bad, unlabeled = np.bincount(split.labels, minlength=3)
     lines = [
         f"{len(split.train)} good images to learn from",
         f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
-    kinds = pd.Series([("good", "bad", "unlabeled")[label] for label in split.labels])
-    counts = kinds.groupby([[str(path.parent) for path in split.paths], kinds]).size()
+    kinds = np.array(["good", "bad", "unlabeled"])[split.labels]
+    counts = pd.Series(kinds).groupby([[str(path.parent) for path in split.paths], kinds]).size()
     lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in counts.items()]
     if split.tiles:
         lines.append(f"in tiles: {len(split.tiles.train)} to learn from, {len(split.tiles.test)} to score")
@@ -99,16 +99,15 @@ def pixels_of(made: Detector, split) -> str:
     if not any(split.mask_paths):
         return "no pixel AUROC: there are no masks"
     known = [i for i, mask in enumerate(split.mask_paths) if mask or split.labels[i] == 0]
-    maps, masks, counted, mask_of = [], [], [], ignore.reader(made.ignore)
+    measured, mask_of = [], ignore.reader(made.ignore)
     for i in tqdm(known, desc="maps against masks", unit="image", delay=1, mininterval=1):
-        (heat,) = made.maps([split.paths[i]])
-        truth = np.zeros(heat.shape, bool)
-        if path := split.mask_paths[i]:
-            truth = read_masks([(path, split.paths[i])], heat.shape, own=True)[0] >= 0.5
-        inside = ~detector.ignored(heat.shape, mask_of(split.paths[i]))
+        path, mask = split.paths[i], split.mask_paths[i]
+        (heat,) = made.maps([path])
+        truth = read_masks([(mask, path)], heat.shape, own=True)[0] if mask else np.zeros(heat.shape)
+        inside = ~detector.ignored(heat.shape, mask_of(path))
         step = math.ceil(math.sqrt(heat.size * len(known) / MEASURED))
-        for found, one in (maps, heat), (masks, truth), (counted, inside):
-            found.append(one[::step, ::step])
+        measured.append([pixels[::step, ::step] for pixels in (heat, truth, inside)])
+    maps, masks, counted = zip(*measured, strict=True)
     found = metrics.localization(maps, masks, split.labels[known], soft=False, counted=counted)
     if reason := found.get("reason"):
         return f"no pixel AUROC: {reason}"
@@ -123,40 +122,38 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     atomically, the detector last; heat maps and regions of an earlier run are removed. Prints a list of the files.
     Raises InputError when they cannot be written.
     """
-    folder, bad = folder_of(run), int((table["bad"] == "yes").sum())
+    folder = folder_of(run)
+    bad = int((table["bad"] == "yes").sum())
     worst = table.sort_values("score", ascending=False, kind="stable").head(min(max(bad, ON_SHEET), MOST))
-    maps = made.maps(list(worst["image"]))
+    pictures, kinds = list(worst["image"]), list(worst["kind"])
+    maps = made.maps(pictures)
     with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
-    for old in folder.glob("heat_maps/*.png"):
-        old.unlink()
+    for old in ("heat_maps", "regions"):
+        shutil.rmtree(folder / old, ignore_errors=True)
     top = made.pixel_threshold / figures.LOW  # so that exactly the heat above the threshold is drawn
     names, on_sheet = [], []
-    for rank, (row, heat) in enumerate(zip(worst.itertuples(), maps, strict=True), start=1):
-        picture = _picture(row.image)
+    for path, kind, heat in zip(pictures, kinds, maps, strict=True):
+        picture = _picture(path)
         hot = figures.overlay(picture, heat, top)
-        kind, stem = (safe_name(name)[:80] or "image" for name in (row.kind, Path(row.image).stem))
-        names.append(f"{rank:03d}-{kind}-{stem}")
+        words = (safe_name(name)[:80] or "image" for name in (kind, Path(path).stem))
+        names.append("-".join([f"{len(names) + 1:03d}", *words]))
         with atomic_write(folder / "heat_maps" / f"{names[-1]}.png") as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
-        on_sheet += [hot] if rank <= ON_SHEET else []
-    shutil.rmtree(folder / "regions", ignore_errors=True)
-    regions.write(folder / "regions", names, list(worst["image"]), maps, made.pixel_threshold)
-    shown = worst.head(ON_SHEET)
-    title = f"{run.classes[0]}: the {len(shown)} highest scores of {len(table)}, in orange above the threshold"
+        on_sheet += [hot] if len(names) <= ON_SHEET else []
+    regions.write(folder / "regions", names, pictures, maps, made.pixel_threshold)
+    title = f"{run.classes[0]}: the {len(on_sheet)} highest scores of {len(table)}, in orange above the threshold"
     title += f" — {run.title}" if run.title else ""
-    scores = shown["score"].to_numpy()
-    sheet = figures.show_sheet(on_sheet, list(shown["image"]), list(shown["kind"]), scores, made.threshold.value, title)
+    sheet = figures.show_sheet(on_sheet, pictures, kinds, worst["score"].to_numpy(), made.threshold.value, title)
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
-    made_at = folder / "detector.safetensors"
-    here = Path(sys.executable)
-    python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
+    made_at, here = folder / "detector.safetensors", Path(sys.executable)
     detector.save(made, made_at)
-    which = f"the {len(worst)} worst" if len(worst) > bad else f"those above the threshold, {bad}"
-    which = f"the {MOST} worst of the {bad} above the threshold, no more are drawn" if bad > MOST else which
+    of_more = f" of {bad} above the threshold" if bad > MOST else ""
+    python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
     print(
-        f"{folder}:\n  scores.csv            {len(table)} images\n  heat_maps/            {which}\n"
+        f"{folder}:\n  scores.csv            {len(table)} images\n"
+        f"  heat_maps/            the {len(worst)} worst{of_more}\n"
         f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"
         f"  detector.safetensors  for new pictures:\n"
         f"    {python} -m kdhelpers.inspection.detector {made_at} FOLDER\n"

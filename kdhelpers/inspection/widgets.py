@@ -30,17 +30,11 @@ def threshold_slider(
     indices to their maps, (h, w) each. top: the map value drawn hottest; None: the maximum. save: called with the
     slider's threshold when its button is pressed.
     """
-    draw = maps if callable(maps) else lambda index: maps[index]
+    draw = maps if callable(maps) else maps.__getitem__
     display(picture(split, draw, scores, threshold, title, top=top))
-    if is_attended():
-        _sliders(split, draw, scores, threshold, top, save)
-
-
-def is_attended() -> bool:
-    """True when a person runs the notebook: only then does the front end allow requests for input."""
     kernel = getattr(get_ipython(), "kernel", None)
-    request = kernel.get_parent("shell") if kernel else {}
-    return bool(request.get("content", {}).get("allow_stdin"))
+    if kernel and kernel.get_parent("shell").get("content", {}).get("allow_stdin"):  # a person runs the notebook
+        _sliders(split, draw, scores, threshold, top, save)
 
 
 def picture(

@@ -10,14 +10,13 @@ from copy import deepcopy
 from dataclasses import replace
 from unittest.mock import Mock
 
-import cv2
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.functional import conv2d, max_pool2d
+from torch.nn.functional import max_pool2d
 
 from kdhelpers import localization, losses, networks
 from kdhelpers.cache import SourceActivations
@@ -81,11 +80,16 @@ def of_the_package(trained, pixels):
     return scores, localization.localization_map(grey)
 
 
-def run_alone(path, folder, pixels):
-    """Scores and maps of all pictures at once, and those of the first by itself."""
+def written(pixels, folder):
     files = [folder / f"{i}.png" for i in range(len(pixels))]
     for file, picture in zip(files, pixels, strict=True):
         Image.fromarray(picture).save(file)
+    return files
+
+
+def run_alone(path, folder, pixels):
+    """Scores and maps of all pictures at once, and those of the first by itself."""
+    files = written(pixels, folder)
     subprocess.run([sys.executable, "-c", ALONE, path, *files], cwd=folder, env={}, check=True)
     return np.load(folder / "found.npz")
 
@@ -126,17 +130,14 @@ def test_a_trace_is_the_function_for_every_loss(small, name, dataset, size, chan
 def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, score_by, exported, mask):
     """Unlike a cloner's, whose map is the article's: heat above the pixel threshold is the same in the graph."""
     made = untrained(small, protocol_for("official", "folder"), 45)
-    made = replace(
-        made, map=map_, score_by=score_by, threshold=thresholds.at(np.float32([0, 1]), 0.5), pixel_threshold=0.2
-    )
+    limits = {"threshold": thresholds.at(np.float32([0, 1]), 0.5), "pixel_threshold": 0.2}
+    made = replace(made, map=map_, score_by=score_by, **limits)
     if mask:
         whole, ignore = made, np.zeros(mask, np.uint8)
         ignore[: mask[0] // 2, mask[1] // 3 :] = 255
         made = replace(made, ignore=ignore)
     pixels = np.random.default_rng(4).integers(0, 256, (3, 45, 45, 3), dtype=np.uint8)
-    files = [tmp_path / f"{i}.png" for i in range(3)]
-    for file, picture in zip(files, pixels, strict=True):
-        Image.fromarray(picture).save(file)
+    files = written(pixels, tmp_path)
     scores, maps = made.scores(files), np.stack(made.maps(files))
     if mask:
         assert (maps[:, :22, 16:] == 0).all() and (scores != whole.scores(files)).all()
@@ -148,9 +149,8 @@ def test_a_detector_s_graph_has_its_own_map_and_score(small, tmp_path, map_, sco
         metadata = onnxruntime.InferenceSession(tmp_path / "it.onnx").get_modelmeta().custom_metadata_map
         assert (metadata["threshold"], metadata["pixel_threshold"]) == ("0.5", "0.2")
         wide = np.random.default_rng(5).integers(0, 256, (1, 37, 101, 3), dtype=np.uint8)  # masked, then resized
-        Image.fromarray(wide[0]).save(tmp_path / "wide.png")
         of_wide = run_alone(tmp_path / "it.onnx", tmp_path, wide)["scores"]
-        np.testing.assert_allclose(of_wide, made.scores([tmp_path / "wide.png"]), rtol=1e-4)
+        np.testing.assert_allclose(of_wide, made.scores([tmp_path / "0.png"]), rtol=1e-4)
     np.testing.assert_allclose(found[0], scores, rtol=1e-4)
     np.testing.assert_allclose(found[1], maps, rtol=0, atol=(1e-4 if map_ == "disagreement" else 5e-2) * maps.max())
 
@@ -165,27 +165,13 @@ def test_what_is_ignored_is_painted_as_by_pillow(picture, mask):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
-def test_backward_passes_written_out_are_autograd_s(size):
+def test_the_backward_pass_of_a_pool_is_autograd_s_where_values_tie(size):
     rng = torch.Generator().manual_seed(0)
     x = torch.randint(0, 3, (2, 4, *size), generator=rng).double().requires_grad_()  # of so few values many are equal
     pooled = max_pool2d(x, 2)
     grad = torch.randn(pooled.shape, generator=rng, dtype=torch.float64)
     (expected,) = torch.autograd.grad(pooled, x, grad)
     assert torch.equal(export._max_pool_backward(grad, x, [2, 2], [2, 2], [0, 0], [1, 1], False, None), expected)
-
-    weight = torch.randn(5, 4, 3, 3, generator=rng, dtype=torch.float64)
-    convolved = conv2d(x, weight, padding=1)
-    grad = torch.randn(convolved.shape, generator=rng, dtype=torch.float64)
-    (expected,) = torch.autograd.grad(convolved, x, grad)
-    rest = [0], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
-    torch.testing.assert_close(export._convolution_backward(grad, x, weight, *rest)[0], expected)
-
-
-def test_opening_is_opencv_s_up_to_the_border():
-    maps = np.random.default_rng(0).random((3, 17, 20), dtype=np.float32)
-    maps[0, :5], maps[1, :, -1] = 1, 0
-    expected = [cv2.morphologyEx(one, cv2.MORPH_OPEN, localization.ELEMENT) for one in maps]
-    np.testing.assert_array_equal(export._opened(torch.from_numpy(maps)), expected)
 
 
 @pytest.fixture(scope="module")
@@ -224,23 +210,21 @@ def test_the_command_line_exports_a_trained_cloner_with_its_record_and_checks_it
 
     right = export.compare(out, loaded, shown)
     wrong = export.compare(out, replace(loaded, cloner=untrained(small, loaded.protocol, 45).cloner), shown)
-    assert export.agrees(right) and not export.agrees(wrong)
-    assert not export.agrees(right | {"map": wrong["map"]}) and not export.agrees(right | {"score": wrong["score"]})
-
     made_before = Mock(**{"model.graph.all_nodes.return_value": []})
     made_before.model.metadata_props = {}
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: made_before)
     monkeypatch.setattr(export, "trace", Mock())
-    monkeypatch.setattr(export, "compare", lambda *_: wrong)
     place = tmp_path / "new" / "it.onnx"
     place.parent.mkdir()
     place.write_bytes(b"before")  # somebody's, which a failure must not cost
-    with refused(f"{place} is not written: it differs from PyTorch"):
-        export.main([str(path), str(place)])
+    for found in (wrong, (wrong[0], *right[1:]), (right[0], *wrong[1:]), (right[0] + np.nan, *right[1:])):
+        monkeypatch.setattr(export, "compare", lambda *_, found=found: found)
+        with refused(f"{place} is not written: it differs from PyTorch"):
+            export.main([str(path), str(place)])
     assert place.read_bytes() == b"before" and list(place.parent.iterdir()) == [place]
 
 
-@pytest.mark.parametrize("sides", [(64, 64), (200, 64), (50, 131), (301, 400)])
+@pytest.mark.parametrize("sides", [(50, 131), (301, 64)])
 def test_pictures_of_any_size_come_out_as_if_pillow_had_resized_them(exported, tmp_path, sides):
     """Score and resized pixels are Pillow's, even of noise; the map has the picture's size."""
     out, _, loaded, _ = exported
@@ -261,19 +245,14 @@ def test_resizing_is_pillow_s_to_the_bit(size, sides):
     assert np.array_equal(found, fit(Image.fromarray(picture), size))
 
 
-def test_what_cannot_be_exported_is_reported_in_one_line(small, trained, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_reported_in_one_line(trained, tmp_path, monkeypatch):
     path, record = trained
-    torch.save({name: value + 1 for name, value in small.state_dict().items()}, tmp_path / "other.pt")
-    (tmp_path / "empty.safetensors").touch()
 
-    def fails(words, cloner=path, *more):
+    def fails(words, *more):
         with refused(words):
-            export.main([str(tmp_path / cloner), str(tmp_path / "it.onnx"), *more])
+            export.main([str(path), str(tmp_path / "it.onnx"), *more])
 
-    fails("was trained with the source untrained", path, "--source", str(tmp_path / "other.pt"))
-    fails("none.pt' is neither", path, "--source", str(tmp_path / "none.pt"))
-    for name in ("none.safetensors", "empty.safetensors", "other.pt"):
-        fails(f"{name} is missing, or is not a detector", name)
+    fails("none.pt' is neither", "--source", str(tmp_path / "none.pt"))
     for changed, words in (
         ({"method": "smoothgrad"}, "has maps by smoothgrad"),
         ({"protocol": {"name": "official"}}, "of another version of kdhelpers"),

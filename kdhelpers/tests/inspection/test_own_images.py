@@ -15,8 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from kdhelpers import data, metrics, networks
-from kdhelpers.data import weights
+from kdhelpers import data, metrics
 from kdhelpers.data.layouts import LABELS, Own, list_files
 from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import detector, own_images, regions, thresholds
@@ -56,7 +55,7 @@ def load(root, **changed):
 # --- what is read -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count, held_out", [(98, 20), (51, 11), (50, 10), (30, 10), (15, 7), (4, 2), (2, 1)])
+@pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (2, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
         (tmp_path / f"{i}.png").write_text(f"picture {i}")
@@ -243,22 +242,15 @@ def test_the_whole_way_and_again(folders, capsys):
     assert len(pictures) == 14  # fewer than go on a sheet: all of them
     worst = table.image[table.score.astype(np.float32).idxmax()].rpartition("/")[2].rpartition(".")[0]
     assert pictures[0].name.startswith("001-") and pictures[0].stem.endswith(worst)
-    for path in [*pictures, folder / "worst.png"]:
-        with Image.open(path) as picture:
-            assert picture.format == "PNG" and max(picture.size) >= 256
+    assert all(max(Image.open(path).size) >= 256 for path in [*pictures, folder / "worst.png"])
 
     # The same numbers from the file alone, in whatever company, in Python and on the command line.
     loaded = detector.load(file, "untrained", "cpu")
     again = loaded.score(list(table.image))
     assert [str(score) for score in again["score"].to_numpy()] == list(table.score)
     assert list(again["bad"]) == list(table.bad == "yes")
-    alone = loaded.score(table.image[9])
-    assert alone["score"][0] == again["score"][9] and alone["image"][0] == table.image[9]
-    maps = np.stack(loaded.maps(list(table.image[:2])))
-    assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and 0 <= maps.min()
-    boxes = pd.read_csv(folder / "regions" / "boxes.csv")
-    assert list(boxes) == regions.COLUMNS and len(list((folder / "regions" / "masks").iterdir())) == 14
-    assert set(boxes.image) <= set(table.image) and (boxes.area > 0).all()
+    assert loaded.score(table.image[9])["score"][0] == again["score"][9]
+    assert len(list((folder / "regions" / "masks").iterdir())) == 14 and (folder / "regions" / "boxes.csv").exists()
     capsys.readouterr()
     arguments = [str(file), str(folders / "new"), "--device", "cpu"]  # the source is the recorded one
     detector.main(arguments)
@@ -297,27 +289,10 @@ def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
     monkeypatch.setattr(own_images.detector, "save", Mock())
     own_images.write(run, made, table)
     assert len(list(own_images.folder_of(run).glob("heat_maps/*.png"))) == 3
-    assert "the 3 worst of the 7 above the threshold, no more are drawn" in capsys.readouterr().out
+    assert "the 3 worst of 7 above the threshold" in capsys.readouterr().out
 
 
 # --- files that are not a detector ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whole():
-    """An untrained detector."""
-    source, identity = weights.load_source("untrained")
-    cloner = networks.make_cloner(PROTOCOL, 0).eval()
-    held_out = {"scores": list(map(float, range(20))), "maxima": list(map(float, range(20, 40)))}
-    untrained = detector.Detector(source, cloner, PROTOCOL, 32, identity, {"seed": 0}, held_out=held_out)
-    return untrained.with_threshold(false_alarms=0.05)
-
-
-@pytest.fixture
-def made(whole, tmp_path):
-    """The same and its file."""
-    detector.save(whole, tmp_path / "detector.safetensors")
-    return whole, tmp_path / "detector.safetensors"
 
 
 def changed(**settings):
@@ -340,11 +315,9 @@ NO_DETECTOR = "is not a detector", "name the detector.safetensors"
     "spoil, source, words",
     [
         (lambda path: path.unlink(), "untrained", NO_DETECTOR),
-        (lambda path: path.write_text("score"), "untrained", NO_DETECTOR),
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), "untrained", NO_DETECTOR),
         (lambda path: save_file({"a": np.zeros(2)}, path), "untrained", NO_DETECTOR),
         (changed(schema=1), "untrained", ("schema 1 instead of", *OTHER_VERSION)),
-        (changed(protocol={"name": "x"}), "untrained", OTHER_VERSION),
         (changed(protocol=vars(PROTOCOL) | {"width": "equal"}), "untrained", OTHER_VERSION),
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
         (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
@@ -363,13 +336,12 @@ def test_a_file_that_is_not_a_detector_or_another_source(made, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "images, words",
-    [("gone", "gone is neither a folder nor a picture"), ([], "no pictures to score"), ("a.png", "is empty")],
+    "name, words", [("gone", "gone: cannot be read (No such file or directory)"), ("a.png", "is empty")]
 )
-def test_what_cannot_be_scored(made, tmp_path, images, words):
+def test_what_cannot_be_scored(made, tmp_path, name, words):
     (tmp_path / "a.png").touch()
     with refused(words):
-        made[0].score(str(tmp_path / images) if images else images)
+        made[0].score(str(tmp_path / name))
 
 
 def test_the_command_line_takes_names_that_are_not_text(made, tmp_path, capfdbinary):
@@ -440,13 +412,6 @@ def test_a_picture_that_exceeds_nothing_is_drawn_without_heat():
         assert (drawn != picture).any() == shows == bool(len(regions.boxes(heat, threshold)))
 
 
-def test_regions_need_a_threshold(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(detector, "load", lambda *_: replace(whole, threshold=None))
-    with refused("without a threshold for regions"):
-        detector.main(["it.safetensors", str(tmp_path), "--regions", str(tmp_path / "r")])
-    assert not (tmp_path / "r").exists()
-
-
 def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     for name in detector.MAPS:
@@ -456,8 +421,11 @@ def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):
             assert table["score"][0] == pytest.approx(expected)
 
 
-def test_a_cloner_without_a_threshold_is_no_detector(whole, tmp_path):
+def test_a_cloner_without_a_threshold_is_no_detector(whole, tmp_path, monkeypatch):
     cloner = replace(whole, threshold=None, held_out={})
+    monkeypatch.setattr(detector, "load", lambda *_: cloner)
+    with refused("without a threshold for regions"):
+        detector.main(["it.safetensors", str(tmp_path), "--regions", str(tmp_path / "r")])
     with refused("without a threshold is not a detector"):
         detector.save(cloner, tmp_path / "it.safetensors")
     with refused("no rate set the threshold"):
