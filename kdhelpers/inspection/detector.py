@@ -109,6 +109,7 @@ class Detector:
             return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
         return np.array([found.max() for found, _, _ in self._each(paths, self.loss, "scores")], np.float32)
 
+    @torch.enable_grad()
     def maps(self, images: Path | str | Sequence[Path | str]) -> list[np.ndarray]:
         """One map of anomalies per picture, after the filters of Eq. 6: float32 (h, w), 0 or more, 0 where ignored.
 
@@ -226,6 +227,8 @@ def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
         images = [image.path for image in layouts.to_score(place, None)] if place.is_dir() else [place]
+    if not len(images):
+        raise InputError("there are no pictures to score: give at least one")
     return [Path(path).expanduser() for path in images]
 
 

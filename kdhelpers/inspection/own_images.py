@@ -129,8 +129,9 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     maps = made.maps(pictures)
     with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
-    for old in ("heat_maps", "regions"):
-        shutil.rmtree(folder / old, ignore_errors=True)
+    for old in folder.glob("heat_maps/*.png"):
+        old.unlink()
+    shutil.rmtree(folder / "regions", ignore_errors=True)
     top = made.pixel_threshold / figures.LOW  # so that exactly the heat above the threshold is drawn
     names, on_sheet = [], []
     for path, kind, heat in zip(pictures, kinds, maps, strict=True):
