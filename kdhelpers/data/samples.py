@@ -41,8 +41,7 @@ def make(dest: Path | str = paths.SAMPLES_DIR) -> Path:
                 return dest
             if dest.exists() and not mark.is_file() and (not dest.is_dir() or any(dest.iterdir())):
                 raise InputError(f"{dest} exists and holds something other than samples; name another folder for them")
-            new = Path(aside, "new")
-            _write(new)
+            _write(new := Path(aside, "new"))
             (new / mark.name).write_text(version)
             if dest.exists():
                 dest.rename(Path(aside, "old"))
@@ -262,9 +261,8 @@ def _retinal_oct(rng: np.random.Generator) -> Contents:
     resc = {"train/good": 12, "test/good": 4, "test/Ungood": 4}
     for name, plan in (("oct2017/{0}/{1}-{2}-1.jpeg", oct2017), ("resc/{0}/{2}.png", resc)):
         for place, count in plan.items():
-            kind = Path(place).name
             for i in range(1, count + 1):
-                yield name.format(place, kind, i), _to_image(_retina(rng, kind))
+                yield name.format(place, kind := Path(place).name, i), _to_image(_retina(rng, kind))
 
 
 def _head(rng: np.random.Generator, anomalous: bool, mri: bool) -> Image.Image:
@@ -282,8 +280,7 @@ def _head(rng: np.random.Generator, anomalous: bool, mri: bool) -> Image.Image:
 
 def _head_ct(rng: np.random.Generator) -> Contents:
     for i in range(32):
-        mode = "RGBA" if i % 6 == 5 else "RGB"
-        yield f"head_ct/head_ct/{i:03d}.png", _head(rng, i < 8, mri=False).convert(mode)
+        yield f"head_ct/head_ct/{i:03d}.png", _head(rng, i < 8, mri=False).convert("RGBA" if i % 6 == 5 else "RGB")
     rows = "".join(f"{i},{int(i < 8)}\n" for i in range(32))
     yield "head_ct/labels.csv", f"id, hemorrhage\n{rows}".encode()  # with the space that the original has
 
