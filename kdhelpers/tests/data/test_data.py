@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refused
 from PIL import Image
 from torchvision import datasets
 from torchvision import transforms as T
 
 from kdhelpers import data
 from kdhelpers.data import samples
+from kdhelpers.tests.conftest import refused
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
     ("mnist", "3", 40, 20, 180),

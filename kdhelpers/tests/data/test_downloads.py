@@ -18,13 +18,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import refused
 from PIL import Image
 from torchvision import datasets
 
 from kdhelpers import data, files
 from kdhelpers.data import downloads, images, weights
 from kdhelpers.protocols import CLASS_NAMES
+from kdhelpers.tests.conftest import refused
 
 
 def load(dataset, cls, data_dir):

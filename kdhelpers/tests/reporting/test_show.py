@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 from bs4 import BeautifulSoup
-from conftest import make_record
 
 from kdhelpers.reporting import show
+from kdhelpers.tests.conftest import make_record
 
 FRAME = pd.DataFrame({"class": ["a<b", "c"], "seed": [0, 1], "ours": [99.5, np.nan], "shape": [(3, 4), (5, 6)]})
 

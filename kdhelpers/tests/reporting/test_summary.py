@@ -1,10 +1,10 @@
 """The README's table: computed from records, against the article's numbers typed here."""
 
 import pytest
-from conftest import refused
 
 from kdhelpers.experiments.records import Kind
 from kdhelpers.reporting import summary
+from kdhelpers.tests.conftest import refused
 
 ORIGINAL = summary.ORIGINAL
 
