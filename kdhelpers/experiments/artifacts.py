@@ -1,5 +1,6 @@
 """Write and read the results of a run: record, trained cloner and predictions."""
 
+import gzip
 import json
 import platform
 import resource
@@ -59,7 +60,8 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
     predictions = pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
     with atomic_write(run.predictions_path(cls)) as temporary:
-        predictions.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+        # Without a name or time in gzip's header: the same scores are the same bytes.
+        temporary.write_bytes(gzip.compress(predictions.to_csv(index=False).encode(), mtime=0))
     write_json(run.record_path(cls), record)
 
 

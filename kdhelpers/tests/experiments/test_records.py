@@ -1,5 +1,6 @@
 """Records: whole or absent, current or stale, what they hold, and how they are found."""
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -63,6 +64,8 @@ def test_a_record_and_its_cloner_lie_where_they_are_looked_for_and_come_back_as_
     pictures = run.pictures("normal")
     assert np.array_equal(pictures.pixels, shown.test.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
     assert np.abs(pictures.maps - maps).max() < 1e-3 and pictures.kinds == shown.kinds and pictures.masks is None
+    packed = run.predictions_path("normal").read_bytes()
+    assert packed == gzip.compress(gzip.decompress(packed), mtime=0)  # no name of a temporary file, no time
     table = pd.read_csv(run.predictions_path("normal"))
     assert list(table.columns) == ["name", "label", "kind", "epoch 1"]
     assert list(table["name"]) == split.names and list(table["kind"]) == split.kinds
