@@ -176,31 +176,25 @@ def _provenance(records: Sequence[dict]) -> dict[str, pd.DataFrame]:
     """The numbers' origin, by the titles of _PROVENANCE: each entry once, with its number of records."""
     rows = []
     for record in records:
-        made = record["environment"]
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
-        rows.append(
-            record
-            | made
-            | {
-                "source": record["source"]["name"],
-                "sha256": record["source"]["sha256"],
-                "dataset": NAMES[record["dataset"]],
-                "data sha256": record["data"]["sha256"],
-                "made by": "another version" if is_stale(record) else "this version",
-                "method version": made["method_version"],
-                "commit": made["commit"] or "unknown",
-                "working tree": {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]],
-                "packages": packages,
-            }
-        )
+        made, source = record["environment"], record["source"]
+        names = {"source": source["name"], "sha256": source["sha256"], "data sha256": record["data"]["sha256"]}
+        names |= {"dataset": NAMES[record["dataset"]], "method version": made["method_version"]}
+        names["made by"] = "another version" if is_stale(record) else "this version"
+        names["commit"] = made["commit"] or "unknown"
+        names["working tree"] = {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]]
+        names["packages"] = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
+        rows.append(record | made | names)
     frame, found = pd.DataFrame(rows), {}
-    for title, (columns, listed) in _PROVENANCE.items() if rows else ():
-        groups = frame.groupby([name for name in columns if name != listed])
-        table = groups.size().rename("records").to_frame()
-        if listed:
-            table[listed] = groups[listed].agg(lambda values: ", ".join(sorted(set(values))))
-        found[title] = table.reset_index()[[*columns, "records"]]
-    return found or dict.fromkeys(_PROVENANCE, frame)
+    for title, (columns, listed) in _PROVENANCE.items():
+        if rows:
+            groups = frame.groupby([name for name in columns if name != listed])
+            table = groups.size().rename("records").to_frame()
+            if listed:
+                table[listed] = groups[listed].agg(lambda values: ", ".join(sorted(set(values))))
+            found[title] = table.reset_index()[[*columns, "records"]]
+        else:
+            found[title] = frame
+    return found
 
 
 def _table(frame: pd.DataFrame) -> dict:
@@ -217,12 +211,8 @@ def _table(frame: pd.DataFrame) -> dict:
             rows.append(("group", [(last, "")]))
         style = next((style for start, style in _ROWS.items() if str(line.get("row")).startswith(start)), "")
         rows.append((style, [(_text(line[name]), _style(name, line)) for name in names]))
-    titles = {"row": "", "dataset": "data set"}
-    return {
-        "head": [(titles.get(name, name), _TEXT.get(name, "number")) for name in names],
-        "rows": rows,
-        "stale": any(STALE in str(value) for value in frame.to_numpy().ravel()),
-    }
+    head = [("" if name == "row" else name, _TEXT.get(name, "number")) for name in names]
+    return {"head": head, "rows": rows, "stale": any(STALE in str(value) for value in frame.to_numpy().ravel())}
 
 
 def _style(column: str, line: dict) -> str:
