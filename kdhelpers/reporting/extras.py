@@ -84,18 +84,15 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
 def changes(runs: Sequence) -> pd.DataFrame:
     """One row per variant of `config.from_notebook`: what it changes in its data set's main run."""
     mains = {run.dataset: run for run in reversed(runs)}
+    ignored = ("protocol", "variant", "label", "notebook", "shares_cloner")
     rows = []
     for run in runs:
         main = mains[run.dataset]
-        changed = [
-            f"{name}: {getattr(of, name)} → {getattr(to, name)}"
-            for of, to in ((main.protocol, run.protocol), (main, run))
-            for name in type(of).__dataclass_fields__
-            if getattr(of, name) != getattr(to, name)
-            and name not in ("protocol", "variant", "label", "notebook", "shares_cloner")
-        ]
+        before, after = ({**vars(one.protocol), **vars(one)} for one in (main, run))
+        names = [name for name in after if after[name] != before[name] and name not in ignored]
         nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: so it is already"
-        rows.append((title_of(run.dataset), run.label, run.variant or "", "; ".join(changed) or nothing))
+        changed = "; ".join(f"{name}: {before[name]} → {after[name]}" for name in names) or nothing
+        rows.append((title_of(run.dataset), run.label, run.variant or "", changed))
     return pd.DataFrame(rows, columns=["data set", "variant", "in VARIANTS", "changes"])
 
 

@@ -1,6 +1,6 @@
 """The article's Tables 1 to 6 as typed in data/paper, its inconsistent means, and reruns by others."""
 
-from decimal import Decimal
+from fractions import Fraction
 
 import pandas as pd
 
@@ -67,14 +67,12 @@ def doubtful_means() -> pd.DataFrame:
     found = []
     for table in TABLES:
         for (dataset, method), row in as_printed(table).groupby(["dataset", "method"]):
-            numbers = row.set_index("class")["value"].map(Decimal)
-            if "mean" not in numbers:
-                continue
-            half = numbers.map(lambda text: Decimal(5).scaleb(text.as_tuple().exponent - 1))  # 0.05 for 61.2
-            printed, classes = numbers["mean"], numbers.drop("mean")
-            # Both sides are multiplied by the number of classes: a third has no exact decimal.
-            n = len(classes)
-            allowed = n * half["mean"] + half.drop("mean").sum()
-            if abs(classes.sum() - n * printed) > allowed:
-                found.append((table, dataset, method, float(printed), float(classes.sum() / n), float(allowed / n)))
+            texts = row.set_index("class")["value"]
+            if "mean" in texts:
+                numbers = texts.map(Fraction)  # exact, as a third is not in decimals
+                half = texts.map(lambda text: Fraction(5, 10 ** (1 + len(text.partition(".")[2]))))  # 0.05 for 61.2
+                computed, allowed = (sum(one.drop("mean")) / (len(row) - 1) for one in (numbers, half))
+                allowed += half["mean"]
+                if abs(computed - numbers["mean"]) > allowed:
+                    found.append((table, dataset, method, *map(float, (numbers["mean"], computed, allowed))))
     return pd.DataFrame(sorted(found), columns=["table", "dataset", "method", "printed", "computed", "allowed"])

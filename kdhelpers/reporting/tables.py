@@ -35,17 +35,12 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
     rows = []
     for record in records:
         cell = record["dataset"], record["class"], "ours+aug" if record["variant"] == "augmented" else "ours"
-        value, std = paper.loc[cell] if cell in paper.index else (None, None)
-        ours = value_of(record, table)
-        rows.append(
-            {
-                **{"class": record["class"], "variant": record["variant"] or "", "seed": record["seed"]},
-                **{"ours": ours, "article": value, "article ±": std},
-                "difference": None if ours is None or value is None else ours - value,
-                **{words: either_way(name, record["baselines"][name]) for name, words in TRIVIAL[table].items()},
-                "deviates": "; ".join(record["deviations"]) or "in nothing",
-            }
-        )
+        row = {"class": record["class"], "variant": record["variant"] or "", "seed": record["seed"]}
+        row["ours"] = value_of(record, table)
+        row["article"], row["article ±"] = paper.reindex([cell]).iloc[0]
+        row["difference"] = None if row["ours"] is None else row["ours"] - row["article"]
+        row |= {words: either_way(name, record["baselines"][name]) for name, words in TRIVIAL[table].items()}
+        rows.append(row | {"deviates": "; ".join(record["deviations"]) or "in nothing"})
     return extras.without_empty(pd.DataFrame(rows), "variant")
 
 

@@ -72,21 +72,20 @@ def test_table_1_reads_gradients_from_the_main_run_and_the_others_from_theirs(re
 
 
 @pytest.mark.parametrize(
-    "ours, spread, value, std, deviates, word",
+    "ours, spread, std, deviates, word",
     [
-        (None, None, 90, 1, "", "–"),
-        (90.3, None, 90, None, "", "inside"),
-        (90.31, None, 90, None, "", "near"),
-        (91.0, 0.3, 90, 0.4, "", "inside"),  # 2 · √(0.3² + 0.4²) + 0.3 = 1.3
-        (91.3, 0.3, 90, 0.4, "", "inside"),
-        (91.31, 0.3, 90, 0.4, "", "near"),
-        (88.0, 0.0, 90, 0.0, "", "near"),
-        (87.99, 0.0, 90, 0.0, "", "off"),
-        (90.0, 0.0, 90, 0.0, "epochs 2 instead of 51", "deviates"),
+        (None, None, 1, "", "–"),
+        (90.3, None, None, "", "inside"),
+        (90.31, None, None, "", "near"),
+        (91.3, 0.3, 0.4, "", "inside"),  # 2 · √(0.3² + 0.4²) + 0.3 = 1.3
+        (91.31, 0.3, 0.4, "", "near"),
+        (88.0, 0.0, 0.0, "", "near"),
+        (87.99, 0.0, 0.0, "", "off"),
+        (90.0, 0.0, 0.0, "epochs 2 instead of 51", "deviates"),
     ],
 )
-def test_verdict(ours, spread, value, std, deviates, word):
-    assert verdict(ours, spread, value, std, deviates) == word
+def test_verdict(ours, spread, std, deviates, word):
+    assert verdict(ours, spread, 90, std, deviates) == word
 
 
 def test_only_the_article_s_own_runs_get_a_verdict_and_only_from_this_version(record):
