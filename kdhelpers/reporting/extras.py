@@ -6,11 +6,13 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from kdhelpers.experiments.records import is_stale, only_one
+from kdhelpers.experiments.records import STALE, is_stale, only_one
 from kdhelpers.experiments.variants import main_notebook, variants_of
 from kdhelpers.protocols import LAST_EPOCHS, protocol_for
 from kdhelpers.reporting.ablations import METRICS, paired, with_variants
-from kdhelpers.reporting.text import MARK, NOTHING, frame_of, in_order, main_runs, mean_by, mean_std, number, title_of
+from kdhelpers.reporting.text import NOTHING, in_order, main_runs, mean_std, number, title_of
+
+MARK = {True: f" {STALE}", False: ""}  # after a name or number, by whether a record behind it is stale
 
 
 def metrics(records: Sequence[dict]) -> pd.DataFrame:
@@ -23,7 +25,7 @@ def metrics(records: Sequence[dict]) -> pd.DataFrame:
         last = [auroc for _, auroc in record["detection"]["auroc_by_epoch"] or []][-LAST_EPOCHS:]
         rows.append(record | record["detection"] | {"best": max(last, default=None)})
     titles = {"seed": "seeds", "auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "auroc_last": "last epoch"}
-    table = mean_by(frame_of(rows), ["dataset", "class", "variant"], titles | {"best": "best of the last ten"})
+    table = _means(rows, ["dataset", "class", "variant"], titles | {"best": "best of the last ten"})
     return without_empty(table, "variant")
 
 
@@ -44,8 +46,25 @@ def localization(records: Sequence[dict]) -> pd.DataFrame:
                 for key, words in (("raw", "without"), ("gaussian", "with")):
                     rows.append(record | {"method": method.replace("_", " "), "Gaussian": words} | maps[key])
     titles = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all images", "aupro": "AUPRO", "seed": "seeds"}
-    table = mean_by(frame_of(rows), ["dataset", "class", "variant", "method", "Gaussian"], titles)
+    table = _means(rows, ["dataset", "class", "variant", "method", "Gaussian"], titles)
     return table.drop(columns="variant", errors="ignore")
+
+
+def _means(records: Sequence[dict], by: list[str], titles: dict[str, str]) -> pd.DataFrame:
+    """One row of text per group, in the article's order: the mean ± standard deviation of fields, by their titles.
+
+    Of "seed", the count. A class with a stale record is marked.
+    """
+    only_one(records)
+    rows = [r | {"variant": r["variant"] or "", "stale": is_stale(r)} for r in records]
+    rows.sort(key=lambda row: (*in_order(row["dataset"], row["class"]), row["variant"]))
+    if not rows:
+        return pd.DataFrame()
+    groups = pd.DataFrame(rows).groupby(by, sort=False)
+    columns = {title: (name, "size" if name == "seed" else mean_std) for name, title in titles.items()}
+    table = groups.agg(mark=("stale", "any"), **columns).reset_index()
+    table["class"] = table["class"].map(title_of) + table.pop("mark").map(MARK)
+    return table.assign(dataset=table["dataset"].map(title_of)).rename(columns={"dataset": "data set"})
 
 
 def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
