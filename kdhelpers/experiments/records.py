@@ -5,7 +5,7 @@ numbers. Metrics are in per cent, as in the article.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -45,11 +45,6 @@ def read(path: Path) -> dict:
 def is_stale(record: dict) -> bool:
     """True for a record of another version of the method: its numbers may not be reproducible."""
     return record["environment"]["method_version"] != METHOD_VERSION
-
-
-def mark(records: Iterable[dict]) -> str:
-    """The mark after a number or name in a table: STALE if any of its records is stale, else nothing."""
-    return f" {STALE}" if any(map(is_stale, records)) else ""
 
 
 @dataclass(frozen=True)

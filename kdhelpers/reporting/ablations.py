@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-from scipy.stats import ttest_1samp, wilcoxon
+from scipy.stats import t, wilcoxon
 
 from kdhelpers.experiments.records import is_stale, only_one
 from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
@@ -31,26 +30,25 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
     size differ from those of its main run, unless its variant changes them.
     """
     kind = only_one(records)
-    rows, left_out = [], []
+    rows, left_out, mains = [], [], {}
     for dataset in DATASETS[notebook] if kind else ():
-        for variant in variants_of(notebook, dataset, protocol_for(kind.protocol, dataset)):
+        for variant in variants_of(notebook, dataset, protocol_for(kind.protocol, dataset)):  # the main run first
             place = notebook if variant.name else main_notebook(dataset), dataset, variant.name
             found = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
-            if variant.name is None:
-                mains = {(r["class"], r["seed"]): r["parameters"] for r in found}
             for record in sorted(found, key=lambda r: (r["class"], r["seed"])):
                 cls, seed, its = record["class"], record["seed"], record["parameters"]
-                main = mains.get((cls, seed), its)
-                differs = [name for name in _ALIKE if name not in variant.run and its[name] != main[name]]
-                if differs:
+                if variant.name is None:
+                    mains[dataset, cls, seed] = its
+                main = mains.get((dataset, cls, seed), its)
+                if differs := [name for name in _ALIKE if name not in variant.run and its[name] != main[name]]:
                     made = f"{differs[0].replace('_', ' ')} {its[differs[0]]}, the main run's {main[differs[0]]}"
                     left_out.append(f"{NAMES[dataset]} {cls}, {variant.label}, seed {seed}: {made}")
                     continue
-                names = {"dataset": dataset, "class": cls, "variant": variant.label, "main": variant.name is None}
                 maps = (record["localization"] or {}).get(its["method"], {})
                 numbers = maps.get("gaussian", {}) | {"auroc": record["detection"]["auroc"]}
                 numbers["pixel_auroc_raw"] = maps.get("raw", {}).get("pixel_auroc")
-                rows.append(names | {"seed": seed, "stale": is_stale(record)} | numbers)
+                names = {"variant": variant.label, "main": variant.name is None, "stale": is_stale(record)}
+                rows.append(record | names | numbers)
     return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
 
 
@@ -75,34 +73,31 @@ def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Each variant against the main run, paired over seeds: the mean difference, its interval, and Wilcoxon's test.
+    """One row per data set and variant: its mean, and its difference from the main run, paired over seeds.
 
-    frame: of `variants_frame`. A pair is a seed: the means over the classes that the variant shares with the main run,
-    if both have all of them. Columns: dataset, variant, metric, classes (count), seeds (number of pairs), value and
-    std (the variant's mean and standard deviation over these seeds), main (the main run's mean over the same seeds),
-    difference (variant minus main, in points), low and high (the 95 % interval of the mean difference by Student's t),
-    p (two-sided, exact signed-rank; with n pairs at least 2 / 2ⁿ). The last three are NaN for one pair.
+    frame: of `with_variants`. A pair is a seed: the means over the classes that the variant shares with the main run,
+    if both have all of them. Columns: dataset, variant, stale (bool: of either), classes (count), seeds (number of
+    pairs), value and std (the variant's mean and standard deviation over these seeds), main (the main run's mean over
+    the same seeds), difference (variant minus main, in points), low and high (the 95 % interval of the mean difference
+    by Student's t; NaN for one pair), p (two-sided, exact signed-rank; with n pairs at least 2 / 2ⁿ). The main run, and
+    a variant without a pair, has all of its classes and seeds in the first columns, and NaN from `main` on.
     """
     rows = []
-    frame = frame.dropna(subset=metric).astype({"main": bool})
-    keys = ["class", "seed"]
-    for (dataset, variant), values in frame[~frame["main"]].groupby(["dataset", "variant"], sort=False):
-        main = frame[frame["main"] & (frame["dataset"] == dataset)].set_index(keys)[metric].rename("main run")
-        both = values.set_index(keys)[[metric]].join(main, how="inner").unstack("class").dropna()
-        if both.empty:
-            continue
-        of_variant, of_main = (both[name].mean(axis=1) for name in (metric, "main run"))  # over classes
-        difference = (of_variant - of_main).to_numpy()
-        row = (dataset, variant, metric, both.shape[1] // 2, len(difference), of_variant.mean(), of_variant.std())
-        rows.append((*row, of_main.mean(), difference.mean(), *_interval_and_p(difference)))
-    names = "dataset variant metric classes seeds value std main difference low high p".split()
+    for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):
+        main = frame[frame["main"] & (frame["dataset"] == dataset)]
+        row = {"dataset": dataset, "variant": variant, "stale": (part["stale"].any() or main["stale"].any())}
+        both = part.merge(main, on=["class", "seed"], suffixes=("", " of main"))
+        both = both.pivot(index="seed", columns="class", values=[metric, f"{metric} of main"]).dropna()
+        if part["main"].all() or both.empty:
+            values = part.groupby("seed")[metric].mean()
+            row |= {"classes": part["class"].nunique()}
+        else:
+            values, of_main = both[metric].mean(axis=1), both[f"{metric} of main"].mean(axis=1)  # over classes
+            difference = values - of_main
+            half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * difference.std() / len(values) ** 0.5
+            row |= {"classes": both[metric].shape[1], "main": of_main.mean(), "difference": difference.mean()}
+            row |= {"low": difference.mean() - half, "high": difference.mean() + half}
+            row["p"] = wilcoxon(difference).pvalue if difference.any() else 1.0
+        rows.append(row | {"seeds": len(values), "value": values.mean(), "std": values.std()})
+    names = "dataset variant stale classes seeds value std main difference low high p".split()
     return pd.DataFrame(rows, columns=names)
-
-
-def _interval_and_p(difference: np.ndarray) -> tuple[float, float, float]:
-    if len(difference) < 2:
-        return np.nan, np.nan, np.nan
-    p = wilcoxon(difference).pvalue if difference.any() else 1.0
-    if np.ptp(difference) == 0:  # Student's t would divide by zero
-        return difference[0], difference[0], p
-    return *ttest_1samp(difference, 0).confidence_interval(CONFIDENCE), p

@@ -24,9 +24,7 @@ def command_for(
     number; the line repeats their seeds and settings where these are not the defaults. records: all of the kind; a line
     without `used` takes its protocol, source, precision and data folder from a main run among them.
     """
-    settings: dict[str, object] = {}
-    if classes is not None:
-        settings["CLASSES"] = list(classes)
+    settings: dict[str, object] = {} if classes is None else {"CLASSES": list(classes)}
     if variant is not None or notebook == "06_head_ct":
         settings["VARIANTS"] = [variant or "plain"]
     if not used:
@@ -34,11 +32,9 @@ def command_for(
         main = [r for r in records if r["variant"] is None and r["dataset"] != "folder" and r["profile"] == "full"]
         of_kind = {name: value for record in main[:1] for name, value in _changed(record).items() if name in _OF_KIND}
         return _line("full", notebook, settings | of_kind)
-    profile = used[0]["profile"]
-    if profile != "full":
-        return _line(profile, notebook, settings)
-    # Each group of records with the same settings needs its own line.
-    groups: dict[str, set[int]] = {}
+    if used[0]["profile"] != "full":
+        return _line(used[0]["profile"], notebook, settings)
+    groups: dict[str, set[int]] = {}  # the seeds of each line, by settings
     for record in used:
         groups.setdefault(json.dumps(_changed(record)), set()).add(record["seed"])
     lines = []
@@ -46,14 +42,13 @@ def command_for(
         which: list[dict] = [{"SEED": seed} for seed in sorted(seeds)]
         if seeds == set(range(len(seeds))):
             which = [{"seeds": len(seeds)} if len(seeds) != SEEDS else {}]
-        lines += [_line(profile, notebook, settings | json.loads(changed) | one) for one in which]
+        lines += [_line("full", notebook, settings | json.loads(changed) | one) for one in which]
     return " && ".join(lines)
 
 
 def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
-    texts = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in settings.items()}
-    given = ["--config", *(f"{name}={text}" for name, text in texts.items())] if settings else []
-    return shlex.join(["./run_all.sh", profile, notebook, *given])
+    given = [f"{k}={v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}" for k, v in settings.items()]
+    return shlex.join(["./run_all.sh", profile, notebook, *(["--config", *given] if given else [])])
 
 
 def _changed(record: dict) -> dict[str, object]:
@@ -69,8 +64,7 @@ def _changed(record: dict) -> dict[str, object]:
         "SOURCE": ("imagenet" if imagenet else environment["source"], "imagenet"),
         "PRECISION": (precision, PRECISIONS[0]),
         "DATA_DIR": (environment["data_dir"], paths.DATA_DIR.name),
-    } | {  # of your own images
-        **{name: (parameters.get(name.lower()), None) for name in ("TILE", "TEST_LABEL")},
-        **{name: (environment.get(name.lower()), None) for name in ("TEST_DIR", "IGNORE")},
     }
+    own = {**environment, **parameters}  # of your own images
+    settings |= {name: (own.get(name.lower()), None) for name in ("TILE", "TEST_LABEL", "TEST_DIR", "IGNORE")}
     return {name: value for name, (value, default) in settings.items() if value != default}

@@ -31,40 +31,30 @@ def cells(records: Sequence[dict], of: Sequence[int] = TABLES) -> pd.DataFrame:
     (reruns or fills the cell). Numbers are in per cent.
     """
     only_one(records)
+    paper = pd.concat(published(table).assign(table=table) for table in of)
+    paper = paper[paper["method"].isin(OWN)].rename(columns={"value": "article", "std": "article ±"})
     rows = []
-    for table, cell in [(number, cell) for number in of for cell in published(number).to_dict("records")]:
-        if cell["method"] not in OWN:
-            continue
+    for cell in paper[["table", "dataset", "method", "class", "article", "article ±"]].to_dict("records"):
+        table = cell["table"]
         single = table > 1 and cell["class"] != MEAN  # Table 1 is a mean over the categories
         wanted = [cell["class"]] if single else list(classes_of(cell["dataset"]))
         found, values = recorded(records, table, cell)
         values = values.reindex(columns=wanted)
-        complete = values.dropna()
-        means = pd.Series(complete.to_numpy().mean(axis=1))
-        ours, spread = means.mean(), means.std()
-        used = [r for r in found if r["seed"] in complete.index and r["class"] in wanted]
+        means = values.dropna().mean(axis=1)
+        used = [r for r in found if r["seed"] in means.index and r["class"] in wanted]
         deviates = dict.fromkeys(deviation for record in used for deviation in record["deviations"])
         if 0 < len(means) != SEEDS:
             deviates[f"{len(means)} seed{'s' * (len(means) > 1)} instead of {SEEDS}"] = None
-        words, stale = "; ".join(deviates), any(map(is_stale, used))
-        most = values.notna().sum(axis=1).max() if len(values) else 0
+        words, most = "; ".join(deviates), max(values.notna().sum(axis=1), default=0)
+        cell |= {"ours": means.mean(), "±": means.std(), "seeds": len(means)}
+        cell["difference"] = cell["ours"] - cell["article"]
+        numbers = cell["ours"], cell["±"], cell["article"], cell["article ±"]
+        cell["verdict"] = verdict(*numbers, words, any(map(is_stale, used)))
+        cell["deviates"] = words
+        cell["missing"] = "" if len(means) or single else f"{most} of {len(wanted)} classes"
         notebook, _, variant = place_of(table, cell)
-        rows.append(
-            {
-                "table": table,
-                **{name: cell[name] for name in ("dataset", "method", "class")},
-                "article": cell["value"],
-                "article ±": cell["std"],
-                "ours": ours,
-                "±": spread,
-                "seeds": len(means),
-                "difference": ours - cell["value"],
-                "verdict": verdict(ours, spread, cell["value"], cell["std"], words, stale),
-                "deviates": words,
-                "missing": "" if len(means) or single else f"{most} of {len(wanted)} classes",
-                "command": command_for(notebook, wanted if single else None, variant, used, records),
-            }
-        )
+        cell["command"] = command_for(notebook, wanted if single else None, variant, used, records)
+        rows.append(cell)
     return pd.DataFrame(rows)
 
 

@@ -1,19 +1,18 @@
 """Tables beyond the article's: more metrics, the ablations' variants, and running time."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
 
-from kdhelpers.experiments.records import STALE, mark, only_one
+from kdhelpers.experiments.records import STALE, is_stale, only_one
 from kdhelpers.experiments.variants import main_notebook, variants_of
 from kdhelpers.protocols import LAST_EPOCHS, protocol_for
 from kdhelpers.reporting.ablations import METRICS, paired, with_variants
-from kdhelpers.reporting.text import NOTHING, groups_of, in_order, main_runs, mean_std, number, title_of
+from kdhelpers.reporting.text import NOTHING, in_order, main_runs, mean_std, number, title_of
 
-_DETECTION = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "auroc_last": "last epoch"}
-_LOCALIZATION = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all images", "aupro": "AUPRO"}
+MARK = {True: f" {STALE}", False: ""}  # after a name or number, by whether a record behind it is stale
 
 
 def metrics(records: Sequence[dict]) -> pd.DataFrame:
@@ -22,13 +21,12 @@ def metrics(records: Sequence[dict]) -> pd.DataFrame:
     "best of the last ten" is the AUROC that choosing one of the last ten epochs on the test set would have reported.
     """
     rows = []
-    for names, group in groups_of(main_runs(records)):
-        detection = [r["detection"] for r in group]
-        numbers = {title: mean_std(one[key] for one in detection) for key, title in _DETECTION.items()}
-        last = ([auroc for _, auroc in one["auroc_by_epoch"] or []][-LAST_EPOCHS:] for one in detection)
-        best = mean_std(max(values, default=None) for values in last)
-        rows.append(names | {"seeds": len(group)} | numbers | {"best of the last ten": best})
-    return without_empty(pd.DataFrame(rows), "variant")
+    for record in main_runs(records):
+        last = [auroc for _, auroc in record["detection"]["auroc_by_epoch"] or []][-LAST_EPOCHS:]
+        rows.append(record | record["detection"] | {"best": max(last, default=None)})
+    titles = {"seed": "seeds", "auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "auroc_last": "last epoch"}
+    table = _means(rows, ["dataset", "class", "variant"], titles | {"best": "best of the last ten"})
+    return without_empty(table, "variant")
 
 
 def without_empty(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -42,15 +40,31 @@ def localization(records: Sequence[dict]) -> pd.DataFrame:
     """
     only_one(records)
     rows = []
-    of = [r for r in records if r["notebook"] in (main_notebook(r["dataset"]), "14_interpretability")]
-    for names, group in groups_of([r for r in of if r["localization"]]):
-        del names["variant"]
-        for method, filtered in product(group[0]["localization"], ("raw", "gaussian")):
-            found = [r["localization"][method][filtered] for r in group]
-            how = {"method": method.replace("_", " "), "Gaussian": "with" if filtered == "gaussian" else "without"}
-            numbers = {title: mean_std(one[key] for one in found) for key, title in _LOCALIZATION.items()}
-            rows.append(names | how | numbers | {"seeds": len(group)})
-    return pd.DataFrame(rows)
+    for record in records:
+        if record["notebook"] in (main_notebook(record["dataset"]), "14_interpretability"):
+            for method, maps in (record["localization"] or {}).items():
+                for key, words in (("raw", "without"), ("gaussian", "with")):
+                    rows.append(record | {"method": method.replace("_", " "), "Gaussian": words} | maps[key])
+    titles = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all images", "aupro": "AUPRO", "seed": "seeds"}
+    table = _means(rows, ["dataset", "class", "variant", "method", "Gaussian"], titles)
+    return table.drop(columns="variant", errors="ignore")
+
+
+def _means(records: Sequence[dict], by: list[str], titles: dict[str, str]) -> pd.DataFrame:
+    """One row of text per group, in the article's order: the mean ± standard deviation of fields, by their titles.
+
+    Of "seed", the count. A class with a stale record is marked.
+    """
+    only_one(records)
+    rows = [r | {"variant": r["variant"] or "", "stale": is_stale(r)} for r in records]
+    rows.sort(key=lambda row: (*in_order(row["dataset"], row["class"]), row["variant"]))
+    if not rows:
+        return pd.DataFrame()
+    groups = pd.DataFrame(rows).groupby(by, sort=False)
+    columns = {title: (name, "size" if name == "seed" else mean_std) for name, title in titles.items()}
+    table = groups.agg(mark=("stale", "any"), **columns).reset_index()
+    table["class"] = table["class"].map(title_of) + table.pop("mark").map(MARK)
+    return table.assign(dataset=table["dataset"].map(title_of)).rename(columns={"dataset": "data set"})
 
 
 def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
@@ -65,34 +79,22 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
         row = {"data set": title_of(dataset), "class": title_of(cls), "seeds": most}
         for variant, of_variant in part.groupby("variant", sort=False):
             fewer = f" ({len(of_variant)})" if len(of_variant) < most else ""
-            row[variant] = mean_std(of_variant[metric]) + fewer + (f" {STALE}" if of_variant["stale"].any() else "")
+            row[variant] = mean_std(of_variant[metric]) + fewer + MARK[of_variant["stale"].any()]
         rows.append(row)
     return pd.DataFrame(rows).fillna(NOTHING)
 
 
 def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
-    """The variants of an ablation against the main run, one row per data set and variant; text.
-
-    A row has the mean over classes ± the standard deviation over seeds, the main run's mean over the same classes and
-    seeds, and the difference by `ablations.paired`. The main run's own row covers all of its seeds, and the classes
-    that have a variant.
-    """
-    frame = with_variants(notebook, records, metric)
-    pairs = {(pair["dataset"], pair["variant"]): pair for pair in paired(frame, metric).to_dict("records")}
+    """The rows of `ablations.paired` as text: each variant of an ablation beside the main run."""
     rows = []
-    for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):
-        behind = frame[(frame["dataset"] == dataset) & (frame["main"] | (frame["variant"] == variant))]
-        row = {"data set": title_of(dataset), "variant": variant + (f" {STALE}" if behind["stale"].any() else "")}
-        if pair := pairs.get((dataset, variant)):
-            row |= {"classes": pair["classes"], "seeds": pair["seeds"]}
-            row |= {METRICS[metric]: number(pair["value"], pair["std"]), "main run": number(pair["main"])}
-            row["difference"] = number(pair["difference"], digits="+z.2f")
-            if pair["seeds"] > 1:
-                row["95 % interval"] = f"{pair['low']:+z.2f} to {pair['high']:+z.2f}"
-                row["p (Wilcoxon)"] = f"{pair['p']:.3g} (n = {pair['seeds']})"
-        else:  # the main run, or a variant without a pair
-            means = part.groupby("seed")[metric].mean()
-            row |= {"classes": part["class"].nunique(), "seeds": len(means), METRICS[metric]: mean_std(means)}
+    for pair in paired(with_variants(notebook, records, metric), metric).to_dict("records"):
+        row = {"data set": title_of(pair["dataset"]), "variant": pair["variant"] + MARK[pair["stale"]]}
+        row |= {"classes": pair["classes"], "seeds": pair["seeds"], METRICS[metric]: number(pair["value"], pair["std"])}
+        if pd.notna(pair["main"]):
+            row |= {"main run": number(pair["main"]), "difference": number(pair["difference"], digits="+z.2f")}
+        if pd.notna(pair["low"]):
+            row["95 % interval"] = f"{pair['low']:+z.2f} to {pair['high']:+z.2f}"
+            row["p (Wilcoxon)"] = f"{pair['p']:.3g} (n = {pair['seeds']})"
         rows.append(row)
     columns = ["data set", "variant", "classes", "seeds", METRICS[metric], "main run", "difference"]
     return pd.DataFrame(rows).reindex(columns=[*columns, "95 % interval", "p (Wilcoxon)"]).astype(object).fillna("")
@@ -101,37 +103,36 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
 def changes(runs: Sequence) -> pd.DataFrame:
     """One row per variant of `config.from_notebook`: what it changes in its data set's main run."""
     mains = {run.dataset: run for run in reversed(runs)}
+    ignored = ("protocol", "variant", "label", "notebook", "shares_cloner")
     rows = []
     for run in runs:
         main = mains[run.dataset]
-        changed = [
-            f"{name}: {getattr(of, name)} → {getattr(to, name)}"
-            for of, to in ((main.protocol, run.protocol), (main, run))
-            for name in type(of).__dataclass_fields__
-            if getattr(of, name) != getattr(to, name)
-            and name not in ("protocol", "variant", "label", "notebook", "shares_cloner")
-        ]
+        before, after = ({**vars(one.protocol), **vars(one)} for one in (main, run))
+        names = [name for name in after if after[name] != before[name] and name not in ignored]
         nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: so it is already"
-        rows.append((title_of(run.dataset), run.label, run.variant or "", "; ".join(changed) or nothing))
+        changed = "; ".join(f"{name}: {before[name]} → {after[name]}" for name in names) or nothing
+        rows.append((title_of(run.dataset), run.label, run.variant or "", changed))
     return pd.DataFrame(rows, columns=["data set", "variant", "in VARIANTS", "changes"])
 
 
 def running_time(records: Sequence[dict]) -> pd.DataFrame:
     """Seconds for one class and seed, as the mean over a variant's records, and their highest peak memory in MB."""
     only_one(records)
-    groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        size = record["parameters"]["image_size"]
-        place = in_order(record["dataset"], "")[0], record["variant"] or "", tuple(np.atleast_1d(size).tolist())
-        groups.setdefault((record["notebook"], *place), []).append(record)
+
+    def place(record: dict) -> tuple:
+        size = np.atleast_1d(record["parameters"]["image_size"]).tolist()
+        return record["notebook"], in_order(record["dataset"], ""), record["variant"] or "", size
+
     rows = []
-    for (notebook, _, variant, size), group in sorted(groups.items(), key=lambda item: item[0]):
+    for (notebook, _, variant, size), members in groupby(sorted(records, key=place), place):
+        group = list(members)
         dataset = group[0]["dataset"]
-        variants = variants_of(notebook, dataset, protocol_for(group[0]["protocol"], dataset))
-        label = next((one.label for one in variants if (one.name or "") == variant), variant) + mark(group)
+        labels = {
+            one.name: one.label for one in variants_of(notebook, dataset, protocol_for(group[0]["protocol"], dataset))
+        }
+        label = labels.get(group[0]["variant"], variant) + MARK[any(map(is_stale, group))]
         row = {"notebook": notebook, "data set": title_of(dataset), "variant": label, "records": len(group)}
-        row["px"] = size[0] if len(size) == 1 else "×".join(map(str, size))
-        row["epochs"] = round(np.mean([r["training"]["stopped_at"] for r in group]))
+        row |= {"px": "×".join(map(str, size)), "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}
         for name in ("data", "source", "train", "detect", "localize"):
             row[f"{name} (s)"] = f"{np.mean([r['seconds'].get(name, 0) for r in group]):.1f}"
         for name, title in (("host", "host (MB)"), ("device", "GPU (MB)")):

@@ -1,6 +1,6 @@
 """The article's Tables 1 to 6 as typed in data/paper, its inconsistent means, and reruns by others."""
 
-from decimal import Decimal
+from fractions import Fraction
 
 import pandas as pd
 
@@ -34,23 +34,27 @@ def published(table: int) -> pd.DataFrame:
     Table 5 prints its whole row under "RESC". Here, the article's own number is under oct2017: Sec. 4.1 describes
     OCT2017, the released code reads it, and an independent rerun got 96.62 on OCT2017 and 88.97 on RESC.
     """
-    return as_printed(table).astype({"value": float, "std": float})
+    return as_printed(table).drop(columns="text").astype({"value": float, "std": float})
 
 
 def as_printed(table: int) -> pd.DataFrame:
-    """`published` as text, with the digits that the article prints; NaN where it has no std."""
-    return pd.read_csv(paths.PAPER_DIR / f"table_{table}.csv", dtype=str)
+    """`published` as text, with the digits that the article prints; a further column, text, has value ± std."""
+    return _read(f"table_{table}.csv")
 
 
 def reruns(table: int) -> pd.DataFrame:
-    """Results of others with this method, as text: columns table, dataset, class, who, value, std, note, method.
+    """Results of others with this method: columns table, dataset, class, who, value, std, note, text, method.
 
     They are from public repositories and articles; `note` names the place and the settings. The numbers are AUROC in
     per cent. They are not comparable with the article's where the settings differ.
     """
-    found = pd.read_csv(paths.PAPER_DIR / "reruns.csv", dtype=str)
-    found["method"] = "rerun: " + found["who"]
-    return found[found["table"] == str(table)]
+    found = _read("reruns.csv")
+    return found.assign(method="rerun: " + found["who"])[found["table"] == str(table)]
+
+
+def _read(name: str) -> pd.DataFrame:
+    found = pd.read_csv(paths.PAPER_DIR / name, dtype=str)
+    return found.assign(text=found["value"] + (" ± " + found["std"]).fillna(""))
 
 
 def doubtful_means() -> pd.DataFrame:
@@ -63,14 +67,12 @@ def doubtful_means() -> pd.DataFrame:
     found = []
     for table in TABLES:
         for (dataset, method), row in as_printed(table).groupby(["dataset", "method"]):
-            numbers = row.set_index("class")["value"].map(Decimal)
-            if "mean" not in numbers:
-                continue
-            half = numbers.map(lambda text: Decimal(5).scaleb(text.as_tuple().exponent - 1))  # 0.05 for 61.2
-            printed, classes = numbers["mean"], numbers.drop("mean")
-            # Both sides are multiplied by the number of classes: a third has no exact decimal.
-            n = len(classes)
-            allowed = n * half["mean"] + half.drop("mean").sum()
-            if abs(classes.sum() - n * printed) > allowed:
-                found.append((table, dataset, method, float(printed), float(classes.sum() / n), float(allowed / n)))
+            texts = row.set_index("class")["value"]
+            if "mean" in texts:
+                numbers = texts.map(Fraction)  # exact, as a third is not in decimals
+                half = texts.map(lambda text: Fraction(5, 10 ** (1 + len(text.partition(".")[2]))))  # 0.05 for 61.2
+                computed, allowed = (sum(one.drop("mean")) / (len(row) - 1) for one in (numbers, half))
+                allowed += half["mean"]
+                if abs(computed - numbers["mean"]) > allowed:
+                    found.append((table, dataset, method, *map(float, (numbers["mean"], computed, allowed))))
     return pd.DataFrame(sorted(found), columns=["table", "dataset", "method", "printed", "computed", "allowed"])

@@ -142,20 +142,16 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
     """One row per published number as text; the first column has its table, data set and method."""
     rows = []
     for cell in of_article.to_dict("records"):
-        rows.append(
-            {
-                "number": f"Table {cell['table']}, {NAMES[cell['dataset']]}{comparison.OWN[cell['method']]}",
-                "class": _words(cell["class"]),
-                "article": number(cell["article"], cell["article ±"], "g"),
-                "ours": number(cell["ours"], cell["±"]),
-                "seeds": cell["seeds"] or NOTHING,
-                "difference": number(cell["difference"], digits="+z.2f"),
-                "verdict": cell["verdict"],
-                "deviates in": cell["deviates"] or (f"recorded: {cell['missing']}" if cell["missing"] else ""),
-                "command": cell["command"],
-            }
-        )
-    return pd.DataFrame(rows)
+        cell["number"] = f"Table {cell['table']}, {NAMES[cell['dataset']]}{comparison.OWN[cell['method']]}"
+        cell["class"] = _words(cell["class"])
+        cell["article"] = number(cell["article"], cell["article ±"], "g")
+        cell["ours"] = number(cell["ours"], cell["±"])
+        cell["seeds"] = cell["seeds"] or NOTHING
+        cell["difference"] = number(cell["difference"], digits="+z.2f")
+        cell["deviates in"] = cell["deviates"] or (f"recorded: {cell['missing']}" if cell["missing"] else "")
+        rows.append(cell)
+    columns = ["number", "class", "article", "ours", "seeds", "difference", "verdict", "deviates in", "command"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _ablations(records: Sequence[dict]) -> Iterator[dict]:
@@ -167,40 +163,31 @@ def _ablations(records: Sequence[dict]) -> Iterator[dict]:
             beside = extras.variants_beside(notebook, records, metric)
             if len(beside):
                 of_metrics.append((title, beside, extras.ablation(notebook, records, metric)))
-        words = {"command": command_for(notebook, None, None, [], records), "about": _ABLATIONS[notebook]}
-        words["title"] = _words(notebook[3:]).capitalize()
-        yield {"name": notebook, "metrics": of_metrics, "left_out": left_out} | words
+        words = {"title": _words(notebook[3:]).capitalize(), "about": _ABLATIONS[notebook]}
+        words["command"] = command_for(notebook, None, None, [], records)
+        yield words | {"name": notebook, "metrics": of_metrics, "left_out": left_out}
 
 
 def _provenance(records: Sequence[dict]) -> dict[str, pd.DataFrame]:
     """The numbers' origin, by the titles of _PROVENANCE: each entry once, with its number of records."""
     rows = []
     for record in records:
-        made = record["environment"]
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
-        rows.append(
-            record
-            | made
-            | {
-                "source": record["source"]["name"],
-                "sha256": record["source"]["sha256"],
-                "dataset": NAMES[record["dataset"]],
-                "data sha256": record["data"]["sha256"],
-                "made by": "another version" if is_stale(record) else "this version",
-                "method version": made["method_version"],
-                "commit": made["commit"] or "unknown",
-                "working tree": {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]],
-                "packages": packages,
-            }
-        )
-    frame, found = pd.DataFrame(rows), {}
-    for title, (columns, listed) in _PROVENANCE.items() if rows else ():
-        groups = frame.groupby([name for name in columns if name != listed])
+        made, source = record["environment"], record["source"]
+        names = {"source": source["name"], "sha256": source["sha256"], "data sha256": record["data"]["sha256"]}
+        names |= {"dataset": NAMES[record["dataset"]], "method version": made["method_version"]}
+        names["made by"] = "another version" if is_stale(record) else "this version"
+        names["commit"] = made["commit"] or "unknown"
+        names["working tree"] = {True: "uncommitted changes", False: "clean", None: "unknown"}[made["dirty"]]
+        names["packages"] = ", ".join(f"{name} {version}" for name, version in sorted(made["packages"].items()))
+        rows.append(record | made | names)
+    found = {}
+    for title, (columns, listed) in _PROVENANCE.items():
+        groups = pd.DataFrame(rows, columns=columns).groupby([name for name in columns if name != listed])
         table = groups.size().rename("records").to_frame()
         if listed:
             table[listed] = groups[listed].agg(lambda values: ", ".join(sorted(set(values))))
         found[title] = table.reset_index()[[*columns, "records"]]
-    return found or dict.fromkeys(_PROVENANCE, frame)
+    return found
 
 
 def _table(frame: pd.DataFrame) -> dict:
@@ -210,32 +197,27 @@ def _table(frame: pd.DataFrame) -> dict:
     """
     names = list(frame.columns)
     group = names.pop(0) if names and names[0] in _GROUPS else None
+    texts = frame.map(
+        lambda value: "" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else str(value)
+    )
     rows, last = [], ""
-    for line in frame.to_dict("records"):
+    for line in texts.to_dict("records"):
         if group and line[group] not in ("", last):
             last = line[group]
             rows.append(("group", [(last, "")]))
-        style = next((style for start, style in _ROWS.items() if str(line.get("row")).startswith(start)), "")
-        rows.append((style, [(_text(line[name]), _style(name, line)) for name in names]))
-    titles = {"row": "", "dataset": "data set"}
-    return {
-        "head": [(titles.get(name, name), _TEXT.get(name, "number")) for name in names],
-        "rows": rows,
-        "stale": any(STALE in str(value) for value in frame.to_numpy().ravel()),
-    }
+        style = next((style for start, style in _ROWS.items() if line.get("row", "").startswith(start)), "")
+        rows.append((style, [(line[name], _style(name, line)) for name in names]))
+    head = [("" if name == "row" else name, _TEXT.get(name, "number")) for name in names]
+    return {"head": head, "rows": rows, "stale": any(STALE in value for value in texts.to_numpy().ravel())}
 
 
 def _style(column: str, line: dict) -> str:
     value = line[column]
-    if column == "verdict" or (str(line.get("row", "")).strip().startswith("verdict") and value in VERDICTS):
+    if column == "verdict" or (line.get("row", "").strip().startswith("verdict") and value in VERDICTS):
         return "number verdict " + ("none" if value == NOTHING else value)
     if column == "made by":
         return "text verdict " + ("off" if value == "another version" else "inside")
     return _TEXT.get(column, "number")
-
-
-def _text(value) -> str:
-    return "" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _words(name: str) -> str:

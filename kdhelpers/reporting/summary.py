@@ -44,24 +44,20 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
     of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
     for title, place in LINES.items():
-        line = of_article.get_group(place).set_index("class")
+        line = of_article.get_group(place).set_index("class", drop=False)
         classes = line.drop(MEAN, errors="ignore")
         there = classes.dropna(subset="ours")
-        rows.append({"data set": title, "article": line["article"].get(MEAN, classes["article"].mean())})
-        if there.empty:
-            continue
-        found, values = recorded(records, place[0], there.reset_index().iloc[0])
-        values = values[there.index]
-        used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
-        deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
-        rows[-1] |= {
-            "article, these classes": there["article"].mean(),
-            "ours": there["ours"].mean(),
-            "±": values.dropna().mean(axis=1).std(),
-            "seeds": there["seeds"].min(),
-            "classes": "" if len(there) == len(classes) else f"{len(there)} of {len(classes)}",
-            "deviates": "; ".join(sorted(deviates)),
-        }
+        row = {"data set": title, "article": line["article"].get(MEAN, classes["article"].mean())}
+        if len(there):
+            found, values = recorded(records, place[0], there.iloc[0])
+            values = values[there.index]
+            used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
+            deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
+            row |= {"article, these classes": there["article"].mean(), "ours": there["ours"].mean()}
+            row |= {"±": values.dropna().mean(axis=1).std(), "seeds": there["seeds"].min()}
+            row["classes"] = "" if len(there) == len(classes) else f"{len(there)} of {len(classes)}"
+            row["deviates"] = "; ".join(sorted(deviates))
+        rows.append(row)
     names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates"]
     return pd.DataFrame(rows, columns=names)
 

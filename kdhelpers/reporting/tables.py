@@ -4,7 +4,6 @@ Every table is a DataFrame; `write_all` writes three files of each. Numbers are 
 """
 
 import shutil
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -36,17 +35,12 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
     rows = []
     for record in records:
         cell = record["dataset"], record["class"], "ours+aug" if record["variant"] == "augmented" else "ours"
-        value, std = paper.loc[cell] if cell in paper.index else (None, None)
-        ours = value_of(record, table)
-        rows.append(
-            {
-                **{"class": record["class"], "variant": record["variant"] or "", "seed": record["seed"]},
-                **{"ours": ours, "article": value, "article ±": std},
-                "difference": None if ours is None or value is None else ours - value,
-                **{words: either_way(name, record["baselines"][name]) for name, words in TRIVIAL[table].items()},
-                "deviates": "; ".join(record["deviations"]) or "in nothing",
-            }
-        )
+        row = {"class": record["class"], "variant": record["variant"] or "", "seed": record["seed"]}
+        row["ours"] = value_of(record, table)
+        row["article"], row["article ±"] = paper.reindex([cell]).iloc[0]
+        row["difference"] = None if row["ours"] is None else row["ours"] - row["article"]
+        row |= {words: either_way(name, record["baselines"][name]) for name, words in TRIVIAL[table].items()}
+        rows.append(row | {"deviates": "; ".join(record["deviations"]) or "in nothing"})
     return extras.without_empty(pd.DataFrame(rows), "variant")
 
 
@@ -58,41 +52,34 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     (`published.reruns`). Detection tables end with the trivial baselines: AUROC on the same split, for brightness in
     whichever direction separates better.
     """
-    printed, ours = as_printed(table), cells(records, [table]).set_index(["dataset", "method", "class"])
-    below = pd.concat([reruns(table), trivial(table, records)])
+    keys = ["dataset", "method", "class"]
+    printed = as_printed(table)
+    own = printed.merge(cells(records, [table]).drop(columns="article"), on=keys).rename(columns={"text": "article"})
+    own["this reproduction"] = list(map(number, own["ours"], own["±"]))
+    own["  seeds"] = own["seeds"].map(lambda seeds: str(seeds or NOTHING))
+    own["  difference"] = own["difference"].map(lambda points: number(points, digits="+z.2f"))
+    own["  verdict"] = own["verdict"]
+    lines = ["article", "this reproduction", "  seeds", "  difference", "  verdict"]
+    own = own.set_index(keys)[lines].stack().rename_axis([*keys, "row"]).rename("text").reset_index()
+    if table != 1:  # whose blocks are its own methods
+        own["row"] += own["method"].map(OWN)
+    parts = [printed[~printed["method"].isin(OWN)], own]
+    if table == 5:  # the article has no own number for RESC; ours is beside OCT2017
+        resc = mean_std(r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc")
+        parts.append(pd.DataFrame([{"class": "resc", "row": "this reproduction", "text": resc}]))
+    computed = trivial(table, records)
+    every = pd.concat([*parts, reruns(table), computed.assign(text=computed["value"].map(number))])
+    every = every.assign(row=every["row"].fillna(every["method"]))
     by = {1: "method", 2: "dataset"}.get(table)  # the first column; other tables have one block
     column = "dataset" if table == 6 else "class"
-    blocks = []
-    for group, part in printed.groupby(by, sort=False) if by else [("", printed)]:
-        lines: dict[str, dict[str, str]] = defaultdict(dict)  # by row and column
-        for dataset, method, cls, value, std in part.itertuples(index=False):
-            at = dataset if table == 6 else cls
-            if method not in OWN:
-                lines[method][at] = _text(value, std)
-                continue
-            of_own, cell = "" if table == 1 else OWN[method], ours.loc[dataset, method, cls]
-            lines[f"article{of_own}"][at] = _text(value, std)
-            lines[f"this reproduction{of_own}"][at] = number(cell["ours"], cell["±"])
-            lines[f"  seeds{of_own}"][at] = str(cell["seeds"] or NOTHING)
-            lines[f"  difference{of_own}"][at] = number(cell["difference"], digits="+z.2f")
-            lines[f"  verdict{of_own}"][at] = cell["verdict"]
-        if table == 5:  # the article has no own number for RESC; ours is beside OCT2017
-            resc = [r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc"]
-            lines["this reproduction"]["resc"] = mean_std(resc)
-        for cell in below[below["dataset"].isin(part["dataset"])].to_dict("records"):
-            lines[cell["method"]][cell[column]] = _text(cell["value"], cell["std"])
-        columns = sorted(dict.fromkeys(part[column]), key=lambda name: name != MEAN)  # the mean first, in view
-        block = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
-        block = block.rename(columns=title_of).rename_axis("row").reset_index()
-        if by:
-            block.insert(0, title_of(by), [title_of(group), *[""] * (len(block) - 1)])
-        blocks.append(block)
-    return pd.concat(blocks).fillna("").reset_index(drop=True)
-
-
-def _text(value: str | float, std: str | float) -> str:
-    """A number as printed, or with two decimals when it was computed."""
-    return number(value) if isinstance(value, float) else value + ("" if pd.isna(std) else f" ± {std}")
+    every["block"] = every[by].map(title_of) if by else ""
+    rows = pd.concat(part for _, part in every.groupby("block", sort=False))[["block", "row"]].drop_duplicates()
+    columns = sorted(printed[column].unique(), key=lambda name: name != MEAN)  # the mean first, in view
+    wide = every.pivot(index=["block", "row"], columns=column, values="text")
+    wide = wide.reindex(index=pd.MultiIndex.from_frame(rows), columns=columns).fillna("").reset_index()
+    wide["block"] = wide["block"].mask(wide["block"].duplicated(), "")
+    wide = wide.rename(columns=title_of).rename_axis(columns=None)
+    return wide.rename(columns={"block": title_of(by)}) if by else wide.drop(columns="block")
 
 
 def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:

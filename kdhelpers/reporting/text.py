@@ -1,11 +1,9 @@
-"""Names and numbers in tables, and the grouping of records."""
+"""Names and numbers in tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from kdhelpers.experiments.records import mark, only_one
 from kdhelpers.experiments.variants import main_notebook
 from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting.published import NAMES
@@ -17,26 +15,13 @@ def main_runs(records: Sequence[dict]) -> list[dict]:
     return [r for r in records if r["notebook"] == main_notebook(r["dataset"])]
 
 
-def groups_of(records: Sequence[dict]) -> Iterator[tuple[dict[str, str], list[dict]]]:
-    """Yield names and records of each data set, class and variant, in the order of the article's tables."""
-    only_one(records)
-
-    def key(record: dict) -> tuple:
-        return *in_order(record["dataset"], record["class"]), record["variant"] or ""
-
-    for (*_, cls, variant), members in groupby(sorted(records, key=key), key):
-        group = list(members)
-        names = {"data set": title_of(group[0]["dataset"]), "class": title_of(cls) + mark(group), "variant": variant}
-        yield names, group
-
-
 def in_order(dataset: str, cls: str) -> tuple[int, int, str]:
     """The key that sorts data sets and classes in the order of the article's tables."""
     return list(NAMES).index(dataset), MVTEC.index(cls) if dataset == "mvtec" and cls in MVTEC else 0, cls
 
 
 def mean_std(values: Iterable[float | None]) -> str:
-    known = pd.Series(list(values), dtype=float).dropna()
+    known = pd.Series(list(values), dtype=float)
     return number(known.mean(), known.std())
 
 
