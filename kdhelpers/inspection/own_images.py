@@ -103,10 +103,10 @@ def pixels_of(made: Detector, split) -> str:
     for i in tqdm(known, desc="maps against masks", unit="image", delay=1, mininterval=1):
         path, mask = split.paths[i], split.mask_paths[i]
         (heat,) = made.maps([path])
-        truth = read_masks([(mask, path)], heat.shape, own=True)[0] if mask else np.zeros(heat.shape)
+        truth = read_masks([(mask, path)], heat.shape, own=True)[0] >= 0.5 if mask else np.zeros(heat.shape, bool)
         inside = ~detector.ignored(heat.shape, mask_of(path))
         step = math.ceil(math.sqrt(heat.size * len(known) / MEASURED))
-        measured.append([pixels[::step, ::step] for pixels in (heat, truth, inside)])
+        measured.append([pixels[::step, ::step].copy() for pixels in (heat, truth, inside)])  # a view would keep all
     maps, masks, counted = zip(*measured, strict=True)
     found = metrics.localization(maps, masks, split.labels[known], soft=False, counted=counted)
     if reason := found.get("reason"):
