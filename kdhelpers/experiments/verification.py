@@ -18,8 +18,9 @@ from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
 
 COUNT = 3  # records to rerun by default
 _SHOWN = 4  # differences to report; the others are only counted
-# What is compared, inputs first; seconds, memory and environment may differ between two runs with one seed on a CPU.
-_COMPARED = ("parameters", "source", "data", "deviations", "detection", "localization", "baselines", "training")
+_MAY_DIFFER = ("seconds", "peak_memory_mb", "environment")  # between two runs with one seed on a CPU
+# The order in which differences are reported: inputs first, then results.
+_FIRST = ("parameters", "source", "data", "deviations", "detection", "localization", "baselines", "training")
 _NAMED = ("python", "platform", "device", "precision", "threads", "packages")  # of the environment, reported
 # Failures of a run that are not bugs: wrong input, a loss that is not finite, no memory, a disk error.
 _FAILURES = (InputError, FloatingPointError, ValueError, OSError, torch.OutOfMemoryError)
@@ -133,9 +134,9 @@ def _in_words(found: list[Difference]) -> str:
     return ", ".join(words)
 
 
-def differences(recorded: dict, made: dict, names: tuple[str, ...] = _COMPARED) -> list[Difference]:
-    """All differences of two records in the parts `names`, to the last digit."""
-    found = []
+def differences(recorded: dict, made: dict, names: tuple[str, ...] = ()) -> list[Difference]:
+    """All differences of two records in the parts `names`, to the last digit; by default in all but _MAY_DIFFER."""
+    names, found = names or [n for n in dict.fromkeys([*_FIRST, *recorded, *made]) if n not in _MAY_DIFFER], []
     for name in names:
         one, other = _values(name, recorded.get(name)), _values(name, made.get(name))
         found += [Difference(path, one.get(path, "nothing"), other.get(path, "nothing")) for path in one | other]

@@ -192,3 +192,8 @@ def test_differences_are_to_the_last_digit():
     assert str(first) == "detection.auroc 95.47 -> 95.47000000000001"
     assert str(second) == "detection.reason none -> nothing"
     assert str(third) == "training.loss[1] 2 -> 3" and third.relative == pytest.approx(1 / 3)
+
+
+def test_a_part_that_only_one_record_has_is_a_difference():
+    found = verification.differences({"seconds": {"train": 1}, "new": {"a": 1}}, {"seconds": {"train": 2}})
+    assert [one.name for one in found] == ["new.a", "new"]
