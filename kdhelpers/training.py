@@ -32,7 +32,7 @@ class Fit:
     loss_val: list[float]  # L_val, mean over each epoch
     loss_dir: list[float]  # L_dir, mean over each epoch
     seconds: dict[str, float]  # wall time of "train" and "detect" (scoring the test images)
-    scored: list[int]  # epochs after which the test images were scored: every tenth and the last ten
+    scored: list[int]  # epochs after which the test images were scored
     scores: np.ndarray  # float32 (len(scored), number of test images)
 
 
@@ -126,13 +126,15 @@ def fit(
     batch_size: int,
     seed: int,
     test: SourceActivations | None = None,
+    scored_every: int = SCORED_EVERY,
     augment: Callable[[Tensor], Tensor] | None = None,
     checkpoint=None,
     title: str = "training",
 ) -> Fit:
     """Train `cloner` in place with Adam (Sec. 3.2), epoch by epoch, and return the `Fit`.
 
-    test: S's activations on the test images, which are scored after every tenth epoch and each of the last ten.
+    test: S's activations on the test images, which are scored after every `scored_every`-th epoch and each of the last
+    ten.
     checkpoint: an `experiments.checkpoints.Checkpoint` to resume from and save to. Resuming gives the same result, bit
     for bit on a CPU. Raises FloatingPointError naming the epoch and step where the loss explodes or is not finite.
     """
@@ -170,7 +172,7 @@ def fit(
             curves.append(np.average(steps, axis=0, weights=sizes).tolist())
             if protocol.stop == "converged" and course["last"] == epochs and has_converged([c[0] for c in curves]):
                 course["last"] = progress.total = min(epochs, epoch + LAST_EPOCHS)  # ten more epochs, to report on
-            if test is not None and (epoch > course["last"] - LAST_EPOCHS or epoch % SCORED_EVERY == 0):
+            if test is not None and (epoch > course["last"] - LAST_EPOCHS or epoch % scored_every == 0):
                 with timed(seconds, "detect"):
                     course["scores"][epoch] = scores(test, cloner, protocol).cpu()
             progress.set_postfix(loss=f"{curves[-1][0]:.4g}", refresh=False)

@@ -118,6 +118,8 @@ def _distil(
 
     options |= {"epochs": run.epochs, "batch_size": run.batch_size, "seed": run.seed}
     options["augment"] = training.random_affine(DEGREES, SCALE) if run.augment else None
+    if run.dataset == "folder":
+        options["scored_every"] = run.epochs  # nobody looks at your own images' AUROC by epoch: only the last ten
     for cache in _CACHES.get(run.cache, ("none",)):
         if cache != run.cache:
             where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"

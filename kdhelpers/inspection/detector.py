@@ -61,10 +61,14 @@ class Detector:
     ignore: Path | np.ndarray | None = None  # the mask or masks for `data.ignore.reader`; an array is saved in the file
     accepted: list[str] = field(default_factory=list)  # false alarms learned later: `inspection.accepting`
 
-    def calibrated(self, good: Sequence[Path], false_alarms: float) -> "Detector":
-        """The detector with both thresholds set on held-out good pictures for this rate of false alarms."""
+    def calibrated(self, good: Sequence[Path], false_alarms: float, scores: np.ndarray | None = None) -> "Detector":
+        """The detector with both thresholds set on held-out good pictures for this rate of false alarms.
+
+        scores: theirs, if already computed.
+        """
         maps = self.maps(good)
-        held_out = {"scores": self.scores(good, maps).tolist(), "maxima": [float(heat.max()) for heat in maps]}
+        scores = self.scores(good, maps) if scores is None else scores
+        held_out = {"scores": scores.tolist(), "maxima": [float(heat.max()) for heat in maps]}
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
@@ -96,12 +100,12 @@ class Detector:
         table = pd.DataFrame({"image": [str(path) for path in paths], "score": self.scores(paths)})
         return table.assign(bad=table["score"] > np.float32(self.threshold.value)) if self.threshold else table
 
-    def verdicts(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
+    def verdicts(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table of `score` as in scores.csv: bad is "yes" or "no", and the threshold is a column."""
-        table = self.score(images)
         if not self.threshold:
             return table
-        return table.assign(bad=np.where(table["bad"], "yes", "no"), threshold=np.float32(self.threshold.value))
+        threshold = np.float32(self.threshold.value)
+        return table.assign(bad=np.where(table["score"] > threshold, "yes", "no"), threshold=threshold)
 
     def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
         """The score of each picture: float32 (n,); a loss is the highest over its tiles. maps: if already computed."""
@@ -265,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
         save(loaded, given.save or given.detector)
     if given.folder is None:
         return
-    table, above = loaded.verdicts(given.folder), "there is no threshold"
+    table, above = loaded.verdicts(loaded.score(given.folder)), "there is no threshold"
     if loaded.threshold:
         above = f"{(table['bad'] == 'yes').sum()} of {len(table)} are above the threshold"
     if given.out:

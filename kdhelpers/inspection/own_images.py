@@ -66,9 +66,9 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     record = results.read(run.record_path(cls))
     kept = {"map": run.map, "score_by": run.score_by, "tile": run.own.tile, "ignore": ignore.kept(run.own.ignore)}
     made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, **kept)
-    good = [path for path, label in zip(split.paths, split.labels, strict=True) if label == 0]
-    made = made.calibrated(good, run.false_alarms)
-    table = made.verdicts(split.paths)
+    table, good = made.score(split.paths), np.flatnonzero(split.labels == 0)
+    made = made.calibrated([split.paths[i] for i in good], run.false_alarms, table["score"].to_numpy()[good])
+    table = made.verdicts(table)
     table.insert(1, "kind", split.kinds)
     return made, table
 
