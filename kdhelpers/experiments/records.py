@@ -110,8 +110,13 @@ def source_name(source: str, precision: str) -> str:
     return source if precision == PRECISIONS[0] else f"{source}-{precision}"
 
 
+def precision_of(source_name: str) -> str:
+    """The precision in a source's name, the opposite of `source_name`."""
+    return next((name for name in PRECISIONS[1:] if source_name.endswith(f"-{name}")), PRECISIONS[0])
+
+
 def remark(profile: str, source_name: str = "") -> str:
     """The remark that figures, tables and pages show for smoke runs and precisions other than float32; else empty."""
     words = ["smoke run: the numbers mean nothing"] if profile == "smoke" else []
-    words += [f"computed in {name}" for name in PRECISIONS[1:] if source_name.endswith(f"-{name}")]
+    words += [f"computed in {name}" for name in PRECISIONS[1:] if name == precision_of(source_name)]
     return "; ".join(words)

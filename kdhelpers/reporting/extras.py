@@ -1,5 +1,6 @@
 """Tables beyond the article's: more metrics, the ablations' variants, and running time."""
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from kdhelpers.experiments.records import STALE, is_stale, only_one
 from kdhelpers.experiments.variants import main_notebook, variants_of
-from kdhelpers.protocols import LAST_EPOCHS, protocol_for
+from kdhelpers.protocols import LAST_EPOCHS, PRECISIONS, protocol_for
 from kdhelpers.reporting.ablations import METRICS, paired, with_variants
 from kdhelpers.reporting.text import NOTHING, in_order, main_runs, mean_std, number, title_of
 
@@ -86,8 +87,32 @@ def ablation(notebook: str, records: Sequence[dict], metric: str = "auroc") -> p
 
 def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
     """The rows of `ablations.paired` as text: each variant of an ablation beside the main run."""
+    return _beside_main(with_variants(notebook, records, metric), metric)
+
+
+def precisions_beside(plain: Sequence[dict], others: Sequence[dict]) -> pd.DataFrame:
+    """Main runs in other precisions beside those in float32, which are the main run here, paired over seeds; text.
+
+    plain, others: records of the same source, in float32 and otherwise. Only runs whose parameters are otherwise the
+    same are paired.
+    """
+
+    def row(record: dict) -> dict:
+        same = {k: v for k, v in record["parameters"].items() if k not in ("precision", "source_name")}
+        precision = record["parameters"].get("precision", PRECISIONS[0])
+        names = {"variant": precision, "main": precision == PRECISIONS[0], "stale": is_stale(record)}
+        return record | names | {"auroc": record["detection"]["auroc"], "same": json.dumps(same, sort_keys=True)}
+
+    rows = [row(record) for record in main_runs([*plain, *others]) if record["variant"] is None]
+    frame = pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", "auroc", "same"])
+    # Of the rest, no run has a partner.
+    frame = frame[frame.groupby("same")["main"].transform("nunique") == 2]
+    return _beside_main(frame, "auroc")
+
+
+def _beside_main(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = []
-    for pair in paired(with_variants(notebook, records, metric), metric).to_dict("records"):
+    for pair in paired(frame, metric).to_dict("records"):
         row = {"data set": title_of(pair["dataset"]), "variant": pair["variant"] + MARK[pair["stale"]]}
         row |= {"classes": pair["classes"], "seeds": pair["seeds"], METRICS[metric]: number(pair["value"], pair["std"])}
         if pd.notna(pair["main"]):

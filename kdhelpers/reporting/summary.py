@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from kdhelpers.errors import InputError
-from kdhelpers.experiments.records import Kind
+from kdhelpers.experiments.records import Kind, precision_of, source_name
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES
+from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, cells, recorded
@@ -69,7 +70,7 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
         f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated so far with "
         "torchvision's ImageNet weights, which the released code loads; only these get a verdict."
     ]
-    for words, records in _official(found).items():
+    for words, records, _ in _official(found):
         lines += ["", f"With {words} (AUROC in per cent):", ""]
         lines += ["| data set | article | ours | seeds | deviates in |", "|---|---:|---:|---:|---|"]
         for row in article_beside_ours(records).to_dict("records"):
@@ -86,7 +87,7 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
 def findings(found: dict[Kind, list[dict]]) -> str:
     """Tables per official source: ours beside trivial baselines and reruns by others, and each ablation's variants."""
     lines = []
-    for words, records in _official(found).items():
+    for words, records, others in _official(found):
         rows = article_beside_ours(records).dropna(subset="ours").to_dict("records")
         beside = pd.DataFrame(_beside_baselines(row, records) for row in rows)
         lines += ["", f"### With {words}", "", *_markdown(beside)]
@@ -96,13 +97,20 @@ def findings(found: dict[Kind, list[dict]]) -> str:
                 if len(variants):
                     link = f"[{notebook}](../notebooks/{notebook}.ipynb), {METRICS[metric]}"
                     lines += ["", f"{link} against the main run, paired over seeds:", "", *_markdown(variants)]
+        precisions = extras.precisions_beside(records, others)
+        if len(precisions):
+            lines += ["", "`PRECISION`, AUROC against float32, paired over seeds:", "", *_markdown(precisions)]
     return "\n".join(lines).strip()
 
 
-def _official(found: dict[Kind, list[dict]]) -> dict[str, list[dict]]:
-    """The full runs of the official protocol, by the name of their source in words."""
-    official = [kind for kind in found if kind[1:] == ("full", "official")]
-    return {SOURCES.get(kind.source, kind.source): found[kind] for kind in official}
+def _official(found: dict[Kind, list[dict]]) -> list[tuple[str, list[dict], list[dict]]]:
+    """For each source: its name in words, and its full runs of the official protocol, in float32 and in others."""
+    by_source = []
+    for kind, records in found.items():
+        if kind[1:] == ("full", "official") and precision_of(kind.source) == PRECISIONS[0]:
+            others = [found.get(kind._replace(source=source_name(kind.source, name)), []) for name in PRECISIONS[1:]]
+            by_source.append((SOURCES.get(kind.source, kind.source), records, sum(others, [])))
+    return by_source
 
 
 def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:

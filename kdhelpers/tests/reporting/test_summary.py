@@ -55,3 +55,20 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
     assert screw.endswith("| Paddle port 77.99, Paddle port, best epoch 83.5 |")  # of this class, not of all fifteen
     assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 3 |" in text
     assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in text
+
+
+def test_findings_pair_each_precision_with_float32_and_the_readme_has_float32_alone(record):
+    rough = f"{ORIGINAL}-bfloat16"
+    found = {Kind(source, "full", "official"): [] for source in (ORIGINAL, rough)}
+    for seed, difference in enumerate((0.1, -0.2, 0.4)):
+        of = {"cls": "3", "seed": seed, "source_name": ORIGINAL}
+        found[Kind(ORIGINAL, "full", "official")].append(record(auroc=90.0 + seed, **of))
+        other = {"precision": "bfloat16", "source_name": rough}
+        found[Kind(rough, "full", "official")] += [
+            record(auroc=90.0 + seed + difference, parameters=other, **of),
+            record(auroc=50.0, parameters=other | {"epochs": 7}, **of | {"cls": "5"}),  # there is none to pair it with
+        ]
+    text = summary.findings(found)
+    assert "| MNIST | bfloat16 | 1 | 3 | 91.10 ± 1.18 | 91.00 | +0.10 | -0.65 to +0.85 | 0.75 (n = 3) |" in text
+    assert text.count("| MNIST | bfloat16 |") == text.count("###") == 1
+    assert "50.00" not in text and summary.markdown(found).count("With ") == 1
