@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from kdhelpers import metrics, paths
+from kdhelpers import metrics, paths, training
 from kdhelpers.data import ignore, safe_name, weights
 from kdhelpers.data.images import read_masks, read_picture
 from kdhelpers.errors import InputError
@@ -19,6 +19,7 @@ from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
 from kdhelpers.inspection import detector, regions
 from kdhelpers.inspection.detector import Detector
+from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
 
 MOST = 100  # heat maps at most, of the highest scores above the threshold
@@ -58,9 +59,11 @@ def describe(split) -> str:
 def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     """The calibrated detector of a recorded run, and a table with one row per test image, in the split's order.
 
-    Columns: image (path), kind, score (float32), bad ("yes" or "no"), threshold (float32).
+    Columns: image (path), kind, score (float32), bad ("yes" or "no"), threshold (float32). Computed in float32 after a
+    training in any precision, as by the saved detector.
     """
     cls = run.classes[0]
+    training.use_precision(PRECISIONS[0], run.device)
     source, source_id = weights.load_source(run.source, run.device)
     cloner, fit = run.fit(cls)
     record = results.read(run.record_path(cls))

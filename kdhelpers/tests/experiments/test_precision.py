@@ -6,7 +6,9 @@ import torch
 from kdhelpers import training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.experiments import config, records, runner, verification
+from kdhelpers.inspection import own_images
 from kdhelpers.reporting import commands, show
+from kdhelpers.tests.conftest import OWN
 
 CPU = torch.device("cpu")
 
@@ -52,3 +54,13 @@ def test_activations_in_bfloat16_take_half_the_memory(source, images, bfloat16):
     for a, b in zip(half.cached, full.cached, strict=True):
         assert 2 * a.nbytes == b.nbytes
         torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.05 * b.abs().max().item())
+
+
+def test_a_detector_trained_in_bfloat16_judges_in_float32_as_it_will_from_its_file(sample_data, tmp_path, bfloat16):
+    folders = {"DATA_DIR": str(sample_data / "own_images"), "RESULTS_DIR": str(tmp_path / "results")}
+    (run,) = config.resolve("00_quickstart", **OWN | folders | {"PRECISION": "bfloat16"})
+    runner.run_experiments([run], cloners=True)
+    assert torch.is_autocast_enabled("cpu")
+    made, table = own_images.judge(run, run.load(run.classes[0]))
+    training.use_precision("float32", CPU)
+    assert made.score(table["image"])["score"].tolist() == table["score"].tolist()
