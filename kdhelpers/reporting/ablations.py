@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import t, wilcoxon
+from scipy.stats import ttest_1samp, wilcoxon
 
 from kdhelpers.experiments.records import is_stale, only_one
 from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
@@ -94,9 +94,9 @@ def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         else:
             values, of_main = both[metric].mean(axis=1), both[f"{metric} of main"].mean(axis=1)  # over classes
             difference = values - of_main
-            half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * difference.std() / len(values) ** 0.5
             row |= {"classes": both[metric].shape[1], "main": of_main.mean(), "difference": difference.mean()}
-            row |= {"low": difference.mean() - half, "high": difference.mean() + half}
+            if len(difference) > 1:
+                row["low"], row["high"] = ttest_1samp(difference, 0).confidence_interval(CONFIDENCE)
             row["p"] = wilcoxon(difference).pvalue if difference.any() else 1.0
         rows.append(row | {"seeds": len(values), "value": values.mean(), "std": values.std()})
     names = "dataset variant stale classes seeds value std main difference low high p".split()
