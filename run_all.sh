@@ -10,7 +10,7 @@
 #   ./run_all.sh test       check the style, run the tests, and run every notebook in smoke
 #   ./run_all.sh gpu-check  run the tests that need a GPU, then notebook 21, which writes its table and figure to
 #                           results/running_time; takes DATA_DIR, SOURCE and RESULTS_DIR as NAME=VALUE
-#   ./run_all.sh report     generate tables, figures, report.html and the README's table from the records alone
+#   ./run_all.sh report     generate tables, figures, report.html and the tables in the READMEs and docs from records
 #   ./run_all.sh site       build a site of README, docs, notebooks and report in site/html, and check its links; the first
 #                           time this creates a small environment in .venv-site
 #   ./run_all.sh publish    copy the outputs of executed full runs into notebooks/

@@ -1,4 +1,4 @@
-"""./run_all.sh report: generate tables, figures, report.html and the tables of README.md and docs/findings.md.
+"""./run_all.sh report: generate tables, figures, report.html, and the tables in README.md, docs/ and results/.
 
 They use only records. Those of the official protocol with torchvision's weights fill the tables, the figures and the
 page; without them, those of the source and protocol with the most records. The page has a section for each other one.
@@ -28,3 +28,4 @@ def report(folder: Path) -> None:
         heat_maps.readme_picture(found[kind], folder, ROOT / "docs" / "heat_maps.png")
         summary.fill(ROOT / "README.md", summary.markdown(found))
         summary.fill(ROOT / "docs" / "findings.md", summary.findings(found))
+        summary.fill(folder / "README.md", summary.recorded(found))

@@ -1,4 +1,4 @@
-"""The tables in README.md and docs/findings.md: the article beside this reproduction."""
+"""The tables in README.md, docs/findings.md and results/README.md: the article beside this reproduction."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES
 from kdhelpers.protocols import PRECISIONS
-from kdhelpers.reporting import extras
+from kdhelpers.reporting import comparison, extras
 from kdhelpers.reporting.ablations import METRICS
-from kdhelpers.reporting.comparison import MEAN, cells, recorded
+from kdhelpers.reporting.comparison import MEAN, cells
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
-from kdhelpers.reporting.text import NOTHING, number
+from kdhelpers.reporting.text import NOTHING, number, title_of
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)
@@ -50,7 +50,7 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
         there = classes.dropna(subset="ours")
         row = {"data set": title, "article": line["article"].get(MEAN, classes["article"].mean())}
         if len(there):
-            found, values = recorded(records, place[0], there.iloc[0])
+            found, values = comparison.recorded(records, place[0], there.iloc[0])
             values = values[there.index]
             used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
             deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
@@ -100,6 +100,30 @@ def findings(found: dict[Kind, list[dict]]) -> str:
         precisions = extras.precisions_beside(records, others)
         if len(precisions):
             lines += ["", "`PRECISION`, AUROC against float32, paired over seeds:", "", *_markdown(precisions)]
+    return "\n".join(lines).strip()
+
+
+def recorded(found: dict[Kind, list[dict]]) -> str:
+    """A table per kind: the classes and seeds recorded of each notebook, data set and variant, and their minutes."""
+    lines = []
+    for kind, records in found.items():
+        rows = []
+        for record in records:
+            size, epochs = (record["parameters"][name] for name in ("image_size", "epochs"))
+            row = {"notebook": record["notebook"], "data set": title_of(record["dataset"])}
+            row |= {"variant": record["variant"] or "", "px": str(size), "epochs": str(epochs)}
+            rows.append(record | row | {"minutes": sum(record["seconds"].values()) / 60})
+        keys, table = ["notebook", "data set", "variant", "px", "epochs"], []
+        for key, part in pd.DataFrame(rows).groupby(keys, sort=False):
+            seeds = part.groupby("class", sort=False)["seed"].agg(lambda of: ", ".join(map(str, sorted(of))))
+            alike = [
+                f"{', '.join(classes.index)} (seed{'s' * (',' in of)} {of})"
+                for of, classes in seeds.groupby(seeds, sort=False)
+            ]
+            least, most = (f"{value:.0f}" for value in (part["minutes"].min(), part["minutes"].max()))
+            minutes = least if least == most else f"{least} to {most}"
+            table.append(dict(zip(keys, key, strict=True)) | {"classes": "; ".join(alike), "minutes": minutes})
+        lines += ["", f"{len(records)} records of {kind}:", "", *_markdown(pd.DataFrame(table))]
     return "\n".join(lines).strip()
 
 

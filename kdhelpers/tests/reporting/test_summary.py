@@ -72,3 +72,18 @@ def test_findings_pair_each_precision_with_float32_and_the_readme_has_float32_al
     assert "| MNIST | bfloat16 | 1 | 3 | 91.10 ± 1.18 | 91.00 | +0.10 | -0.65 to +0.85 | 0.75 (n = 3) |" in text
     assert text.count("| MNIST | bfloat16 |") == text.count("###") == 1
     assert "50.00" not in text and summary.markdown(found).count("With ") == 1
+
+
+def test_what_is_recorded_is_listed_with_classes_of_the_same_seeds_together(record):
+    seconds = {"train": 60.0, "localize": 30.0}
+    records = [
+        record(cls=cls, seed=seed, seconds=seconds) for cls in "035" for seed in (0, 2) if (cls, seed) != ("3", 2)
+    ]
+    records.append(record(cls="7", seed=0, seconds={"train": 600.0}))
+    records.append(record("11_critical_layers", cls="3", variant="last", seconds=seconds))
+    lines = summary.recorded({Kind("imagenet", "full", "official"): records}).splitlines()
+    assert lines[0] == "7 records of source imagenet, profile full, protocol official:"
+    assert lines[-2:] == [
+        "| 01_mnist | MNIST |  | 32 | 51 | 0, 5 (seeds 0, 2); 3, 7 (seed 0) | 2 to 10 |",
+        "| 11_critical_layers | MNIST | last | 32 | 51 | 3 (seed 0) | 2 |",
+    ]
