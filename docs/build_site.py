@@ -68,10 +68,9 @@ def main() -> int:
 
     folder, site = ROOT / "site", ROOT / "site" / "html"
     shutil.rmtree(folder, ignore_errors=True)
-    strict = ["--nitpicky", "--fail-on-warning", "--quiet"]
-    if code := sphinx(
-        [f"--conf-dir={ROOT / 'docs'}", f"--doctree-dir={folder / 'pages'}", *strict, str(ROOT), str(site)]
-    ):
+    options = [f"--conf-dir={ROOT / 'docs'}", f"--doctree-dir={folder / 'pages'}"]
+    options += ["--nitpicky", "--fail-on-warning", "--quiet"]
+    if code := sphinx([*options, str(ROOT), str(site)]):
         return code
     (site / "index.html").write_text('<!DOCTYPE html><meta http-equiv="refresh" content="0; url=README.html">\n')
     wrong = [f"broken link in {one}" for one in broken_links(site)]

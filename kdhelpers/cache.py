@@ -28,10 +28,9 @@ class SourceActivations:
         self.cache = _room_for(len(images) * sum(a.nbytes for a in one), device) if cache == "auto" else cache
         if self.cache == "none":
             return
-        place = {"device": "cpu" if self.cache == "host" else device}
-        place["pin_memory"] = self.cache == "host" and device.type == "cuda"  # for asynchronous copies to the GPU
+        place = "cpu" if self.cache == "host" else device
         # Channels last, as in the networks, so that an image's activations are contiguous.
-        cached = [torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, **place) for a in one]
+        cached = [torch.empty(len(images), *a.shape[2:], a.shape[1], dtype=a.dtype, device=place) for a in one]
 
         def store(index: slice) -> None:
             for whole, part in zip(cached, self[index], strict=True):
@@ -46,7 +45,7 @@ class SourceActivations:
             return critical_points(self.source, self.images[index])
         device = self.images.pixels.device
         at = index.to(self.cached[0].device) if isinstance(index, Tensor) else index
-        return [a[at].to(device, non_blocking=True).permute(0, 3, 1, 2) for a in self.cached]
+        return [a[at].to(device).permute(0, 3, 1, 2) for a in self.cached]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,8 +56,10 @@ class SourceActivations:
 
 
 def _room_for(size: int, device: torch.device) -> str:
-    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2:
-        return "device"
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what earlier classes freed counts as free
+        if size <= torch.cuda.mem_get_info(device)[0] / 2:
+            return "device"
     if size <= psutil.virtual_memory().available / 2:
         return "host" if device.type == "cuda" else "device"
     return "none"
@@ -80,10 +81,10 @@ def in_chunks(function: Callable, length: int, step: int, progress: str | None =
                 start = end
                 continue
             except torch.OutOfMemoryError:
-                if step == 1:
+                if end - start == 1:
                     raise
             torch.cuda.empty_cache()  # outside the except block: the exception holds the tensors
-            step //= 2
+            step = (end - start) // 2
             warnings.warn(f"out of GPU memory: {step} images at a time from here on", stacklevel=2)
     return found
 

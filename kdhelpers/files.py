@@ -19,7 +19,7 @@ _ABANDONED = 3600  # seconds; older temporary files are leftovers of killed proc
 
 def refusal(path: Path | str, error: OSError) -> InputError:
     """The InputError for a path that cannot be written."""
-    fix = "make room or give another RESULTS_DIR" if error.errno in NO_ROOM else "give another RESULTS_DIR"
+    fix = "make room, or " * (error.errno in NO_ROOM) + "give another RESULTS_DIR or another path"
     return InputError(f"{path} cannot be written ({error.strerror or error}): {fix}")
 
 
@@ -33,8 +33,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f".{path.name}.*"):
-            if time.time() - old.stat().st_mtime > _ABANDONED:
-                old.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process was faster
+                if time.time() - old.stat().st_mtime > _ABANDONED:
+                    old.unlink()
         temporary.touch()
         yield temporary
         with temporary.open("rb") as file:

@@ -45,7 +45,7 @@ class GraphedStep:
         return self.result.clone()  # the next replay overwrites it
 
     def _aside(self, batch: Tensor) -> Tensor:
-        stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        stream, side = torch.cuda.current_stream(batch.device), torch.cuda.Stream(batch.device)
         side.wait_stream(stream)
         with torch.cuda.stream(side):
             result = self.step(batch)
@@ -56,7 +56,7 @@ class GraphedStep:
         """Capture the step without running it; without room for the graph's own memory, warn and set no graph."""
         self.batch, graph = batch.clone(), torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(batch.device)):  # else it captures on the first GPU
                 self.result = self.step(self.batch)
             self.graph = graph
         except torch.OutOfMemoryError as error:  # other errors are the step's own and propagate

@@ -44,6 +44,7 @@ def disagreement(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protoc
     points = min(protocol.score_points, protocol.points)
     total = torch.zeros_like(x[:, 0])
     for s, c in zip(critical_points(source, x, points), critical_points(cloner, x, points), strict=True):
+        s, c = s.float(), c.float()  # bfloat16 cannot resolve a cosine near one
         each = total_loss((c - s).square().mean(1), 1 - cosine_similarity(s, c, dim=1), protocol)
         total += interpolate(each.unsqueeze(1), x.shape[2:], mode="bilinear").squeeze(1)
     return total
@@ -117,7 +118,7 @@ def attribution(
         if method == "smoothgrad":
             # 10,000 seeds for each seed of a run: no data set has more images with masks.
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)
-            generators = [torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(one) for one in seeds]
+            generators = [torch.Generator(x.device).manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
         else:
             relu = GuidedReLU.apply if method == "guided_backprop" else None

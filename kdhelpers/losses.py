@@ -6,7 +6,7 @@ The activations a_s and a_c are the lists that `networks.critical_points` return
 
 import torch
 from torch import Tensor, nn
-from torch.linalg import vecdot, vector_norm
+from torch.linalg import vector_norm
 from torch.nn.functional import mse_loss
 
 from kdhelpers.cache import SourceActivations
@@ -25,7 +25,7 @@ def value_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
 def direction_loss(a_s: list[Tensor], a_c: list[Tensor]) -> Tensor:
     """L_dir, Eq. 3: 1 − cosine of the vectorised activations, summed over critical points; float (n,)."""
     pairs = [(vec(s), vec(c)) for s, c in zip(a_s, a_c, strict=True)]
-    products = torch.stack([vecdot(s, c) for s, c in pairs])
+    products = torch.stack([(s * c).sum(1) for s, c in pairs])  # in bfloat16, autocast would round `vecdot`
     of_s, of_c = (torch.stack([vector_norm(one, dim=1) for one in side]) for side in zip(*pairs, strict=True))
     return (1 - products / (of_s * of_c).clamp(min=_EPS)).sum(0)  # all points in one operation, for speed
 

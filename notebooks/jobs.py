@@ -66,6 +66,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     one. A GPU has `jobs_per_gpu` places; with "auto", one place per megabyte of free memory, for up to MOST jobs.
     """
     gpus = torch.cuda.device_count() if settings["gpus"] == "auto" else settings["gpus"]
+    visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
     auto = settings["jobs_per_gpu"] == "auto" and not cluster
     jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
     room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
@@ -82,7 +83,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
             gpu = loads.index(min(loads))
             loads[gpu] += job.work
             taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
-            resources, environment = {f"gpu{gpu}": taken}, f"CUDA_VISIBLE_DEVICES={gpu}"
+            resources, environment = {f"gpu{gpu}": taken}, f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
         threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-os.cpu_count() // max(1, places))
         found[job.name] = {
             "path": f"notebooks/{job.notebook}.ipynb",

@@ -91,11 +91,9 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         if notebook not in DATASETS:  # tables and running time take no parameters of trainings
             mine = {name: value for name, value in given.items() if name in defaults or len(wanted) == 1}
             check_names(path, mine)
-            if notebook == RUNNING_TIME and mine.get("SOURCE", "imagenet") == "imagenet" and _no_weights():
-                mine["SOURCE"] = "untrained"  # as fast, and without a download
             measured = False
             if notebook == RUNNING_TIME and not only:
-                cases, record = running_time.resolve(**defaults | mine)
+                cases, record = running_time.resolve(notebook, **defaults | mine)
                 measured = running_time.is_current(record, cases)
             jobs.append(Job(notebook, None, mine, pending=not measured))
             continue
@@ -116,7 +114,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     text = _table(rows) if rows else "; ".join(job.notebook for job in jobs)
     if profile == "full" and not only and not any(job.recorded or not job.downloads for job in trainings):
         help_["none"] = NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser())
-    if _no_weights() and any(job.source == "imagenet" and job.pending for job in trainings):
+    if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in trainings):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
     notes = [
         textwrap.fill(note, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
@@ -178,23 +176,20 @@ def settings_of(values: dict) -> dict:
         )
     settings, present = SETTINGS | values, torch.cuda.device_count()
     for name in ("gpus", "jobs_per_gpu"):
-        if not isinstance(count := settings[name], int) or count < 0:
-            if count != SETTINGS[name]:
-                raise InputError(f"{name} is {count!r}; it is how many, a whole number")
+        if (count := settings[name]) != "auto" and not (isinstance(count, int) and count >= (name != "gpus")):
+            raise InputError(f"{name} is {count!r}; it is how many, a whole number")
     if settings["gpus"] != "auto" and settings["gpus"] > present:
         raise InputError(f"gpus is {settings['gpus']}, and this machine has {present} that torch can use")
     return settings
-
-
-def _no_weights() -> bool:
-    return not weights.imagenet_path().is_file()
 
 
 def _seeds(notebook: str, asked: int | list | None, profile: str) -> Iterable[int]:
     most = 1 if notebook == OWN_IMAGES else FEWER_SEEDS.get(notebook, SEEDS)
     if asked is None:
         return range(1 if profile == "smoke" else most)
-    if isinstance(asked, list) and asked and all(isinstance(seed, int) for seed in asked):  # one machine's share
+    if (
+        isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked)
+    ):  # one machine's share
         return [seed for seed in asked if seed < most or most == SEEDS]
     if not isinstance(asked, int) or asked < 1:
         raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
@@ -211,7 +206,7 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
         return None, "as given", "", []
     given, present, states, missing, downloads = values.get("CLASSES"), {}, {}, [], []
     for dataset in [name for name in datasets if name in given] if isinstance(given, dict) else datasets:
-        status = data.status(dataset, values["DATA_DIR"] or paths.DATA_DIR)
+        status = data.status(dataset, str(values["DATA_DIR"] or paths.DATA_DIR))  # `resolve` refuses a number
         lacks = {cls: line for cls, line in status.items() if line not in ("", "download")}
         downloads += [dataset] if "download" in status.values() else []
         if found := [cls for cls in status if cls not in lacks]:

@@ -32,7 +32,7 @@ def verify(words: list[str]) -> int:
     if count == 0 or not isinstance(given["seed"], int) or given["PROFILE"] not in (None, "smoke", "full"):
         raise InputError("verify takes how many records (1 or more), seed=NUMBER and PROFILE=smoke or full")
     cache.keep_freed_memory()
-    results = Path(given["RESULTS_DIR"]).expanduser().absolute()
+    results = Path(str(given["RESULTS_DIR"] or paths.RESULTS_DIR)).expanduser().absolute()
     chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
     costs = [sum(record["seconds"].values()) for record in chosen]
     took = duration(sum(costs))

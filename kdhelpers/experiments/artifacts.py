@@ -60,8 +60,8 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
     predictions = pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
     with atomic_write(run.predictions_path(cls)) as temporary:
-        # Without a name or time in gzip's header: the same scores are the same bytes.
-        temporary.write_bytes(gzip.compress(predictions.to_csv(index=False).encode(), mtime=0))
+        text = predictions.to_csv(index=False).encode(errors="backslashreplace")  # a file's name may be invalid text
+        temporary.write_bytes(gzip.compress(text, mtime=0))  # no time in it: the same scores are the same bytes
     write_json(run.record_path(cls), record)
 
 

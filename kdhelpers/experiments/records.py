@@ -101,8 +101,10 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
         if (place := path_of(results_dir, "records", record, ".json")) != path:
             raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
         found.setdefault(kind_of(record), []).append(record)
-    order = ("notebook", "dataset", "class", "variant", "seed")
-    return {kind: sorted(found[kind], key=lambda r: [str(r[name]) for name in order]) for kind in sorted(found)}
+    order = ("notebook", "dataset", "class", "variant")
+    return {
+        kind: sorted(found[kind], key=lambda r: ([str(r[name]) for name in order], r["seed"])) for kind in sorted(found)
+    }
 
 
 def source_name(source: str, precision: str) -> str:

@@ -69,6 +69,8 @@ def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
 def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: str) -> None:
     """Train, evaluate and record one class; `shared` caches the results that its variants share."""
     seconds: dict[str, float] = {}
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
     which = run.dataset, cls, run.image_size, run.normal_test
     with timed(seconds, "data"):
         split = _once(shared, "split", which, lambda: run.load(cls))

@@ -132,7 +132,7 @@ class Run:
         In smoke, all classes cost the same, because start-up dominates.
         """
         pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
-        cost = 1 if self.profile == "smoke" else pixels * self.epochs
+        cost = 1 if self.profile == "smoke" else pixels * (1 if self.shares_cloner else self.epochs)
         return float(cost * sum(map(self.is_pending, self.classes)))
 
     def deviations(self) -> list[str]:

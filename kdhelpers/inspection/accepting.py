@@ -28,10 +28,15 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     """
     if not detector.threshold or detector.threshold.false_alarms is None:
         raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
-    parameters, environment = detector.record["parameters"], detector.record["environment"]
+    parameters, environment, data = (detector.record[name] for name in ("parameters", "environment", "data"))
+    if detector.record["dataset"] != "folder":
+        raise InputError("only a detector that 00_quickstart made learns accepted pictures")
     test_dir = environment.get("test_dir")
     own = Own(test_dir and Path(test_dir), parameters["test_label"])
     split = list_files("folder", "", Path(environment["data_dir"]), parameters["seed"], own=own)
+    if (len(split.train), sum(image.label == 0 for image in split.test)) != (data["train"], data["test_normal"]):
+        # Others would be held out now, most of them learned.
+        raise InputError(f"{environment['data_dir']} has other good pictures than when they were learned: train again")
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
     with reading():
         known = {file_sha256(path) for path in accepted}

@@ -5,10 +5,12 @@ Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --h
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from tqdm import tqdm
 from kdhelpers import localization, losses, networks
 from kdhelpers.data import ignore, layouts, tiles, weights
 from kdhelpers.data.images import Images, Size, blanked, read_picture
+from kdhelpers.data.listing import subfolders
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments import artifacts
 from kdhelpers.experiments.config import device_of
@@ -52,8 +55,8 @@ class Detector:
     image_size: Size  # pictures, or their tiles, are resized to it
     source_id: dict[str, str]  # {"name", "sha256"}, as `weights.load_source` returns it
     record: dict  # of the training, as `artifacts.save` writes it
-    map: str = "disagreement"  # one of MAPS: the article's gradients, or `localization.disagreement`
-    score_by: str = "loss"  # or "maximum" or "top" of the map: `metrics.strongest`
+    map: Literal[MAPS] = "disagreement"  # the article's gradients, or `localization.disagreement`
+    score_by: Literal["loss", "maximum", "top"] = "loss"  # the last two are of the map: `metrics.strongest`
     threshold: Threshold | None = None  # of scores; None: not calibrated
     pixel_threshold: float = 0.0  # of maps: at most the requested share of held-out good pictures exceeds it anywhere
     held_out: dict[str, list[float]] = field(default_factory=dict)  # good pictures' scores, their maps' maxima
@@ -66,6 +69,7 @@ class Detector:
 
         scores: theirs, if already computed.
         """
+        good = _listed(good)
         maps = self.maps(good)
         scores = self.scores(good, maps) if scores is None else scores
         held_out = {"scores": scores.tolist(), "maxima": [float(heat.max()) for heat in maps]}
@@ -83,6 +87,8 @@ class Detector:
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
         if value is not None:
+            if math.isnan(value):
+                raise InputError("the threshold is not a number")
             return replace(self, threshold=thresholds.at(scores, value))
         if not 0 < false_alarms <= 0.5:
             raise InputError(f"the rate of false alarms is {false_alarms}; it is a share above 0 and at most 0.5")
@@ -212,7 +218,9 @@ def read(path: Path | str) -> Detector:
             parameters = settings["parameters"]
             protocol = Protocol(**parameters["protocol"] | {"lam": settings["training"]["lambda"]})
             cloner = artifacts.load_cloner(path, protocol)
-            return Detector(None, cloner, protocol, parameters["image_size"], settings["source"], settings)
+            masks = settings["environment"].get("ignore")
+            own = {"tile": parameters.get("tile"), "ignore": masks and ignore.kept(Path(masks))}
+            return Detector(None, cloner, protocol, parameters["image_size"], settings["source"], settings, **own)
         if (schema := settings.pop("schema")) != SCHEMA:
             raise ValueError(f"schema {schema} instead of {SCHEMA}")
         if "ignore" in state:
@@ -230,7 +238,8 @@ def read(path: Path | str) -> Detector:
 def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
-        images = [image.path for image in layouts.to_score(place, None)] if place.is_dir() else [place]
+        kinds = {folder.name: layouts.UNKNOWN for folder in subfolders(place)}  # so that no name needs a label
+        images = [image.path for image in layouts.to_score(place, kinds)] if place.is_dir() else [place]
     if not len(images):
         raise InputError("there are no pictures to score: give at least one")
     return [Path(path).expanduser() for path in images]
@@ -244,7 +253,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--source", help="the new path of the source's weights, if they were moved")
     parser.add_argument("--ignore", type=Path, metavar="PATH", help="other masks, as IGNORE; thresholds stay")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the scores to this file, not to standard output")
-    parser.add_argument("--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ to it")
+    parser.add_argument(
+        "--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/, maps/ to it; an empty one"
+    )
     parser.add_argument("--threshold", type=float, help="set the threshold to this value")
     parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="set the threshold by this rate, e.g. 0.01")
     help_ = "also learn these false alarms, then save the detector"
@@ -252,9 +263,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
+    if given.folder is None and (given.out or given.regions):
+        raise InputError("--out and --regions need FOLDER, the pictures to score")
     loaded = load(given.detector, given.source, given.device)
     if given.ignore:
-        loaded = replace(loaded, ignore=ignore.kept(given.ignore))
+        loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
+        ignore.reader(loaded.ignore)  # or a missing one would be saved
     if given.regions and not loaded.threshold:
         raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
     if given.threshold is not None or given.false_alarms is not None:

@@ -1,6 +1,7 @@
 """The results for your own images besides the record: scores, heat maps, a sheet of the worst, and the detector."""
 
 import math
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -140,7 +141,8 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     for path, kind, heat in zip(pictures, kinds, maps, strict=True):
         picture = _picture(path)
         hot = figures.overlay(picture, heat, top)
-        words = (safe_name(name)[:80] or "image" for name in (kind, Path(path).stem))
+        # A file's name has at most 255 bytes.
+        words = (safe_name(name).encode()[:80].decode(errors="ignore") or "image" for name in (kind, Path(path).stem))
         names.append("-".join([f"{len(names) + 1:03d}", *words]))
         with atomic_write(folder / "heat_maps" / f"{names[-1]}.png") as temporary:
             Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
@@ -155,15 +157,16 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     detector.save(made, made_at)
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
     python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
+    quoted = shlex.quote(str(made_at))
     print(
         f"{folder}:\n  scores.csv            {len(table)} images\n"
         f"  heat_maps/            the {len(worst)} worst{of_more}\n"
         f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"
         f"  detector.safetensors  for new pictures:\n"
-        f"    {python} -m kdhelpers.inspection.detector {made_at} FOLDER\n"
-        f"    {python} -m kdhelpers.inspection.detector {made_at} --false-alarms 0.01 --save {made_at}\n"
-        f"    {python} -m kdhelpers.inspection.detector {made_at} --accept FILE ...\n"
-        f"    {python} -m kdhelpers.inspection.export {made_at} OUT.onnx"
+        f"    {python} -m kdhelpers.inspection.detector {quoted} FOLDER\n"
+        f"    {python} -m kdhelpers.inspection.detector {quoted} --false-alarms 0.01 --save {quoted}\n"
+        f"    {python} -m kdhelpers.inspection.detector {quoted} --accept FILE ...\n"
+        f"    {python} -m kdhelpers.inspection.export {quoted} OUT.onnx"
     )
     return sheet
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.ndimage import maximum
 
 from kdhelpers.data.images import upright_size
 from kdhelpers.files import atomic_write
@@ -20,7 +21,8 @@ def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
     x, y, width, height: its bounding box, in the map's pixels; area: its number of pixels; peak: its highest value.
     """
     count, numbers, stats, _ = cv2.connectedComponentsWithStats((heat > threshold).astype(np.uint8), connectivity=8)
-    rows = [(*map(int, stats[i]), float(heat[numbers == i].max())) for i in range(1, count)]
+    peaks = maximum(heat, numbers, range(1, count))
+    rows = [(*map(int, box), float(peak)) for box, peak in zip(stats[1:], peaks, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS[1:]).sort_values("peak", ascending=False, kind="stable")
 
 
@@ -41,5 +43,4 @@ def write(
         with atomic_write(folder / "maps" / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, heat.astype(np.float32))
     with atomic_write(folder / "boxes.csv") as temporary:
-        table = pd.concat([pd.DataFrame(columns=COLUMNS), *found])
-        table.to_csv(temporary, columns=COLUMNS, index=False, errors="surrogateescape")
+        pd.concat(found).to_csv(temporary, columns=COLUMNS, index=False, errors="surrogateescape")

@@ -78,7 +78,7 @@ def _bars(
     name: str,
     title: str,
     lines: Sequence[str],
-    width: float = WIDTH,
+    width: float,
 ) -> Figure:
     """Grouped bars: the mean over seeds, the standard deviation of several seeds, and a dot per seed.
 

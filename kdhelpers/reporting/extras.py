@@ -152,9 +152,8 @@ def running_time(records: Sequence[dict]) -> pd.DataFrame:
     for (notebook, _, variant, size), members in groupby(sorted(records, key=place), place):
         group = list(members)
         dataset = group[0]["dataset"]
-        labels = {
-            one.name: one.label for one in variants_of(notebook, dataset, protocol_for(group[0]["protocol"], dataset))
-        }
+        variants = variants_of(notebook, dataset, protocol_for(group[0]["protocol"], dataset))
+        labels = {one.name: one.label for one in variants}
         label = labels.get(group[0]["variant"], variant) + MARK[any(map(is_stale, group))]
         row = {"notebook": notebook, "data set": title_of(dataset), "variant": label, "records": len(group)}
         row |= {"px": "×".join(map(str, size)), "epochs": round(np.mean([r["training"]["stopped_at"] for r in group]))}

@@ -16,7 +16,6 @@ WIDTH, _DPI = 7.0, 200  # inches on paper; dots per inch
 GREY = "0.4"
 _STYLE = {
     "font.family": "DejaVu Sans",  # part of matplotlib: the same font on every machine
-    "font.sans-serif": "DejaVu Sans",
     "font.size": 6.5,
     "axes.labelsize": 7,
     "xtick.labelsize": 7,

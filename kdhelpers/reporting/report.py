@@ -57,7 +57,7 @@ _PROVENANCE = {  # tables of the numbers' origin: their columns, and the column 
 }
 _GROUPS = ("filter", "data set", "dataset", "notebook", "number")  # a first column of this name becomes title rows
 _TEXT = {  # columns that are not numbers; "long" ones may wrap
-    **dict.fromkeys(("row", "class", "method", "variant", "Gaussian", "dataset", "data set"), "text"),
+    **dict.fromkeys(("row", "class", "method", "variant", "Gaussian", "data set"), "text"),
     **dict.fromkeys(("device", "made by", "working tree", "source", "python"), "text"),
     **dict.fromkeys(("deviates in", "notebook", "platform", "packages"), "text long"),
     **dict.fromkeys(("data sha256", "commit", "sha256"), "text code"),

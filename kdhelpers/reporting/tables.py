@@ -120,8 +120,7 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
     NOTEBOOK_METRIC_variants. Each file names the kind of its records; tables without rows are not written.
     """
     kind = str(only_one(records) or "no records")
-    frames = {f"table_{table}": article_table(table, records) for table in TABLES}
-    frames |= {"cells": cells(records)}
+    frames = {f"table_{table}": article_table(table, records) for table in TABLES} | {"cells": cells(records)}
     frames |= {make.__name__: make(records) for make in (extras.metrics, extras.localization, extras.running_time)}
     for notebook, metric in product(ABLATIONS, METRICS):
         frames[f"ablations/{notebook}_{metric}"] = extras.ablation(notebook, records, metric)

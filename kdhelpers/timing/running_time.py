@@ -20,7 +20,7 @@ from pydantic import Field
 from kdhelpers.experiments import artifacts, config, parameters
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, METHODS, Variant, variants_of
 from kdhelpers.files import write_json
-from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SEEDS, SETTINGS, protocol_for
+from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SCORED_EVERY, SEEDS, SETTINGS, protocol_for
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.timing.benchmark import Case, device_name
@@ -68,17 +68,19 @@ def picture(measured: Measured, machine: dict, *, title: str = "") -> Figure:
 
 
 def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFrame:
-    """Hours for every record of the article and the ablations: one row per notebook and data set, and their sum.
+    """Hours for the records of the article and the ablations: one row per notebook and data set, and their sum.
 
-    The seeds are ten, or `variants.FEWER_SEEDS`. Times are of the nearest size, scaled by the ratio of pixels. The
-    column "from" is "measured" or names the extrapolations, as by size or by a variant's operations. Reading and
-    resizing images is left out. S runs in every epoch for augmented images, and where its activations take more than
-    half of the free memory. With protocol `text`, the number of epochs is the maximum.
+    The disagreement maps and the maps of good images are left out, and so is reading and resizing images. The seeds are
+    ten, or `variants.FEWER_SEEDS`. Times are of the nearest size, scaled by the ratio of pixels. The column "from" is
+    "measured" or names the extrapolations, as by size or by a variant's operations. S runs in every epoch for augmented
+    images, and where its activations take more than half of the free memory. With protocol `text`, the number of epochs
+    is the maximum.
     """
     rows = []
     for notebook, datasets in DATASETS.items():
         for dataset in datasets if datasets != ("folder",) else ():
-            variants = variants_of(notebook, dataset, protocol_for(protocol, dataset))[notebook in ABLATIONS :]
+            main = protocol_for(protocol, dataset), SETTINGS[dataset].image_size
+            variants = variants_of(notebook, dataset, *main)[notebook in ABLATIONS :]
             variants = [one for one in variants if one.run.get("method", METHODS[0]) in METHODS]  # the article's
             count = SETTINGS[dataset].classes * FEWER_SEEDS.get(notebook, SEEDS)
             *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
@@ -115,7 +117,8 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
         notes += [] if cached else ["S in every epoch, by its time on an image"]
         ours += found["source"]["seconds"] * (setting.tests + images * (1 if cached else epochs))
         # Scoring a test image is a forward pass of C, a third of the work of a training step.
-        ours += step * (images * epochs + LAST_EPOCHS * setting.tests / 3)
+        scorings = LAST_EPOCHS + (epochs - LAST_EPOCHS) // SCORED_EVERY
+        ours += step * (images * epochs + scorings * setting.tests / 3)
         released += images * epochs * released_step + (epochs // 10 + 1) * setting.tests * detection
     if setting.masked:
         maps, method = found["localization gradients"], variant.run.get("method", "gradients")
@@ -137,16 +140,13 @@ class Asked(parameters.Common):
 
 
 def from_notebook(notebook: str, namespace: dict) -> tuple[list[Case], Path]:
-    """A case for each of SIZES, and the path for the results, from a notebook's globals."""
-    return _cases(parameters.parse(Asked, notebook, parameters.from_cell(namespace)))
+    """`resolve` from a notebook's globals."""
+    return resolve(notebook, **parameters.from_cell(namespace))
 
 
-def resolve(**given) -> tuple[list[Case], Path]:
-    """The same from all parameters by name."""
-    return _cases(parameters.parse(Asked, "21_running_time", given))
-
-
-def _cases(asked: Asked) -> tuple[list[Case], Path]:
+def resolve(notebook: str, **given) -> tuple[list[Case], Path]:
+    """A case for each of SIZES, and the path for the results, from all parameters by name."""
+    asked = parameters.parse(Asked, notebook, given)
     smoke, protocol, device = asked.is_smoke, protocol_for(asked.PROTOCOL, "mvtec"), config.device_of(asked.DEVICE)
     cases = [
         Case(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdhelpers import training
+from kdhelpers import losses, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.experiments import config, records, runner, verification
 from kdhelpers.inspection import own_images
@@ -64,3 +64,10 @@ def test_a_detector_trained_in_bfloat16_judges_in_float32_as_it_will_from_its_fi
     made, table = own_images.judge(run, run.load(run.classes[0]))
     training.use_precision("float32", CPU)
     assert made.score(table["image"])["score"].tolist() == table["score"].tolist()
+
+
+def test_the_cosine_is_not_rounded_to_bfloat16(bfloat16):
+    a = torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    near = a + 0.01 * torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    exact = 1 - torch.nn.functional.cosine_similarity(a.flatten(1).double(), near.flatten(1).double())
+    torch.testing.assert_close(losses.direction_loss([a], [near]).double(), exact, rtol=0.01, atol=0)

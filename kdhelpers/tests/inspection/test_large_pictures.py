@@ -81,7 +81,9 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
     assert heat.shape == (50, 80)
     own_images.write(run, made, table)
     loaded = detector.load(own_images.folder_of(run) / "detector.safetensors", "untrained", "cpu")
-    assert loaded.tile == 64 and loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
+    of_cloner = detector.load(run.cloner_path(run.classes[0]), "untrained", "cpu")
+    for one in (loaded, of_cloner):
+        assert one.tile == 64 and one.score(split.paths)["score"].tolist() == table["score"].tolist()
 
 
 def test_a_size_may_be_height_and_width(pictures):
@@ -222,6 +224,11 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures):
         accept(again, [pictures / "no.png"])
     with refused("no rate set the threshold", "--false-alarms"):
         accept(again.with_threshold(0.5), [odd])
+    with refused("only a detector that 00_quickstart made"):
+        accept(replace(again, record=again.record | {"dataset": "mvtec"}), [odd])
+    Image.new("RGB", (200, 90)).save(pictures / "good" / "new.png")  # others would be held out
+    with refused("other good pictures than when they were learned"):
+        accept(again, [odd])
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):

@@ -277,6 +277,13 @@ def test_the_whole_way_and_again(folders, capsys):
     assert not own_images.is_written(run_of(folders))
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_a_picture_whose_name_is_not_text_is_trained_on_and_recorded(folders):
+    (folders / "new" / "wide.webp").rename(folders / "new" / os.fsdecode(b"w\xfcde.webp"))
+    run, _, split, table = written(folders)
+    assert run.fit("fine")[1].scores.shape[1] == len(split.paths) == len(table)
+
+
 def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
     run = run_of(folders)
     images = [str(path) for path in sorted((folders / "new").iterdir())]
@@ -342,6 +349,30 @@ def test_what_cannot_be_scored(made, tmp_path, name, words):
     (tmp_path / "a.png").touch()
     with refused(words):
         made[0].score(str(tmp_path / name))
+
+
+def test_folders_to_score_need_no_label(made, tmp_path):
+    for name in ("no", "yes"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (0, 90, 0)).save(tmp_path / "new" / name / "a.png")
+    assert len(made[0].score(tmp_path / "new")) == 2
+    assert made[0].calibrated(str(tmp_path / "new"), 0.5).threshold.held_out == 2
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--false-alarms", "0.1", "--out", "scores.csv"], "need FOLDER"),
+        (["--ignore", "no_mask.png", "--save", "it.safetensors"], "no_mask.png: cannot be read"),
+        (["--threshold", "nan", "--save", "it.safetensors"], "the threshold is not a number"),
+    ],
+)
+def test_options_that_cannot_be_meant_write_nothing(made, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with refused(words):
+        detector.main([str(made[1]), "--source", "untrained", "--device", "cpu", *options])
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_command_line_takes_names_that_are_not_text(made, tmp_path, capfdbinary):

@@ -15,7 +15,7 @@ class Pretended:
     step, room, replays = None, True, 0
 
     @contextmanager
-    def capture(self):
+    def capture(self, **_):
         if not self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         yield
@@ -31,8 +31,8 @@ def gpu(monkeypatch):
     for name, fake in {
         "CUDAGraph": Pretended,
         "graph": Pretended.capture,
-        "Stream": lambda: side,
-        "current_stream": lambda: side,
+        "Stream": lambda device: side,
+        "current_stream": lambda device: side,
         "stream": lambda one: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)

@@ -25,7 +25,7 @@ def given(tmp_path):
 
 @pytest.fixture
 def case(given):
-    return running_time.resolve(**given)[0][0]
+    return running_time.resolve("21_running_time", **given)[0][0]
 
 
 def test_operations_by_hand(case):
@@ -87,7 +87,7 @@ def in_process(side, case):
 @pytest.mark.slow
 def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "_worker", in_process)
-    cases, path = running_time.resolve(**given)
+    cases, path = running_time.resolve("21_running_time", **given)
     measured = {case.image_size: benchmark.measure(case, rounds=1) for case in cases}
     machine = benchmark.machine(cases[0].device, small=True)
     agreement = {"float32": benchmark.loss_agreement(cases[0], steps=2)}
@@ -117,7 +117,7 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
     main = article[article["notebook"] == "01_mnist"].iloc[0]
     assert main["from"] == "measured" and main["records"] == 100
     by_hand = 100 * (
-        measured[32]["source"]["seconds"] * 16000 + measured[32]["training"]["ours"] * (6000 * 51 + 10 * 10000 / 3)
+        measured[32]["source"]["seconds"] * 16000 + measured[32]["training"]["ours"] * (6000 * 51 + 14 * 10000 / 3)
     )
     assert main["ours (h)"] == pytest.approx(by_hand / 3600)
     assert article.iloc[-1]["ours (h)"] == pytest.approx(article["ours (h)"][:-1].sum())
