@@ -7,13 +7,16 @@ import runpy
 import signal
 import subprocess
 import sys
+import urllib.request
 from dataclasses import asdict, replace
+from unittest.mock import Mock
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 
-from kdhelpers import paths
+from kdhelpers import data, paths
 from kdhelpers.cache import keep_freed_memory
 from kdhelpers.data import samples, weights
 from kdhelpers.data.images import Images
@@ -55,29 +58,18 @@ def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, see
     environment = {"commit": "c" * 40, "dirty": False, "method_version": METHOD_VERSION, "source": folder}
     environment |= {"data_dir": paths.DATA_DIR.name, "python": "3.11.2", "platform": "Linux", "device": "cpu"}
     environment |= {"precision": "float32", "threads": 2, "packages": {"torch": "2.14.1"}}
-    return (
-        {
-            "schema": 2,
-            "notebook": notebook,
-            "dataset": dataset,
-            "profile": profile,
-            "protocol": protocol,
-            "source": {"name": folder, "sha256": "5" * 64},
-            "parameters": one | source | size | how | changed.pop("parameters", {}),
-            "deviations": [],
-            "data": {"train": 3, "test_normal": 2, "test_anomalous": 2, "sha256": "d" * 64},
-            "training": {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1},
-            "detection": dict.fromkeys(("auroc", "auroc_last", "ap", "f1_max"), auroc)
-            | {"auroc_by_epoch": [[1, auroc - 1], [2, auroc + 1]]},
-            "localization": {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None,
-            "baselines": {"mean_brightness": 40.0, "pca": 70.0},
-            "seconds": {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0},
-            "peak_memory_mb": {"host": 1000, "device": None},
-            "environment": environment,
-        }
-        | one
-        | changed
-    )
+    record = {"schema": 2, "notebook": notebook, "dataset": dataset, "profile": profile, "protocol": protocol}
+    record |= {"source": {"name": folder, "sha256": "5" * 64}, "deviations": [], "environment": environment}
+    record["parameters"] = one | source | size | how | changed.pop("parameters", {})
+    record["data"] = {"train": 3, "test_normal": 2, "test_anomalous": 2, "sha256": "d" * 64}
+    record["training"] = {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1}
+    record["detection"] = dict.fromkeys(("auroc", "auroc_last", "ap", "f1_max"), auroc)
+    record["detection"]["auroc_by_epoch"] = [[1, auroc - 1], [2, auroc + 1]]
+    record["localization"] = {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None
+    record["baselines"] = {"mean_brightness": 40.0, "pca": 70.0}
+    record["seconds"] = {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0}
+    record["peak_memory_mb"] = {"host": 1000, "device": None}
+    return record | one | changed
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +89,19 @@ def of_a_run(sample_data, tmp_path):
     return OWN | {"PROFILE": "full", "SEED": 2} | folders
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """No network; the returned Mock stands for it, and a test may change the error that it raises."""
+    network = Mock(side_effect=URLError("no network"))
+    for module in (urllib.request, torch.hub):
+        monkeypatch.setattr(module, "urlopen", network)
+    return network
+
+
+def load(dataset, cls, data_dir, image_size=32, seed=0):
+    return data.load(dataset, cls, data_dir, image_size=image_size, seed=seed)
+
+
 @contextlib.contextmanager
 def refused(*words: str):
     """Expects an InputError of one line that holds all `words`."""
@@ -105,24 +110,11 @@ def refused(*words: str):
     one_line(str(error.value), words)
 
 
-ASKED = {  # the parameters of a notebook that trains, but for its folders
-    "PROFILE": "full",
-    "PROTOCOL": "official",
-    "SEED": 0,
-    "SOURCE": "untrained",
-    "CLASSES": None,
-    "EPOCHS": None,
-    "IMAGE_SIZE": None,
-    "BATCH_SIZE": None,
-    "DEVICE": "cpu",
-    "CACHE": "auto",
-}
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(paths.ROOT),
-    "OMP_NUM_THREADS": "1",
-    "VIRTUAL_ENV": sys.prefix,
-    "CI": "true",
-}
+# The parameters of a notebook that trains, but for its folders.
+ASKED = {"PROFILE": "full", "PROTOCOL": "official", "SEED": 0, "SOURCE": "untrained", "DEVICE": "cpu", "CACHE": "auto"}
+ASKED |= dict.fromkeys(("CLASSES", "EPOCHS", "IMAGE_SIZE", "BATCH_SIZE"))
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT |= {"VIRTUAL_ENV": sys.prefix, "CI": "true"}
 OWN = {name: value for name, value in ASKED.items() if name != "CLASSES"}  # of notebook 00, and a short run
 OWN |= {"PROFILE": "smoke", "EPOCHS": 1, "IMAGE_SIZE": 32, "DATA_DIR": None, "RESULTS_DIR": None}
 

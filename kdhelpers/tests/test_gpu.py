@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from copy import deepcopy
 from functools import partial
@@ -17,7 +16,7 @@ from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import runner, verification
 from kdhelpers.protocols import PROTOCOLS
-from kdhelpers.tests.conftest import ENVIRONMENT
+from kdhelpers.tests.conftest import run_all
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 OFFICIAL, GPU = PROTOCOLS["official"], torch.device("cuda")
@@ -73,14 +72,11 @@ def test_no_step_waits_for_the_gpu(s):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_bfloat16_is_near_float32_and_stores_half(s):
+def test_bfloat16_is_near_float32(s):
     images = many(30, 64)
-    full, memory = trained(s, images, OFFICIAL), SourceActivations(s, images).cached
+    full = trained(s, images, OFFICIAL)
     training.use_precision("bfloat16", GPU)
-    half = trained(s, images, OFFICIAL)
-    np.testing.assert_allclose(half.loss, full.loss, rtol=0.05)
-    halves = SourceActivations(s, images).cached
-    assert [2 * a.nbytes for a in halves] == [a.nbytes for a in memory]
+    np.testing.assert_allclose(trained(s, images, OFFICIAL).loss, full.loss, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", ["01_mnist/mnist-3-seed0", "06_head_ct/head_ct-normal-seed0"])
@@ -123,9 +119,7 @@ def test_maps_that_find_no_memory_come_in_smaller_batches(s):
 
 def test_two_jobs_share_a_card(sample_data, tmp_path):
     given = ["SOURCE=untrained", "EPOCHS=2", "IMAGE_SIZE=32", f"DATA_DIR={sample_data}", f"RESULTS_DIR={tmp_path}"]
-    command = ["./run_all.sh", "full", "06", "--config", *given, "seeds=2", "gpus=1", "jobs_per_gpu=2"]
-    environment = ENVIRONMENT | {"VIRTUAL_ENV": sys.prefix, "CI": "true"}
-    done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True)
+    done = run_all("full", "06", "--config", *given, "seeds=2", "gpus=1", "jobs_per_gpu=2")
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(path.read_text()) for path in tmp_path.glob("records/**/*.json")]
     assert {(r["seed"], r["variant"]) for r in records} == {(k, v) for k in (0, 1) for v in (None, "augmented")}

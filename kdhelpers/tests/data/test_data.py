@@ -15,7 +15,7 @@ from torchvision import transforms as T
 
 from kdhelpers import data
 from kdhelpers.data import samples
-from kdhelpers.tests.conftest import refused
+from kdhelpers.tests.conftest import load, refused
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
     ("mnist", "3", 40, 20, 180),
@@ -35,10 +35,6 @@ ALL = (  # data set, class, and of train, normal test and anomalous test images:
 def own(sample_data, tmp_path) -> Path:
     """A copy of one's own images to break."""
     return shutil.copytree(sample_data / "own_images", tmp_path / "own images")
-
-
-def load(dataset, cls, data_dir, image_size=32, seed=0):
-    return data.load(dataset, cls, data_dir, image_size=image_size, seed=seed)
 
 
 @pytest.mark.parametrize("dataset,cls,train,normal,anomalous", ALL)
@@ -91,12 +87,6 @@ def test_sha256_is_over_all_files_used(sample_data, dataset, cls, folder):
     pairs = [[p.relative_to(sample_data).as_posix(), hashlib.sha256(p.read_bytes()).hexdigest()] for p in used]
     expected = hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
     assert load(dataset, cls, sample_data).sha256 == expected
-
-
-def test_a_changed_file_is_read_again(own):
-    before = load("folder", "own_images", own)
-    Image.new("RGB", (99, 99), "red").save(own / "test/good/000.jpg")
-    assert not torch.equal(load("folder", "own_images", own).test.pixels, before.test.pixels)
 
 
 @pytest.mark.parametrize("dataset,cls", [("brain_mri", "normal"), ("head_ct", "normal"), ("mvtec", "bottle")])

@@ -7,8 +7,6 @@ import os
 import pickle
 import tarfile
 import threading
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -24,11 +22,7 @@ from torchvision import datasets
 from kdhelpers import data, files
 from kdhelpers.data import downloads, images, weights
 from kdhelpers.protocols import CLASS_NAMES
-from kdhelpers.tests.conftest import refused
-
-
-def load(dataset, cls, data_dir):
-    return data.load(dataset, cls, data_dir, image_size=32, seed=0)
+from kdhelpers.tests.conftest import load, refused
 
 
 @pytest.fixture
@@ -52,15 +46,6 @@ def server(tmp_path_factory):
         state.silent.set()
         http.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    def urlopen(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
 
 
 @pytest.fixture
@@ -174,7 +159,6 @@ def test_an_interruption_leaves_nothing_that_passes_for_complete(cifar10, archiv
     with pytest.raises(KeyboardInterrupt):
         downloads.fetch("cifar10", tmp_path)
     assert len(visible(tmp_path)) == 2 and not downloads.present("cifar10", tmp_path)
-    monkeypatch.undo()
 
 
 def test_two_downloads_at_once_are_one(archive, server, tmp_path):
@@ -186,17 +170,9 @@ def test_two_downloads_at_once_are_one(archive, server, tmp_path):
     assert len(server.asked) == once and downloads.present("cifar10", tmp_path)
 
 
-class Code:
-    """A pickle that would run code."""
-
-    def __reduce__(self):
-        return pytest.fail, ("it was run",)
-
-
-@pytest.mark.parametrize("name", ["data_batch_1", "test_batch"])
-def test_code_in_a_batch_with_another_checksum_is_not_run(cifar10, name):
-    path = cifar10 / "cifar10" / downloads.BATCHES / name
-    path.write_bytes(pickle.dumps(Code()))
+def test_a_batch_with_another_checksum_is_not_read(cifar10):
+    path = cifar10 / "cifar10" / downloads.BATCHES / "test_batch"
+    path.write_bytes(path.read_bytes() + b" ")
     with refused(f"{path} is damaged", "MD5", "remove it"):
         load("cifar10", "0", cifar10)
 
@@ -229,6 +205,3 @@ def test_weights_with_another_checksum_are_refused(imagenet, server):
     with refused("could not be downloaded", "invalid hash value", f"put it at {imagenet}", "SOURCE"):
         weights.load_source("imagenet")
     assert visible(imagenet.parent) == []
-    imagenet.write_bytes(b"other bytes")
-    with refused(f"{imagenet} is damaged", imagenet.stem[-8:], "remove it"):
-        weights.load_source("imagenet")

@@ -1,6 +1,5 @@
 """Recorded cells run again: the same comes out, and what was changed since is found and named."""
 
-import importlib
 import json
 import shutil
 from dataclasses import asdict
@@ -38,24 +37,16 @@ def recorded(made):
     return main
 
 
-@pytest.fixture
-def verify(monkeypatch):
-    """The command, in this process."""
-    monkeypatch.syspath_prepend(ROOT / "notebooks")
-    return importlib.import_module("verify").verify
-
-
 def contents(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_same_comes_out_a_tampered_number_is_named_and_nothing_is_touched(made, tmp_path, verify, capsys):
+def test_the_same_comes_out_a_tampered_number_is_named_and_nothing_is_touched(made, tmp_path, command):
     results_dir = shutil.copytree(made / "results", tmp_path / "results")
     before = contents(results_dir)
-    assert verify([f"RESULTS_DIR={results_dir}"]) == 0
-    said = capsys.readouterr().out
-    assert f"· {VARIANT}: same" in said and "04_mvtec/mvtec-bottle-seed1: same" in said
-    assert said.splitlines()[-1] == "2 records: 2 the same"
+    done = command("verify", f"RESULTS_DIR={results_dir}")
+    assert f"· {VARIANT}: same" in done.stdout and "04_mvtec/mvtec-bottle-seed1: same" in done.stdout
+    assert done.stdout.splitlines()[-1] == "2 records: 2 the same" and done.returncode == 0
     assert contents(results_dir) == before
 
     path = results_dir / "records" / f"{VARIANT}.json"
@@ -63,15 +54,18 @@ def test_the_same_comes_out_a_tampered_number_is_named_and_nothing_is_touched(ma
     was = record["detection"]["auroc"]
     record["detection"]["auroc"] = was * 0.9
     path.write_text(json.dumps(record))
-    assert verify(["2", f"RESULTS_DIR={results_dir}", "seed=5"]) == 1
-    said = capsys.readouterr().out.splitlines()
+    done = command("verify", "2", f"RESULTS_DIR={results_dir}", "seed=5")
+    *said, last = done.stdout.splitlines()
     (line,) = [line for line in said if f"· {VARIANT}: " in line]
     assert f"{VARIANT}: differs: detection.auroc {0.9 * was:.6g} -> {was:.6g}" in line
     assert "relative difference 0.1 in detection.auroc" in line
-    assert said[-1] == "2 records: 1 the same, 1 different"
+    assert last == "2 records: 1 the same, 1 different" and done.returncode == 1
 
 
-def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(made, verify, monkeypatch, capsys):
+def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(made, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "notebooks")
+    from verify import verify
+
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
@@ -188,12 +182,8 @@ def test_records_are_drawn_by_the_seed(record, tmp_path):
 def test_differences_are_to_the_last_digit():
     one = {"detection": {"auroc": 95.47, "reason": None}, "training": {"loss": [1.0, 2.0]}, "seconds": {"train": 1.0}}
     other = {"detection": {"auroc": 95.47000000000001}, "training": {"loss": [1.0, 3.0]}, "seconds": {"train": 2.0}}
-    first, second, third = verification.differences(one, other)
+    first, second, third, *new = verification.differences(one | {"new": {"a": 1}}, other)
     assert str(first) == "detection.auroc 95.47 -> 95.47000000000001"
     assert str(second) == "detection.reason none -> nothing"
     assert str(third) == "training.loss[1] 2 -> 3" and third.relative == pytest.approx(1 / 3)
-
-
-def test_a_part_that_only_one_record_has_is_a_difference():
-    found = verification.differences({"seconds": {"train": 1}, "new": {"a": 1}}, {"seconds": {"train": 2}})
-    assert [one.name for one in found] == ["new.a", "new"]
+    assert [each.name for each in new] == ["new.a", "new"]  # a part that only one record has

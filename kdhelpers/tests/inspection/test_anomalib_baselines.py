@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from unittest.mock import Mock
 
 import numpy as np
-import papermill
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -15,7 +14,7 @@ from kdhelpers import networks
 from kdhelpers.experiments import config
 from kdhelpers.inspection import anomalib_baselines
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ASKED, refused
+from kdhelpers.tests.conftest import ASKED, execute, refused
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +31,8 @@ def given(sample_data, tmp_path):
 
 @pytest.mark.parametrize("version", [None, "1.2.0", "3.0.0"])
 def test_without_the_right_anomalib_one_line_says_how_to_get_it(monkeypatch, version):
-    if version:
-        monkeypatch.setattr(anomalib_baselines.metadata, "version", lambda _: version)
-    else:
-        monkeypatch.setattr(anomalib_baselines.metadata, "version", Mock(side_effect=PackageNotFoundError))
+    found = {"return_value": version} if version else {"side_effect": PackageNotFoundError}
+    monkeypatch.setattr(anomalib_baselines.metadata, "version", Mock(**found))
     with refused(f"installed is {version or 'none'}: pip install 'anomalib>=2.7,<3'"):
         anomalib_baselines.versions()
 
@@ -103,12 +100,8 @@ def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given
 
 @needs_anomalib
 def test_the_notebook_writes_what_it_shows(tmp_path):
-    papermill.execute_notebook(
-        ROOT / "notebooks" / f"{NOTEBOOK}.ipynb",
-        tmp_path / "out.ipynb",
-        {"PROFILE": "smoke", "EPOCHS": 2, "RESULTS_DIR": str(tmp_path)},
-        kernel_name="python3",
-    )
+    done = execute(NOTEBOOK, tmp_path / "out.ipynb", PROFILE="smoke", EPOCHS=2, RESULTS_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
     content = json.loads(next(tmp_path.glob("beside_anomalib/smoke/*.json")).read_text())
     assert list(content["methods"]) == ["ours", "patchcore"] and "smoke" in content["remark"].lower()
     assert content["anomalib"]["version"] == anomalib_baselines.versions()

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -50,9 +51,6 @@ def given(root, **changed):
 def load(root, **changed):
     (run,) = config.from_notebook("00_quickstart", given(root, **changed))
     return run.load(run.classes[0])
-
-
-# --- what is read -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (2, 1)])
@@ -138,19 +136,6 @@ def test_pictures_to_judge_beside_a_folder_with_masks(sample_data, folders):
         assert with_it == without
 
 
-def test_unlabeled_images_have_no_part_in_auroc():
-    scores = np.array([[0.1, 0.5, 0.4, 0.9, 0.0]])
-    for labels, auroc, reason in (
-        ([0, 1, 0, 2, 2], 100, None),
-        ([0, 2, 0, 2, 2], None, "there are no anomalous test images; 3 are unlabeled"),
-    ):
-        found = metrics.detection(scores, np.array(labels))
-        assert (found["auroc"], found.get("reason")) == (auroc, reason)
-
-
-# --- what is refused, or warned of --------------------------------------------------------------------------------
-
-
 def emptied(root):
     shutil.rmtree(root / "new")
     (root / "new").mkdir()
@@ -185,22 +170,12 @@ def test_refused_in_one_line(folders, spoil, changed, words):
         config.from_notebook("00_quickstart", given(folders, **changed | places))
 
 
-def test_copies_are_warned_of_by_name(folders):
-    split = load(folders)
-    held_out = split.paths[0]
-    trained = next(path for path in (folders / "fine").iterdir() if path not in split.paths)
-    for original, name in ((held_out, "h"), (trained, "t")):
-        shutil.copy(original, folders / "new" / f"{name}{original.suffix}")
-    with pytest.warns(UserWarning) as caught:
+def test_copies_of_held_out_pictures_are_warned_of_by_name(folders):
+    held_out = load(folders).paths[0]
+    copy = shutil.copy(held_out, folders / "new" / f"h{held_out.suffix}")
+    with pytest.warns(UserWarning, match="images of TEST_DIR that are in DATA_DIR too") as caught:
         load(folders)
-    trained_too, held_out_too = (str(warning.message) for warning in caught)
-    assert trained_too.startswith("test images that are training images too")
-    assert trained_too.endswith(f"{folders / 'new' / ('t' + trained.suffix)} = {trained}")
-    assert held_out_too.startswith("images of TEST_DIR that are in DATA_DIR too")
-    assert held_out_too.endswith(f"{folders / 'new' / ('h' + held_out.suffix)} = {held_out}")
-
-
-# --- what is written ----------------------------------------------------------------------------------------------
+    assert [str(warning.message).endswith(f"{copy} = {held_out}") for warning in caught] == [True]
 
 
 def run_of(folders, **changed):
@@ -240,9 +215,7 @@ def test_the_whole_way_and_again(folders, capsys):
     assert list(table.bad) == ["yes" if np.float32(score) > threshold else "no" for score in table.score]
     pictures = sorted((folder / "heat_maps").iterdir())
     assert len(pictures) == 14  # fewer than go on a sheet: all of them
-    worst = table.image[table.score.astype(np.float32).idxmax()].rpartition("/")[2].rpartition(".")[0]
-    assert pictures[0].name.startswith("001-") and pictures[0].stem.endswith(worst)
-    assert all(max(Image.open(path).size) >= 256 for path in [*pictures, folder / "worst.png"])
+    assert pictures[0].stem.endswith(Path(table.image[table.score.astype(np.float32).idxmax()]).stem)
 
     # The same numbers from the file alone, in whatever company, in Python and on the command line.
     loaded = detector.load(file, "untrained", "cpu")
@@ -297,9 +270,6 @@ def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
     own_images.write(run, made, table)
     assert len(list(own_images.folder_of(run).glob("heat_maps/*.png"))) == 3
     assert "the 3 worst of 7 above the threshold" in capsys.readouterr().out
-
-
-# --- files that are not a detector ----------------------------------------------------------------------------------
 
 
 def changed(**settings):
@@ -412,9 +382,6 @@ def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
 def test_auroc_is_reported_beside_what_needs_no_network():
     said = own_images.auroc_of(make_record(auroc=49.5) | {"baselines": {"mean_brightness": 25.4, "pca": 73.3}})
     assert "49.5 %" in said and "brightness alone 74.6 %" in said and "73.3 %" in said
-
-
-# --- thresholds and regions ---------------------------------------------------------------------------------------
 
 
 def test_another_threshold_needs_no_training(made, tmp_path, capsys):

@@ -114,13 +114,6 @@ def test_one_channel_of_a_flat_gradient_is_zero():
     assert torch.equal(localization.one_channel(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 4, 4))
 
 
-def test_attribution_of_a_batch_is_that_of_each_image(source, images, protocol):
-    cloner = networks.make_cloner(protocol, seed=0).eval()
-    whole = localization.attribution("guided_backprop", source, cloner, images, protocol)
-    alone = localization.attribution("guided_backprop", source, cloner, images.subset(slice(4, 5)), protocol)
-    np.testing.assert_allclose(whole[4], alone[0], atol=1e-4)
-
-
 @pytest.mark.parametrize("gaussian", [True, False])
 def test_opening_the_grey_map_is_a_thousand_openings(gaussian):
     rng = np.random.default_rng(0)

@@ -64,14 +64,6 @@ def test_the_score_takes_the_protocol_s_points_order_and_terms(activations, name
     np.testing.assert_allclose(score, expected(*by_hand(a_s[-points:], a_c[-points:])), rtol=1e-5)
 
 
-def test_a_score_depends_on_its_image_only(source, images, protocol):
-    cloner = networks.make_cloner(protocol, seed=0)
-    whole = losses.scores(SourceActivations(source, images), cloner, protocol)
-    for i in (0, 6):
-        alone = SourceActivations(source, images.subset(slice(i, i + 1)))
-        assert losses.scores(alone, cloner, protocol).item() == pytest.approx(whole[i].item(), rel=1e-5)
-
-
 def test_lambda_brings_both_terms_to_one_scale(source, images):
     cloner = networks.make_cloner(PROTOCOLS["text"], seed=0)
     known = SourceActivations(source, images)

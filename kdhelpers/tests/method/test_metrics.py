@@ -35,11 +35,19 @@ def test_f1_max_over_every_threshold():
     assert metrics.f1_max(scores, labels) == pytest.approx(max(f1(t) for t in scores))
 
 
-@pytest.mark.parametrize("labels, kind", [([0, 0, 0], "anomalous"), ([1, 1, 1], "normal")])
-def test_undefined_is_none_with_a_reason(labels, kind):
-    found = metrics.detection(np.random.rand(2, 3), np.array(labels))
-    assert found["auroc"] is None and found["auroc_by_epoch"] is None
-    assert found["reason"] == f"there are no {kind} test images"
+@pytest.mark.parametrize(
+    "labels, auroc, reason",
+    [
+        ([0, 0, 0, 0, 0], None, "there are no anomalous test images"),
+        ([1, 1, 1, 1, 1], None, "there are no normal test images"),
+        ([0, 2, 0, 2, 2], None, "there are no anomalous test images; 3 are unlabeled"),
+        ([0, 1, 0, 2, 2], 100, None),
+    ],
+)
+def test_auroc_is_of_labeled_images_and_none_with_a_reason_where_undefined(labels, auroc, reason):
+    found = metrics.detection(np.array([[0.1, 0.5, 0.4, 0.9, 0.0]]), np.array(labels))
+    assert (found["auroc"], found.get("reason")) == (auroc, reason)
+    assert (found["auroc_by_epoch"] is None) == (auroc is None)
 
 
 @pytest.mark.parametrize(

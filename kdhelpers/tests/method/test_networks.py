@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
-from torch import nn
 
 from kdhelpers import cache, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.protocols import PROTOCOLS
+from kdhelpers.tests.conftest import pools
 
 OFFICIAL, TEXT = PROTOCOLS["official"], PROTOCOLS["text"]
 
@@ -28,18 +28,9 @@ def count(network):
 
 def test_the_cloner_has_as_many_parameters_as_the_article_s_and_the_equal_one_as_the_source(source):
     assert count(networks.make_cloner(OFFICIAL, 0)) == 343_984
-    assert count(networks.make_cloner(TEXT, 0)) == 343_728
+    assert count(networks.make_cloner(TEXT, 0)) == 343_728  # without bias and BatchNorm
     equal = networks.make_cloner(dataclasses.replace(TEXT, width="equal", bias=True), 0)
     assert count(equal) == count(source)
-
-
-def test_without_bias_by_default_and_batch_norm_only_where_no_pool_follows():
-    layers = list(networks.make_cloner(OFFICIAL, 0))
-    assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d))
-    for convolution, after in zip(layers, layers[1:], strict=False):
-        if isinstance(convolution, nn.Conv2d):
-            wide = convolution.out_channels > 16 or convolution is layers[3]  # before a pool
-            assert isinstance(after, nn.ReLU if wide else nn.BatchNorm2d)
 
 
 def test_the_seed_decides_the_cloner():
@@ -60,17 +51,9 @@ def test_activations_equal_torchvision_s_features_exactly(vgg, tmp_path, feature
     reference = torchvision.models.vgg16(weights=None).eval().to(memory_format=torch.channels_last)
     reference.load_state_dict({n: v.to(dtype).float() for n, v in vgg.state_dict().items()})
     x = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    pools, y = [], x
-    for layer in reference.features:
-        with torch.no_grad():
-            y = layer(y)
-        if isinstance(layer, nn.MaxPool2d):
-            pools.append(y)
-    found = networks.critical_points(source, x)
-    assert len(found) == 4
-    for a, b in zip(found, pools[1:], strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(found[-1], reference.features(x))
+    with torch.no_grad():
+        found, expected = networks.critical_points(source, x), pools(reference.features, x)
+    assert len(found) == 4 and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("place", ["device", "host"])

@@ -76,10 +76,3 @@ def test_a_kept_picture_is_small_and_shows_the_same():
 def test_letters_and_lines_keep_their_colours():
     before, after, *_ = before_and_after(figures.show_scores({"x": (np.arange(12.0), split().labels)}))
     assert np.abs(np.subtract(before, after, dtype=int)).max() <= 4
-
-
-def test_the_words_are_the_title_or_the_label():
-    figure = figures.show_split(split(), title="smoke")
-    assert figures.picture_of(figure)[1] == {"alt": "images of mvtec screw — smoke"}
-    figure.set_label("roofline\nof a machine")
-    assert figures.words_of(figure) == "roofline"

@@ -2,10 +2,8 @@
 
 import re
 
-import pytest
 from bs4 import BeautifulSoup
 
-from kdhelpers.errors import InputError
 from kdhelpers.experiments.records import Kind
 from kdhelpers.protocols import SEEDS
 from kdhelpers.reporting import report
@@ -89,8 +87,6 @@ def test_kinds_have_sections_of_their_own_whatever_their_order():
     assert "55.55" not in page  # of another profile
     assert len(re.findall(r"<code>\./run_all\.sh", other)) == 1  # only what has records
     assert page == report.render(dict(reversed(found.items())), FULL, {})
-    with pytest.raises(InputError, match="different kinds"):
-        page_of(record(), record(STAND_IN))
 
 
 def test_records_by_another_version_are_counted_and_marked():

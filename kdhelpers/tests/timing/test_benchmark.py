@@ -103,16 +103,10 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
     assert running_time.is_current(path, cases)
     assert not running_time.is_current(path, [replace(cases[0], images=17)])
 
-    speeds = running_time.speeds(measured, machine).set_index("what")
-    assert list(speeds.index) == ["training", "detection", "localization"]
-    training = speeds.loc["training"]
-    assert training["times faster"] == pytest.approx(training["released code (ms)"] / training["ours (ms)"])
     fast = running_time.speeds(measured, machine | {"peak": 1e15}).set_index("what").loc["training"]
     assert fast["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / 1e15)
-    assert (speeds["% of the floor's speed"] <= 100).all()  # also with a peak that was measured too low
-    slow = running_time.speeds(measured, machine | {"peak": 1.0})
+    slow = running_time.speeds(measured, machine | {"peak": 1.0})  # measured too low
     assert slow["% of the floor's speed"].max() == pytest.approx(100)
-    assert len(running_time.picture(measured, machine, title="smoke").axes) == 3
     article = running_time.whole_article(measured, machine, "official")
     main = article[article["notebook"] == "01_mnist"].iloc[0]
     assert main["from"] == "measured" and main["records"] == 100
@@ -120,7 +114,6 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
         measured[32]["source"]["seconds"] * 16000 + measured[32]["training"]["ours"] * (6000 * 51 + 14 * 10000 / 3)
     )
     assert main["ours (h)"] == pytest.approx(by_hand / 3600)
-    assert article.iloc[-1]["ours (h)"] == pytest.approx(article["ours (h)"][:-1].sum())
 
 
 @pytest.mark.parametrize(

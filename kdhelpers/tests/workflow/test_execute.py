@@ -10,9 +10,7 @@ from kdhelpers.tests.conftest import execute
 
 pytestmark = pytest.mark.slow
 
-DIES = (
-    "import os, pathlib\nif not (died := pathlib.Path({!r})).exists():\n    died.touch()\n    os.kill(os.getpid(), 9)"
-)
+DIES = "import os, pathlib\nif not (died := pathlib.Path({!r})).exists():\n    died.touch(), os.kill(os.getpid(), 9)"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import subprocess
-import urllib.request
 from urllib.error import URLError
 
 import pytest
@@ -15,7 +14,7 @@ from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, runner
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ASKED, one_line
+from kdhelpers.tests.conftest import OWN, one_line
 
 pytest.importorskip("papermill", reason="papermill is missing: pip install -e '.[run]'")
 
@@ -83,21 +82,16 @@ def test_a_data_set_that_was_asked_for_and_is_missing_is_an_error(planned, tmp_p
     assert " download " in planned("01", DATA_DIR=tmp_path).stdout
 
 
-def test_without_a_network_a_download_is_one_short_line(monkeypatch, planned, handed_over, tmp_path, capfd):
-    def urlopen(*_, **__):
-        raise URLError(reason)
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
+def test_without_a_network_a_download_is_one_short_line(offline, planned, handed_over, tmp_path):
     given = {"option": "--cores=1", "DATA_DIR": tmp_path}
     by_hand = "cannot be downloaded; by hand: see data/README.md"
-    reason = socket.gaierror(-2, "Name or service not known")
+    offline.side_effect = URLError(socket.gaierror(-2, "Name or service not known"))
     assert planned("01", **given).stderr == f"error: no network, VGG-16's ImageNet weights {by_hand}\n"
     assert planned("01", **given, SOURCE="untrained").stderr == f"error: no network, MNIST {by_hand}\n"
-    reason = ConnectionRefusedError(111, "Connection refused")  # there is a network: which server, and the fix
-    one_line(
-        planned("01", **given).stderr.strip(), ("could not be downloaded", "Connection refused", ": fetch ", " put ")
-    )
+    # There is a network: which server, and the fix.
+    offline.side_effect = URLError(ConnectionRefusedError(111, "Connection refused"))
+    said = planned("01", **given).stderr.strip()
+    one_line(said, ("could not be downloaded", "Connection refused", ": fetch ", " put "))
     (only,) = handed_over("01", "90", SOURCE="untrained", DATA_DIR=tmp_path)["jobs"]
     assert only == "90_tables_and_figures"  # the others go on
     assert not list(tmp_path.rglob("*.pth")) + [path for path in tmp_path.glob("MNIST/raw/*") if path.suffix != ".lock"]
@@ -106,10 +100,8 @@ def test_without_a_network_a_download_is_one_short_line(monkeypatch, planned, ha
 def test_your_own_images_are_pending_until_their_results_are_written(planned, tmp_path, sample_data):
     asked = {"SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32, "DEVICE": "cpu"}
     asked |= {"DATA_DIR": str(sample_data / "own_images")}
-    own = {name: value for name, value in ASKED.items() if name != "CLASSES"} | {
-        "RESULTS_DIR": str(tmp_path / "results")
-    }
-    runner.run_experiments(config.resolve("00_quickstart", **own | asked), cloners=True)
+    own = OWN | {"PROFILE": "full", "RESULTS_DIR": str(tmp_path / "results")} | asked
+    runner.run_experiments(config.resolve("00_quickstart", **own), cloners=True)
     assert "would run 00_quickstart-seed0" in planned("00", **asked).stdout
 
 

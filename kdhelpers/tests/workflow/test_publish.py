@@ -35,10 +35,8 @@ def test_outputs_come_over_without_folders_bars_and_unlicensed_pictures(command,
     plain, run = copy / "notebooks/01_mnist.ipynb", copy / "results/executed/full/07-01_mnist-seed2.ipynb"
     write(plain, new_code_cell("x = 1"), new_code_cell("show()"), new_code_cell("head()", metadata=tags))
     injected = new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]})
-    show, head = (
-        new_code_cell("show()", outputs=said + picture),
-        new_code_cell("head()", outputs=picture, metadata=tags),
-    )
+    show = new_code_cell("show()", outputs=said + picture)
+    head = new_code_cell("head()", outputs=picture, metadata=tags)
     write(run, new_code_cell("x = 1"), injected, show, head)
     done = command("publish", root=copy)
     assert done.returncode == 0 and done.stdout.startswith("notebooks/01_mnist.ipynb: from 07-01_mnist-seed2.ipynb, ")
@@ -87,9 +85,8 @@ def git(copy, monkeypatch):
         shutil.copy(ROOT / name, copy)
 
     def run(*arguments):
-        return subprocess.run(
-            ["git", "-C", copy, *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
+        words = ["git", "-C", copy, *arguments]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     run("init", "--quiet")
     return run

@@ -59,6 +59,7 @@ def test_one_job_fails_and_the_others_go_on(command, tmp_path):
     assert list(tmp_path.glob("records/**/mnist-0-seed0.json"))
 
 
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them"
 
 
@@ -88,11 +89,7 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("gpu-check SEED=1", "unknown name SEED; gpu-check has DATA_DIR, SOURCE and RESULTS_DIR"),
         ("release v1", "release takes no words, and v1 was given"),
         ("report none", "none/records has no record of a full run: "),
-        *(
-            []
-            if torch.cuda.is_available()
-            else [("gpu-check", "gpu-check needs a GPU that torch can use, and this ma")]
-        ),
+        pytest.param("gpu-check", "gpu-check needs a GPU that torch can use, and this ma", marks=NO_GPU),
     ],
 )
 def test_a_wrong_word_is_one_line(command, words, error):

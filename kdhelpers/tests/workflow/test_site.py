@@ -1,7 +1,5 @@
 """The checks of ./run_all.sh site find what they are for; the site itself is built and checked by that command."""
 
-import shutil
-
 import pytest
 
 from kdhelpers.paths import ROOT
@@ -24,15 +22,3 @@ def test_links_to_what_is_not_there_and_scripts_from_elsewhere_are_found(build_s
     )
     found = build_site.broken_links(tmp_path)
     assert found == [f"a.html: {link}" for link in ("sub/b.html#no", "c.html", "no.png", "https://example.org/x.js")]
-
-
-@pytest.mark.slow
-def test_a_barrier_is_found_in_the_scheme_that_has_it(build_site, tmp_path):
-    pytest.importorskip("axe_playwright_python", reason="axe is in the environment of ./run_all.sh site")
-    browser = next(filter(None, map(shutil.which, build_site.BROWSERS)), None) or pytest.skip("no Chromium on PATH")
-    style = "@media (prefers-color-scheme: dark) { body { background: #000 } }"
-    (tmp_path / "a.html").write_text(
-        f'<html lang="en"><title>a</title><style>{style}</style><p style="color: #222">word'
-    )
-    (found,) = build_site.barriers(tmp_path, browser, ["a"])
-    assert found.startswith("a, dark: Elements must meet minimum color contrast")

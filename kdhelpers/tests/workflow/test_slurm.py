@@ -15,13 +15,8 @@ PATH = "/usr/sbin:" + os.environ["PATH"]
 LACKS = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(name, path=PATH)]
 LACKS += [name for name in ("snakemake_executor_plugin_slurm",) if not find_spec(name)]
 # Options for a cluster without accounts, and for jobs of seconds.
-SLURM = [
-    "--profile",
-    "notebooks/profiles/slurm",
-    "--slurm-status-command=squeue",
-    "--slurm-no-account",
-    "--slurm-init-seconds-before-status-checks=3",
-]
+SLURM = "--profile notebooks/profiles/slurm --slurm-status-command=squeue --slurm-no-account".split()
+SLURM += ["--slurm-init-seconds-before-status-checks=3"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKS), reason=f"there is no {', '.join(LACKS)}")]
 
