@@ -187,9 +187,8 @@ def _seeds(notebook: str, asked: int | list | None, profile: str) -> Iterable[in
     most = 1 if notebook == OWN_IMAGES else FEWER_SEEDS.get(notebook, SEEDS)
     if asked is None:
         return range(1 if profile == "smoke" else most)
-    if (
-        isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked)
-    ):  # one machine's share
+    if isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked):
+        # One machine's share.
         return [seed for seed in asked if seed < most or most == SEEDS]
     if not isinstance(asked, int) or asked < 1:
         raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
