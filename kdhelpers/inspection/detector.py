@@ -65,10 +65,7 @@ class Detector:
     accepted: list[str] = field(default_factory=list)  # false alarms learned later: `inspection.accepting`
 
     def calibrated(self, good: Sequence[Path], false_alarms: float, scores: np.ndarray | None = None) -> "Detector":
-        """The detector with both thresholds set on held-out good pictures for this rate of false alarms.
-
-        scores: theirs, if already computed.
-        """
+        """The detector with both thresholds set on held-out good pictures for this rate; scores: theirs, if known."""
         good = _listed(good)
         maps = self.maps(good)
         scores = self.scores(good, maps) if scores is None else scores
@@ -258,8 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--threshold", type=float, help="set the threshold to this value")
     parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="set the threshold by this rate, e.g. 0.01")
-    help_ = "also learn these false alarms, then save the detector"
-    parser.add_argument("--accept", type=Path, metavar="FILE", nargs="+", help=help_)
+    parser.add_argument("--accept", type=Path, metavar="FILE", nargs="+", help="learn these false alarms, then save")
     parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
