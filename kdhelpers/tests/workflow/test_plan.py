@@ -157,4 +157,4 @@ def test_the_list_of_the_committed_results_is_one(planned, sample_data, tmp_path
     path, content = tmp_path / "runs.yaml", yaml.safe_load((ROOT / "results" / "measured.yaml").read_text())
     path.write_text(yaml.safe_dump(content | {"SOURCE": "untrained"}).replace("screw", "bottle"))
     first, *_, last = planned(path, DATA_DIR=sample_data).stdout.partition("would run ")[2].split()
-    assert first == "01-06_head_ct-seed0" and last.endswith("04_mvtec-seed2")
+    assert first == "01-06_head_ct-seed0" and last == f"{len(content['runs']):02}-01_mnist-seed2"
