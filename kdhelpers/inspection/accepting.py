@@ -23,8 +23,9 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
 
     Training resumes from the cloner with a new Adam. An accepted picture is no longer held out, since a threshold must
     not be set on learned pictures. Pictures accepted earlier are learned again. `detector` itself does not change.
-    Raises InputError for missing pictures, when fewer than two held-out ones would remain, and when no rate set the
-    threshold (none, or one set by hand), because the new threshold needs one.
+    Raises InputError for missing pictures, when fewer than two held-out ones would remain, for a cloner of a data set,
+    when the number of good pictures has changed since the training, and when no rate set the threshold (none, or one
+    set by hand), because the new threshold needs one.
     """
     if not detector.threshold or detector.threshold.false_alarms is None:
         raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
