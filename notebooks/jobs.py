@@ -28,7 +28,7 @@ MOST = 4  # jobs per GPU, however small: they take turns on it, and each needs a
 NO_NETWORK = ("Name or service not known", "name resolution", "nodename nor servname", "Network is unreachable")
 
 
-def fetch(jobs: list[Job], data_dir: str | None) -> tuple[list[Job], int]:
+def fetch(jobs: list[Job]) -> tuple[list[Job], int]:
     """Download the source and the data sets of the jobs on the machine of this command: a cluster's nodes may have no
     network. Prints an error for each data set that fails. Returns the jobs that can run, and 1 if any data set failed.
     Raises InputError when the source fails."""
@@ -36,7 +36,8 @@ def fetch(jobs: list[Job], data_dir: str | None) -> tuple[list[Job], int]:
     for name in {job.source for job in jobs if job.source}:
         with _short("VGG-16's ImageNet weights"):
             weights.load_source(name)
-    for dataset in dict.fromkeys(name for job in jobs for name in job.downloads):
+    wanted = dict.fromkeys((name, job.parameters.get("DATA_DIR")) for job in jobs for name in job.downloads)
+    for dataset, data_dir in wanted:
         try:
             with _short(NAMES[dataset]):
                 downloads.fetch(dataset, Path(data_dir or paths.DATA_DIR).expanduser())

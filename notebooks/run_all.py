@@ -56,7 +56,7 @@ def run_notebooks(profile: str, words: list[str]) -> int:
     else:
         options.append(f"--cores={asked.cores or 'all'}")
     with jobs.locked(results) as lock:
-        pending, lost = jobs.fetch(pending, given.get("DATA_DIR"))
+        pending, lost = jobs.fetch(pending)
         found = jobs.for_snakemake(pending, results, profile, settings, cluster=bool(asked.profile))
         return (jobs.run(found, options, lock) if pending else 0) or lost
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kdhelpers.data import downloads, ignore, tiles
+from kdhelpers.data import downloads, ignore, official, tiles
 from kdhelpers.data.images import Images, Size, in_threads, read_images, read_masks, resize_arrays, sides
 from kdhelpers.data.layouts import FOLDERS, NOTHING_MORE, Files, Own, cifar_folders, list_files, safe_name
 from kdhelpers.data.split import Split, Tiles
@@ -47,6 +47,8 @@ def resolve_class(dataset: str, name: str | int, data_dir: Path | str) -> str:
         return re.sub(r"[\W_]+", "", str(name)).lower()
 
     allowed = classes(dataset, data_dir)
+    if name in allowed:
+        return name
     names = CLASS_NAMES.get(dataset, ()) if allowed == NUMBERS else ()
     known = {plain(cls): cls for cls in allowed} | {plain(n): cls for n, cls in zip(names, allowed, strict=False)}
     if plain(name) not in known:
@@ -167,7 +169,11 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         kinds=[image.kind for image in files.test],
         names=[_name(path, data_dir, own) for path in paths],
         sha256=_digest(files.all, sums, data_dir, own),
-        deviations=("image folders instead of CIFAR-10's own files",) if is_cifar else (),
+        deviations=(
+            ("image folders instead of CIFAR-10's own files",)
+            if is_cifar
+            else official.deviations(dataset, cls, len(train) + len(test))
+        ),
         paths=paths,
         mask_paths=[image.mask for image in files.test],
         tiles=cut,

@@ -11,28 +11,12 @@ from kdhelpers import paths
 from kdhelpers.data import downloads
 from kdhelpers.data.layouts import list_files
 from kdhelpers.data.listing import find, pictures, subfolders
+from kdhelpers.data.official import COUNTS
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.files import reading
 from kdhelpers.protocols import GOOD
 
-_MVTEC = """
-    bottle 209 20 63, cable 224 58 92, capsule 219 23 109, carpet 280 28 89, grid 264 21 57, hazelnut 391 40 70,
-    leather 245 32 92, metal_nut 220 22 93, pill 267 26 141, screw 320 41 119, tile 230 33 84, toothbrush 60 12 30,
-    transistor 213 60 40, wood 247 19 60, zipper 240 32 119
-"""  # numbers of images in train/good, in test/good, and of defects, each with a mask
-COUNTS = {  # numbers of images (and masks) in the folders that the notebooks read; *: all but good
-    "mnist": {"train": 60_000, "test": 10_000},
-    "fashion_mnist": {"train": 60_000, "test": 10_000},
-    "cifar10": {"train/*": 50_000, "test/*": 10_000},
-    "mvtec": {
-        f"{category}/{place}": int(count)
-        for category, train, good, bad in map(str.split, _MVTEC.split(","))
-        for place, count in {"train/good": train, "test/good": good, "test/*": bad, "ground_truth/*": bad}.items()
-    },
-    "oct2017": {"train/NORMAL": 26_315} | {f"test/{kind}": 250 for kind in ("NORMAL", "CNV", "DME", "DRUSEN")},
-    "head_ct": {"head_ct": 200},
-    "brain_mri": {"no": 98, "yes": 155},
-}
+PACKED = "packed: unpacked when first needed"
 _MD5 = {  # of MNIST's unpacked files; torchvision has those of archives and of CIFAR-10's files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -43,7 +27,7 @@ _MD5 = {  # of MNIST's unpacked files; torchvision has those of archives and of 
 
 @reading()
 def check(dataset: str, data_dir: Path) -> str:
-    """One line: complete, absent, missing N of M and where, N more than the official M, or damaged and how."""
+    """One line: complete, absent, packed, missing N of M and where, N more than the official M, or damaged and how."""
     expected = COUNTS[dataset]
     parts = list(dict.fromkeys(place.partition("/")[0] for place in expected))  # the categories of MVTec AD
     try:
@@ -56,7 +40,11 @@ def check(dataset: str, data_dir: Path) -> str:
             arrays = downloads.read(dataset, data_dir)
             found = dict(zip(expected, (len(arrays.train), len(arrays.test)), strict=True))
         if not any(found.values()):
-            return "absent"
+            if paths:
+                return PACKED if [*paths[0].parent.glob("*.gz"), *paths[0].parent.parent.glob("*.gz")] else "absent"
+            if not subfolders(find(data_dir, dataset)):
+                return "absent"
+            list_files(dataset, parts[0] if dataset == "mvtec" else "", data_dir, seed=0)  # says what is not in place
         if lacks := {place: number - found[place] for place, number in expected.items() if found[place] < number}:
             where = ", ".join(f"{number} in {place}" for place, number in [*lacks.items()][:3])
             more = " …" if len(lacks) > 3 else ""
@@ -76,7 +64,7 @@ def check(dataset: str, data_dir: Path) -> str:
 
 
 def _count(root: Path, place: str) -> int:
-    """The number of image files in a place of COUNTS."""
+    """The number of image files in a place of `official.COUNTS`."""
     for name in place.removesuffix("/*").split("/"):
         root = find(root, name)
     folders = [f for f in subfolders(root) if f.name.lower() != GOOD] if place.endswith("/*") else [root]
@@ -90,7 +78,7 @@ def main(data_dir: Path) -> None:
     wrong = False
     for dataset in COUNTS:
         state = check(dataset, data_dir)
-        wrong |= state not in ("complete", "absent")
+        wrong |= state not in ("complete", "absent", PACKED)
         print(f"{dataset:14} {state}", flush=True)
     sys.exit(wrong)
 

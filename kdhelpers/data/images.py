@@ -119,6 +119,8 @@ def read_masks(
 def upright_size(path: Path | str) -> tuple[int, int]:
     """(width, height) of a picture after its EXIF rotation, without decoding it."""
     with Image.open(path) as image:
+        if image.format == "TIFF":
+            image.load()  # Pillow turns these itself, and its size means different things before
         turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)  # by 90°: width and height are swapped
         return image.size[::-1] if turned else image.size
 

@@ -66,7 +66,7 @@ _ADVICE = {
     "or in a folder called good (ok, normal ...) beside those of defects, or give a folder of good images only",
     "cifar10": "it needs one folder per class, of the same names, in cifar10/train and cifar10/test",
     "mvtec": "download MVTec AD from www.mvtec.com/company/research/datasets/mvtec-ad and unpack the category there",
-    "oct2017": "download OCT2017.tar.gz from data.mendeley.com/datasets/rscbjbr9sj (doi 10.17632/rscbjbr9sj) and "
+    "oct2017": "download OCT2017.tar.gz from data.mendeley.com/datasets/rscbjbr9sj/2 (doi 10.17632/rscbjbr9sj.2) and "
     "unpack it as oct2017/train/NORMAL, oct2017/test/NORMAL, oct2017/test/CNV ...",
     "resc": "get RESC as arranged by github.com/DorisBao/BMAD and put it as resc/train/good, resc/test/good and "
     "resc/test/Ungood",
@@ -161,14 +161,18 @@ def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
     ]
 
 
-def _in_folders(root: Path, kind: Callable[[Path], str]) -> list[TestImage]:
-    """The test images in the folders of `root`; InputError for pictures beside them, or when there are none."""
+def _no_pictures_beside_folders(root: Path) -> None:
     for path in entries(root):
         if path.suffix.lower() in SUFFIXES or path.is_symlink() and not path.exists():
             raise InputError(
                 f"{path}: lies beside the folders of {root.name}, or is a link that leads nowhere, or to itself; "
                 f"move it to {root / GOOD} or another one, or remove it"
             )
+
+
+def _in_folders(root: Path, kind: Callable[[Path], str]) -> list[TestImage]:
+    """The test images in the folders of `root`; InputError for pictures beside them, or when there are none."""
+    _no_pictures_beside_folders(root)
     if not (folders := subfolders(root)):
         raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
     return _of_kinds({path: kind(path) for path in folders})
@@ -180,6 +184,7 @@ def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = 
     Your own images need no test folder; their anomalous test images need masks for all or for none.
     """
     inside, is_mvtec = partial(folder, root, advice=_ADVICE[dataset]), dataset == "mvtec"
+    _no_pictures_beside_folders(inside("train"))
     good = [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD] or [inside("train", GOOD)]
     train = [path for place in good for path in pictures(place)]
     has_test = is_mvtec or find(root, "test").is_dir()

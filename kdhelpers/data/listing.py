@@ -9,16 +9,17 @@ _LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # files that operating syste
 
 
 def pictures(root: Path, *, empty: bool = False) -> list[Path]:
-    """The image files in `root`, sorted by name, or in `root/img` if `root` contains a folder `img`.
+    """The image files in `root`, sorted by name, or in a folder in it called img (BMAD) or as `root` (Kaggle's HeadCT).
 
     Hidden files, Thumbs.db and desktop.ini are ignored. Raises InputError for anything else that is not an image,
     because ignoring it might silently leave out images, and for an empty folder unless `empty`.
     """
     found = entries(root)
+    inner = [path for path in found if path.is_dir() and path.name in ("img", root.name) and root.name != "img"]
+    if inner and not any(path.suffix.lower() in SUFFIXES for path in found):
+        return pictures(inner[0], empty=empty)
     for path in found:
         if path.is_dir():
-            if path.name == "img" and root.name != "img":  # BMAD's layout: img beside label
-                return pictures(path)
             raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise InputError(

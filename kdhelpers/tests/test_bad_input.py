@@ -200,6 +200,7 @@ def mask(image: Image.Image) -> Callable:
 
 LEFT = Image.fromarray(np.uint8([[255] * 128 + [0] * 128] * 64))
 TURNED_MASK = both(put(ROTATED, CRACK, "JPEG", exif=TURNED), put(LEFT, MASK))  # of the left half of what is to be seen
+TURNED_TIFF = both(remove(CRACK), put(ROTATED, CRACK.replace("jpg", "tif"), "TIFF", exif=TURNED), put(LEFT, MASK))
 
 
 def marked(split: data.Split) -> None:
@@ -207,7 +208,7 @@ def marked(split: data.Split) -> None:
 
 
 def turned_mask(split: data.Split) -> None:
-    found = split.masks[split.names.index(CRACK)]
+    found = next(mask for name, mask in zip(split.names, split.masks, strict=True) if name.startswith(CRACK[:-4]))
     assert found[:, :14].min() == 1 and found[:, 18:].max() == 0
 
 
@@ -338,7 +339,7 @@ TABLE = {
         ("link to nothing", link("test/good/zzz.png", "gone"), ("zzz.png", "leads nowhere", "remove it")),
         ("link to itself for a folder", link("test/more", "more"), ("test/more", "leads nowhere, or to itself")),
         ("folder linked into itself", link("train/good/up", "."), ("train/good/up", "a folder where image")),
-        ("img linked into itself", link("train/good/img", "."), ("good/img/img", "a folder where image")),
+        ("img linked into itself", link("train/good/img", "."), ("good/img", "a folder where image")),
         ("picture without rights", forbidden("read_bytes", CRACK), (CRACK, "Permission denied", "the rights")),
         ("folder without rights", forbidden("iterdir", "test/good"), ("test/good", "Permission denied", "right")),
         ("hidden files and litter", both(put(b"", "train/good/._a.jpg"), put(b"", "test/good/Thumbs.db")), counts()),
@@ -346,6 +347,7 @@ TABLE = {
         ("named pipe", lambda at, _: os.mkfifo(at / ODD), ("zzz.png", "not an image file", "move it away")),
         ("folder among pictures", put(COLOUR, "train/good/x/a.png"), ("train/good/x", "move its images up")),
         ("picture beside the folders", put(COLOUR, "test/a.png"), ("test/a.png", "move it to", "test/good")),
+        ("picture beside train/good", put(COLOUR, "train/a.png"), ("train/a.png", "move it to", "train/good")),
         # sets that are lopsided
         ("copies in train and test", copies("test/good"), counts(normal=5), ("test/good/copy0.jpg", "000.jpg")),
         ("five copies in train and test", copies("test/good", 5), counts(normal=9), ("copy2.jpg = ", "jpg and 2 more")),
@@ -364,6 +366,7 @@ TABLE = {
         ("mask with palette colours", mask(PALETTE), marked),
         ("16-bit mask of 0 and 1", mask(SIXTEEN), marked),
         ("mask of a picture turned by EXIF", TURNED_MASK, turned_mask),
+        ("mask of a TIFF turned by EXIF", TURNED_TIFF, turned_mask),
         ("mask of another size", put(COLOUR, MASK), (MASK, "256x64", "000.jpg", "resize it")),
         ("mask that marks nothing", mask(Image.new("L", (40, 40))), (MASK, "marks nothing", "draw it")),
         ("mask that numbers defects", mask(NUMBERED), marked),

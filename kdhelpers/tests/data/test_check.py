@@ -37,6 +37,15 @@ def test_complete_is_what_has_all_images_masks_and_labels(tmp_path, monkeypatch)
     assert state.startswith("damaged: ") and "999_mask" in state
 
 
+def test_data_that_lie_elsewhere_are_not_absent(tmp_path):
+    (tmp_path / "oct2017/OCT2017/train/NORMAL").mkdir(parents=True)
+    assert "oct2017/train is missing; download OCT2017.tar.gz" in check.check("oct2017", tmp_path)
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    assert check.check("mnist", tmp_path) == "absent"
+    (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").touch()
+    assert check.check("mnist", tmp_path) == check.PACKED
+
+
 def test_the_counts_are_those_of_the_publications():
     """MVTec AD's paper gives 3,629 + 1,725 images of which 1,258 have masks, OCT2017's page 26,315 normal ones."""
     by_place = {}

@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision import transforms as T
 
 from kdhelpers import data
-from kdhelpers.data import samples
+from kdhelpers.data import official, samples
 from kdhelpers.tests.conftest import load, refused
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
@@ -118,7 +118,7 @@ def test_mnist_as_torchvision_reads_and_resizes_it(sample_data):
     assert split.train.pixels.shape == (40, 1, 32, 32) and torch.equal(split.train[:], expected)
 
 
-def test_folders_in_capital_letters_and_bmads_img_folders(own, sample_data, tmp_path):
+def test_folders_in_capital_letters_bmads_img_folders_and_kaggles_head_ct(own, sample_data, tmp_path):
     (own / "train").rename(own / "Train")
     (own / "test/good").rename(own / "test/Good")
     assert (load("folder", "own_images", own).labels == 0).sum() == 4
@@ -126,8 +126,20 @@ def test_folders_in_capital_letters_and_bmads_img_folders(own, sample_data, tmp_
     (root / "test/Ungood").rename(root / "img")
     (root / "test/Ungood").mkdir()
     (root / "img").rename(root / "test/Ungood/img")
-    (root / "test/Ungood/label").mkdir()
+    (root / "test/Ungood/anomaly_mask").mkdir()  # before img, where it must not be read
     assert load("retinal_oct", "resc", tmp_path / "data").labels.sum() == 4
+    root = shutil.copytree(sample_data / "head_ct", tmp_path / "data" / "head_ct")
+    (root / "head_ct").rename(root / "inner")
+    (root / "head_ct").mkdir()
+    (root / "inner").rename(root / "head_ct/head_ct")
+    assert load("head_ct", "normal", tmp_path / "data").labels.sum() == 8
+
+
+def test_another_number_of_images_than_the_official_one_is_a_deviation(sample_data):
+    assert load("mvtec", "carpet", sample_data).deviations == ("24 images instead of 397",)  # 280 + 28 + 89
+    assert load("retinal_oct", "oct2017", sample_data).deviations == ("28 images instead of 27315",)
+    assert official.deviations("mvtec", "screw", 480) == official.deviations("brain_mri", "normal", 253) == ()
+    assert load("retinal_oct", "resc", sample_data).deviations == load("mnist", "3", sample_data).deviations == ()
 
 
 def test_image_folders_in_place_of_cifar10(tmp_path):
@@ -136,6 +148,9 @@ def test_image_folders_in_place_of_cifar10(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (i * 20, 0, 99 if part == "test" else 7)).save(path)
     assert data.classes("cifar10", tmp_path) == ("ant_eater", "zebra")
+    (tmp_path / "cifar10/train/zeb_ra").mkdir()  # resembles the other, and both can be asked for by name
+    assert [data.resolve_class("cifar10", name, tmp_path) for name in ("zebra", "zeb_ra")] == ["zebra", "zeb_ra"]
+    (tmp_path / "cifar10/train/zeb_ra").rmdir()
     split = load("cifar10", "Ant-Eater", tmp_path)
     assert (split.cls, split.kinds) == ("ant_eater", ["good"] * 3 + ["zebra"] * 3)
     shutil.rmtree(tmp_path / "cifar10/test/zebra")

@@ -92,6 +92,10 @@ def test_without_a_network_a_download_is_one_short_line(offline, planned, handed
     offline.side_effect = URLError(ConnectionRefusedError(111, "Connection refused"))
     said = planned("01", **given).stderr.strip()
     one_line(said, ("could not be downloaded", "Connection refused", ": fetch ", " put "))
+    (tmp_path / "runs.yaml").write_text(
+        f"SOURCE: untrained\nDATA_DIR: {tmp_path / 'its own'}\nruns: [{{notebook: 01_mnist}}]"
+    )
+    assert str(tmp_path / "its own") in planned(tmp_path / "runs.yaml", option="--cores=1").stderr
     (only,) = handed_over("01", "90", SOURCE="untrained", DATA_DIR=tmp_path)["jobs"]
     assert only == "90_tables_and_figures"  # the others go on
     assert not list(tmp_path.rglob("*.pth")) + [path for path in tmp_path.glob("MNIST/raw/*") if path.suffix != ".lock"]
