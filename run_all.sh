@@ -60,7 +60,7 @@ for active in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
         echo "environment: $active"
         exec "$active/bin/python" "${program[@]}"
     fi
-    echo "the active environment $active is not used, it lacks: ${lacks##*$'\n'}"
+    echo "the active environment $active is not used because it lacks ${lacks##*$'\n'}"
 done
 
 hash=$(cat "$lock" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c1-12)
@@ -80,8 +80,8 @@ if [[ $(cat "$folder/finished" 2>/dev/null) != "$hash" ]]; then
     done
     [[ -n $base ]] || fail "there is no Python 3.11, 3.12 or 3.13 on PATH: install one, or activate an environment"
     total=$(grep -c '==' "$lock")
-    echo "installing $total packages into $folder: two minutes when they are cached, else as long as $size take to come"
-    "$base" -m venv --clear "$folder" || fail "$base cannot make environments: install its venv module (python3-venv)"
+    echo "installing $total packages into $folder: two minutes if they are cached, otherwise $size to download"
+    "$base" -m venv --clear "$folder" || fail "$base cannot create environments: install its venv module (python3-venv)"
     "$folder/bin/python" -m pip install --requirement "$lock" --progress-bar off 2>"$folder/install.log" |
         awk -v total="$total" '/^(Collecting|Processing)/ && ++n % 25 == 0 { print "  " n " of " total " packages found"; fflush() }
             /^Installing/ { print "  unpacking, a minute or two"; fflush() }' ||
