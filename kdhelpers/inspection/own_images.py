@@ -155,10 +155,12 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at, here = folder / "detector.safetensors", Path(sys.executable)
     detector.save(made, made_at)
+    above = table.groupby("kind", sort=False)["bad"].agg(lambda each: f"{(each == 'yes').sum()} of {len(each)}")
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
     python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
     quoted = shlex.quote(str(made_at))
     print(
+        f"above the threshold: {', '.join(f'{count} {kind}' for kind, count in above.items())}\n"
         f"{folder}:\n  scores.csv            {len(table)} images\n"
         f"  heat_maps/            the {len(worst)} worst{of_more}\n"
         f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"

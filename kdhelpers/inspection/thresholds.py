@@ -23,14 +23,14 @@ class Threshold:
         low, high = self.interval
         asked = "set by hand" if self.false_alarms is None else f"{100 * self.false_alarms:.3g} % may"
         lines = [
-            f"threshold {self.value:.6g}: {self.above} of {self.held_out} held-out good images lie above it, {asked}",
-            f"of all good images between {100 * low:.1f} % and {100 * high:.1f} % will be called bad "
-            f"(exact, {100 * CONFIDENCE:.0f} % confidence)",
+            f"threshold {self.value:.6g}: {self.above} of {self.held_out} held-out good images exceed it, {asked}",
+            f"with {100 * CONFIDENCE:.0f} % confidence, between {100 * low:.1f} % and {100 * high:.1f} % of all good "
+            "images do (exact interval)",
         ]
         if self.false_alarms is not None and self.held_out < needed(self.false_alarms):
             lines.append(
-                f"too few good images: {self.held_out} are held out, and even if none of them lay above, nobody could "
-                f"be sure of {100 * self.false_alarms:.3g} %; that takes {needed(self.false_alarms)}"
+                f"too few held-out good images to be sure of {100 * self.false_alarms:.3g} %: there are "
+                f"{self.held_out}, and {needed(self.false_alarms)} are needed, even if none of them exceeds it"
             )
         return "\n".join(lines)
 
