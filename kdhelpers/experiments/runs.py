@@ -58,13 +58,9 @@ class Run:
         if self.dataset == "folder":
             found |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
             found["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
-        found["source"] = "untrained" if self.source == "untrained" else self.plain_source_name
+        plain = self.source_name.removesuffix(f"-{self.precision}")
+        found["source"] = "untrained" if self.source == "untrained" else plain
         return found | {"class": cls, "protocol": asdict(self.protocol)}
-
-    @property
-    def plain_source_name(self) -> str:
-        """The source's name without the precision."""
-        return self.source_name.removesuffix(f"-{self.precision}")
 
     def head(self, cls: str) -> dict:
         """The fields of a record that are known before the run."""
@@ -143,13 +139,13 @@ class Run:
             ("image size", self.image_size, setting.image_size),
             ("batch size", self.batch_size, BATCH_SIZE),
             ("precision", self.precision, PRECISIONS[0]),
-            ("source", self.plain_source_name, "imagenet"),
+            ("source", self.parameters("")["source"], "imagenet"),
         ]
         found = []
         if self.profile == "smoke":
             found.append("smoke: a small generated sample, an untrained source; no number means anything")
         if self.dataset == "folder":
-            found.append("images of one's own; the article has none")
+            found.append("your own images; the article has none")
             compared = compared[2:]  # the article has neither epochs nor size for these
         found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
         if self.seed >= SEEDS:
