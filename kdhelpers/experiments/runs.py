@@ -86,13 +86,15 @@ class Run:
         return split.to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
-        """True without an up-to-date record with these parameters; cloner: also without its cloner on this machine.
+        """True without an up-to-date record with these parameters; cloner: also without its own cloner on this machine.
 
         A record of your own images is out of date when these have changed.
         """
         files = [self.record_path(cls)] + ([self.cloner_path(cls), self.predictions_path(cls)] if cloner else [])
         if not all(path.is_file() for path in files):
             return True
+        if cloner and files[0].read_text(encoding="utf-8") != records.record_in(files[1]):
+            return True  # the cloner is of another run
         record = records.read(files[0])
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
