@@ -89,9 +89,13 @@ def test_findings_pair_each_precision_with_float32_and_the_readme_has_float32_al
             record(auroc=90.0 + seed + difference, parameters=other, **of),
             record(auroc=50.0, parameters=other | {"epochs": 7}, **of | {"cls": "5"}),  # there is none to pair it with
         ]
+    medical = {"cls": "normal", "source_name": ORIGINAL}  # of two data sets, but with the same parameters
+    found[Kind(ORIGINAL, "full", "official")].append(record("06_head_ct", "head_ct", auroc=60.0, **medical))
+    other |= {"image_size": 128}
+    found[Kind(rough, "full", "official")].append(record("07_brain_mri", "brain_mri", parameters=other, **medical))
     text = summary.findings(found)
     assert "| MNIST | bfloat16 | 1 | 3 | 91.10 ± 1.18 | 91.00 | +0.10 | -0.65 to +0.85 | 0.75 (n = 3) |" in text
-    assert text.count("| MNIST | bfloat16 |") == text.count("###") == 1
+    assert text.count("| bfloat16 |") == text.count("###") == 1
     assert "50.00" not in text and summary.markdown(found).count("With ") == 1
 
 
