@@ -20,7 +20,7 @@ BADGE = re.compile(r"(/blob/[\w.]+/notebooks/)\w+\.ipynb")  # of a notebook copi
 
 
 def release(root: Path = ROOT) -> None:
-    """Release. Raises InputError for a placeholder as address, uncommitted changes, and a tag of other contents."""
+    """Release. Raises InputError for a placeholder as address, uncommitted changes, and a tag of another commit."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     address, version = project["urls"]["Repository"], project["version"]
     if PLACEHOLDER in address or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
@@ -33,6 +33,8 @@ def release(root: Path = ROOT) -> None:
     if tagged and changes:
         names = ", ".join(str(path.relative_to(root)) for path in changes)
         raise InputError(f"{tag} is already tagged, and {names} would change: raise version in pyproject.toml")
+    if tagged and git(root, "rev-parse", f"{tag}^{{commit}}") != git(root, "rev-parse", "HEAD"):
+        raise InputError(f"{tag} is already tagged on another commit: raise version in pyproject.toml")
     collected = cloners.collect(root / "results", root / "dist" / "cloners")
     if tagged:
         print(f"nothing is new: {tag} is tagged, and every file names {address}")

@@ -82,18 +82,7 @@ def _peak_memory_mb(device: torch.device) -> dict:
 
 def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
     """The code version, package versions and machine; numbers may depend on them besides the parameters."""
-
-    def git(*words: str) -> str | None:
-        try:
-            command = ["git", "-C", paths.ROOT, *words]
-            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    changes = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
+    return _CODE | {
         "method_version": METHOD_VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -102,3 +91,22 @@ def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
         "threads": torch.get_num_threads(),
         "packages": {name: import_module(name).__version__ for name in _PACKAGES},
     }
+
+
+def _code() -> dict[str, str | bool | None]:
+    """The code's commit, and whether files other than results differ from it; None outside of its repository."""
+
+    def git(*words: str) -> str | None:
+        try:
+            command = ["git", "-C", paths.ROOT, *words]
+            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    if not paths.IN_REPOSITORY:  # the working directory may be in another one
+        return {"commit": None, "dirty": None}
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+_CODE = _code()  # at the import, because a later commit changes nothing in what runs

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from kdhelpers import paths
 from kdhelpers.errors import InputError, in_one_line
+from kdhelpers.experiments.records import record_in
 from kdhelpers.files import atomic_write, file_sha256, reading
 
 LIST = "cloners.csv"  # in RESULTS_DIR: file, sha256, bytes, record
@@ -24,7 +24,7 @@ def _assets(results_dir: Path) -> dict[str, tuple[Path, Path]]:
     for cloner in sorted(results_dir.glob("cloners/*/full/**/*.safetensors")):
         stem = cloner.relative_to(results_dir / "cloners").with_suffix("")
         record = results_dir / "records" / f"{stem}.json"
-        if record.is_file() and record.read_text(encoding="utf-8") == _record_in(cloner):
+        if record.is_file() and record.read_text(encoding="utf-8") == record_in(cloner):
             for path in (cloner.with_suffix(suffix) for suffix in _SUFFIXES):
                 found["__".join(path.relative_to(results_dir / "cloners").parts)] = path, record
     return found
@@ -59,26 +59,19 @@ def place(folder: Path, results_dir: Path = paths.RESULTS_DIR) -> None:
     found = [path for path in sorted(folder.iterdir()) if path.name in listed.index]
     if not found:
         raise InputError(f"{folder} has none of the files in {results_dir / LIST}: download some from the release")
+    targets = {}
     for path in found:
         if file_sha256(path) != listed["sha256"][path.name]:
             raise InputError(f"{path} is damaged, or of another release: download it again")
         record = results_dir / listed["record"][path.name]
         cloner = results_dir / "cloners" / record.relative_to(results_dir / "records")
-        target = cloner.with_suffix(next(suffix for suffix in _SUFFIXES if path.name.endswith(suffix)))
-        if target.suffix == ".safetensors" and record.read_text(encoding="utf-8") != _record_in(path):
+        targets[path] = target = cloner.with_suffix(next(suffix for suffix in _SUFFIXES if path.name.endswith(suffix)))
+        if target.suffix == ".safetensors" and record.read_text(encoding="utf-8") != record_in(path):
             raise InputError(f"{path} is not the cloner of {record}, which was recorded again: check the record out")
+    for path, target in targets.items():
         with atomic_write(target) as temporary:
             shutil.copyfile(path, temporary)
         print(target)
-
-
-def _record_in(cloner: Path) -> str:
-    """The text of the record in a cloner's file."""
-    try:
-        with safe_open(cloner, framework="np") as file:
-            return (file.metadata() or {}).get("record", "")
-    except SafetensorError:
-        raise InputError(f"{cloner} is damaged: remove it, and run its notebook or download it again") from None
 
 
 if __name__ == "__main__":

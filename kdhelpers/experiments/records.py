@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from kdhelpers.errors import InputError
 from kdhelpers.protocols import METHOD_VERSION, PRECISIONS
@@ -45,6 +45,15 @@ def read(path: Path) -> dict:
 def is_stale(record: dict) -> bool:
     """True for a record of another version of the method: its numbers may not be reproducible."""
     return record["environment"]["method_version"] != METHOD_VERSION
+
+
+def record_in(cloner: Path) -> str:
+    """The text of the record in a cloner's file."""
+    try:
+        with safe_open(cloner, framework="np") as file:
+            return (file.metadata() or {}).get("record", "")
+    except SafetensorError:
+        raise InputError(f"{cloner} is damaged: remove it, and run its notebook or download it again") from None
 
 
 @dataclass(frozen=True)

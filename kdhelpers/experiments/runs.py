@@ -58,13 +58,9 @@ class Run:
         if self.dataset == "folder":
             found |= {"test_label": self.own.test_label} | ({"tile": self.own.tile} if self.own.tile else {})
             found["image_size"] = self.image_size if isinstance(self.image_size, int) else list(self.image_size)
-        found["source"] = "untrained" if self.source == "untrained" else self.plain_source_name
+        plain = self.source_name.removesuffix(f"-{self.precision}")
+        found["source"] = "untrained" if self.source == "untrained" else plain
         return found | {"class": cls, "protocol": asdict(self.protocol)}
-
-    @property
-    def plain_source_name(self) -> str:
-        """The source's name without the precision."""
-        return self.source_name.removesuffix(f"-{self.precision}")
 
     def head(self, cls: str) -> dict:
         """The fields of a record that are known before the run."""
@@ -90,13 +86,15 @@ class Run:
         return split.to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
-        """True without an up-to-date record with these parameters; cloner: also without its cloner on this machine.
+        """True without an up-to-date record with these parameters; cloner: also without its own cloner on this machine.
 
         A record of your own images is out of date when these have changed.
         """
         files = [self.record_path(cls)] + ([self.cloner_path(cls), self.predictions_path(cls)] if cloner else [])
         if not all(path.is_file() for path in files):
             return True
+        if cloner and files[0].read_text(encoding="utf-8") != records.record_in(files[1]):
+            return True  # the cloner is of another run
         record = records.read(files[0])
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
@@ -143,13 +141,13 @@ class Run:
             ("image size", self.image_size, setting.image_size),
             ("batch size", self.batch_size, BATCH_SIZE),
             ("precision", self.precision, PRECISIONS[0]),
-            ("source", self.plain_source_name, "imagenet"),
+            ("source", self.parameters("")["source"], "imagenet"),
         ]
         found = []
         if self.profile == "smoke":
             found.append("smoke: a small generated sample, an untrained source; no number means anything")
         if self.dataset == "folder":
-            found.append("images of one's own; the article has none")
+            found.append("your own images; the article has none")
             compared = compared[2:]  # the article has neither epochs nor size for these
         found += [f"{name} {given} instead of {set_}" for name, given, set_ in compared if given != set_]
         if self.seed >= SEEDS:

@@ -67,9 +67,14 @@ def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     frame = frame.dropna(subset=metric)
     variants = frame.groupby("dataset")["variant"].transform("nunique")
     frame = frame[frame.groupby(["dataset", "class"])["variant"].transform("nunique") == variants]
-    groups = frame.groupby(["dataset", "variant", "main", "seed"], sort=False)[metric]
-    means = groups.agg(classes="size", value="mean").reset_index()
-    return means[means["classes"] == means["dataset"].map(frame.groupby("dataset")["class"].nunique())]
+    groups = _complete(frame).groupby(["dataset", "variant", "main", "seed"], sort=False)[metric]
+    return groups.agg(classes="size", value="mean").reset_index()
+
+
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the seeds that have all classes of their variant."""
+    classes = frame.groupby(["dataset", "variant"])["class"].transform("nunique")
+    return frame[frame.groupby(["dataset", "variant", "seed"])["class"].transform("nunique") == classes]
 
 
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -80,21 +85,21 @@ def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     pairs), value and std (the variant's mean and standard deviation over these seeds), main (the main run's mean over
     the same seeds), difference (variant minus main, in points), low and high (the 95 % interval of the mean difference
     by Student's t; NaN for one pair), p (two-sided, exact signed-rank; with n pairs at least 2 / 2ⁿ). The main run, and
-    a variant without a pair, has all of its classes and seeds in the first columns, and NaN from `main` on.
+    a variant without a pair, has in the first columns its seeds with all of its classes, and NaN from `main` on.
     """
     rows = []
     for (dataset, variant), part in frame.groupby(["dataset", "variant"], sort=False):
         main = frame[frame["main"] & (frame["dataset"] == dataset)]
         row = {"dataset": dataset, "variant": variant, "stale": (part["stale"].any() or main["stale"].any())}
-        both = part.merge(main, on=["class", "seed"], suffixes=("", " of main"))
-        both = both.pivot(index="seed", columns="class", values=[metric, f"{metric} of main"]).dropna()
-        if part["main"].all() or both.empty:
-            values = part.groupby("seed")[metric].mean()
-            row |= {"classes": part["class"].nunique()}
-        else:
-            values, of_main = both[metric].mean(axis=1), both[f"{metric} of main"].mean(axis=1)  # over classes
+        both = _complete(part.merge(main, on=["class", "seed"], suffixes=("", " of main")))
+        alone = part["main"].all() or both.empty
+        shown = part if alone else both
+        values = _complete(shown).groupby("seed")[metric].mean()  # over classes
+        row["classes"] = shown["class"].nunique()
+        if not alone:
+            of_main = both.groupby("seed")[f"{metric} of main"].mean()
             difference = values - of_main
-            row |= {"classes": both[metric].shape[1], "main": of_main.mean(), "difference": difference.mean()}
+            row |= {"main": of_main.mean(), "difference": difference.mean()}
             if len(difference) > 1:
                 row["low"], row["high"] = ttest_1samp(difference, 0).confidence_interval(CONFIDENCE)
             row["p"] = wilcoxon(difference).pvalue if difference.any() else 1.0

@@ -138,7 +138,7 @@ def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     found = [r for r in main_runs(records) if (r["dataset"], r["class"]) == ("mvtec", "screw")]
     curves = sorted((r["seed"], r["detection"]["auroc_by_epoch"]) for r in found if r["detection"]["auroc_by_epoch"])
-    marks = []
+    marks, lines = [], origin(found, ["04_mvtec"])
     for number, (seed, curve) in enumerate(curves):
         epochs, auroc = np.transpose(curve)
         best, last, mean = np.argmax(auroc), epochs[-LAST_EPOCHS:], auroc[-LAST_EPOCHS:].mean()
@@ -147,19 +147,22 @@ def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
         axes.plot(epochs[-1], auroc[-1], "o", color=f"C{number}", markersize=4)
         axes.plot(last, np.full_like(last, mean), color="black", linewidth=2)
         marks.append((mean, auroc[-1], auroc[best]))
-    port = reruns(3).query("`class` == 'screw'").set_index("who")["value"].astype(float)
-    band = [LATE, SETTINGS["mvtec"].epochs], port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
-    axes.fill_between(*band, color="0.9", zorder=0, label=f"{PORT}, epochs from {LATE} on")
-    axes.set(xlabel="epoch", ylabel="image AUROC (%)")
     if marks:
+        port = reruns(3).query("`class` == 'screw'").set_index("who")["value"].astype(float)
+        band = [LATE, SETTINGS["mvtec"].epochs], port[f"{PORT}, lowest"], port[f"{PORT}, highest"]
+        axes.fill_between(*band, color="0.9", zorder=0, label=f"{PORT}, epochs from {LATE} on")
+        axes.set(xlabel="epoch", ylabel="image AUROC (%)")
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         mean, last, best = np.mean(marks, axis=0)
         words = (
             f"mean of the last ten (black) {mean:.2f}, last epoch (dot) {last:.2f}, "
             f"best on the test set (star) {best:.2f}: choosing it adds {best - mean:.2f}"
         )
-        axes.set_title(words, fontsize=7, loc="left")
-    return figures.titled(figure, "AUROC by epoch, MVTecAD, screw", title)
+        lines = [words, *lines]
+    else:
+        say_nothing(axes)
+    figure.suptitle(heading("AUROC by epoch, MVTecAD, screw", title, lines), x=0.01, ha="left", fontsize=7)
+    return figures.laid_out(figure)
 
 
 def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title: str = "") -> dict[str, Figure]:

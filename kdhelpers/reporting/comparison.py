@@ -18,21 +18,24 @@ OWN = {  # the article's own method: the ending of its rows' titles
     "with_gaussian": ", with gaussian",
 }
 MEAN = "mean"  # the class of a mean over all classes
+RESC = {"table": 5, "dataset": "retinal_oct", "method": "ours", "class": "resc"}  # no number of the article's own
 SLACK = 0.3  # points that a cell `inside` may differ beyond two standard deviations
 NEAR = 2.0  # points
 
 
-def cells(records: Sequence[dict], of: Sequence[int] = TABLES) -> pd.DataFrame:
+def cells(records: Sequence[dict], of: Sequence[int] = TABLES, resc: bool = False) -> pd.DataFrame:
     """One row per published number, in the article's order, with or without records.
 
-    records: of one kind. of: the tables. Columns: table, dataset, method, class; article and article ± (as published);
-    ours and ± (mean and standard deviation over seeds; ± is NaN for one seed); seeds (count); difference; `verdict`;
-    deviates (the deviations, or ""); missing (for an incomplete mean, how many classes have records, or ""); command
-    (reruns or fills the cell). Numbers are in per cent.
+    records: of one kind. of: the tables. resc: True to end Table 5 with ours on RESC. Columns: table, dataset, method,
+    class; article and article ± (as published); ours and ± (mean and standard deviation over seeds; ± is NaN for one
+    seed); seeds (count); difference; `verdict`; deviates (the deviations, or ""); missing (for an incomplete mean, how
+    many classes have records, or ""); command (reruns or fills the cell). Numbers are in per cent.
     """
     only_one(records)
     paper = pd.concat(published(table).assign(table=table) for table in of)
     paper = paper[paper["method"].isin(OWN)].rename(columns={"value": "article", "std": "article ±"})
+    if resc and 5 in of:
+        paper = pd.concat([paper, pd.DataFrame([RESC])])
     rows = []
     for cell in paper[["table", "dataset", "method", "class", "article", "article ±"]].to_dict("records"):
         table = cell["table"]
@@ -63,13 +66,15 @@ def verdict(
 ) -> str:
     """inside when |Δ| ≤ 2·√(s² + s_published²) + 0.3 points, near when |Δ| ≤ 2 points, off otherwise.
 
-    "–" without a number; "stale" when a record of another version contributed, "deviates" when the runs deviate from
+    "–" without numbers; "stale" when a record of another version contributed, "deviates" when the runs deviate from
     the article's. An unknown spread counts as 0.
     """
     if pd.isna(ours):
         return "–"
     if stale or deviates:
         return "stale" if stale else "deviates"
+    if pd.isna(value):
+        return "–"
     both = np.hypot(*np.nan_to_num(np.array([spread, std], float)))
     difference = abs(ours - value)
     return "inside" if difference <= 2 * both + SLACK else "near" if difference <= NEAR else "off"

@@ -106,7 +106,7 @@ def precisions_beside(plain: Sequence[dict], others: Sequence[dict]) -> pd.DataF
     rows = [row(record) for record in main_runs([*plain, *others]) if record["variant"] is None]
     frame = pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", "auroc", "same"])
     # Of the rest, no run has a partner.
-    frame = frame[frame.groupby("same")["main"].transform("nunique") == 2]
+    frame = frame[frame.groupby(["dataset", "same"])["main"].transform("nunique") == 2]
     return _beside_main(frame, "auroc")
 
 

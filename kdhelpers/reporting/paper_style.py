@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdhelpers.experiments.records import only_one
+from kdhelpers.experiments.records import STALE, is_stale, only_one
 from kdhelpers.files import atomic_write
 
 NO_RECORD = "no record"
@@ -44,12 +44,15 @@ def save(figure: Figure, stem: str, folder: Path) -> None:
 
 
 def origin(records: Sequence[dict], notebooks: Iterable[str], left_out: Sequence[str] = ()) -> list[str]:
-    """Lines with the number of records left out, the records' kind, and the deviations of those of `notebooks`."""
+    """Lines: the number of records left out, the kind, and of `notebooks` the deviations and stale records."""
     lines = [f"left out, made otherwise than the main run: {len(left_out)}"] if left_out else []
     if kind := only_one(records):
-        deviations = {d for record in records if record["notebook"] in notebooks for d in record["deviations"]}
+        records = [record for record in records if record["notebook"] in notebooks]
+        deviations = {d for record in records for d in record["deviations"]}
         deviations = sorted(d for d in deviations if not d.startswith(("smoke:", "source ")))  # stated elsewhere
         lines.append("; ".join([f"source {kind.source}, protocol {kind.protocol}", *deviations]))
+        if stale := sum(map(is_stale, records)):
+            lines.append(f"{STALE} {stale} record{'s' * (stale > 1)} of another method version")
     return lines
 
 

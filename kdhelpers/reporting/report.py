@@ -11,11 +11,11 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from kdhelpers.experiments.records import STALE, Kind, is_stale, only_one, remark
+from kdhelpers.experiments.records import STALE, Kind, is_stale, only_one, precision_of, remark
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import AUPRO_LIMIT
-from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, SEEDS
+from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, PRECISIONS, SEEDS
 from kdhelpers.reporting import comparison, extras, tables
 from kdhelpers.reporting.ablations import CONFIDENCE, METRICS, variants_frame
 from kdhelpers.reporting.commands import command_for
@@ -26,7 +26,7 @@ from kdhelpers.reporting.text import NOTHING, number
 FIGURES = {
     "figure_1": "Heat maps: test images, and where the gradient of the loss is largest.",
     "figure_2": "The framework: the source, the cloner, and the critical points at which they are compared.",
-    "figure_3": "Critical layers: what comparing only the last, or the last two, of the critical points gives.",
+    "figure_3": "Critical layers: AUROC with the last, the last two and all four critical points in the loss.",
     "figure_4": "Size of the cloner: the compact one beside one as wide as the source.",
     "figure_5": "Loss terms: the two terms of the loss, each alone and both together.",
     "figure_6": "Heat maps by category and kind of defect: image, mask and map.",
@@ -45,7 +45,8 @@ _ABLATIONS = {
     "11_critical_layers": "How many of the critical points, counted from the last, make the loss (Sec. 3.3.1).",
     "12_cloner_size": "The compact cloner against one of the source's own size (Sec. 3.3.2).",
     "13_loss_terms": "Value and direction, together and each alone (Sec. 3.3.3).",
-    "14_interpretability": "Three ways from the loss to a map of the input (Sec. 3.3.4); all share one score.",
+    "14_interpretability": "Maps by three kinds of gradient (Sec. 3.3.4) and by the disagreement, which is not in the "
+    "article; all share one score.",
     "15_unstated_details": "What the article leaves open: each difference of the protocols alone, then all together; "
     "bias, another λ, an untrained source; for the medical sets another size and split.",
 }
@@ -133,8 +134,12 @@ def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
 def _begin(kind: Kind) -> str:
     """The command that creates the first records of a kind."""
     settings = [f"PROTOCOL={kind.protocol}"] if kind.protocol != "official" else []
-    if kind.source != ("untrained" if kind.profile == "smoke" else "imagenet"):
-        settings.append(f"SOURCE={kind.source if kind.source in ('imagenet', 'untrained') else 'PATH'}")
+    precision = precision_of(kind.source)
+    source = kind.source.removesuffix(f"-{precision}")
+    if source != ("untrained" if kind.profile == "smoke" else "imagenet"):
+        settings.append(f"SOURCE={source if source in ('imagenet', 'untrained') else 'PATH'}")
+    if precision != PRECISIONS[0]:
+        settings.append(f"PRECISION={precision}")
     return shlex.join(["./run_all.sh", kind.profile, *(["--config", *settings] if settings else [])])
 
 

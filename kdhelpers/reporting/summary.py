@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdhelpers.errors import InputError
-from kdhelpers.experiments.records import Kind, precision_of, source_name
+from kdhelpers.experiments.records import Kind, is_stale, precision_of, source_name
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import BASELINES
@@ -40,7 +40,7 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
 
     Columns: data set; article (over all classes); article, these classes (over the recorded ones); ours; ± (of the mean
     over classes, over seeds; NaN for one seed); seeds (the fewest of any class); classes (the recorded ones, "2 of 10",
-    or "" for all); deviates (the deviations other than the source). NaN without records.
+    or "" for all); deviates (the deviations other than the source); mark († if any is stale). NaN without records.
     """
     of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
@@ -57,29 +57,30 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
             row |= {"article, these classes": there["article"].mean(), "ours": there["ours"].mean()}
             row |= {"±": values.dropna().mean(axis=1).std(), "seeds": there["seeds"].min()}
             row["classes"] = "" if len(there) == len(classes) else f"{len(there)} of {len(classes)}"
-            row["deviates"] = "; ".join(sorted(deviates))
+            row |= {"deviates": "; ".join(sorted(deviates)), "mark": extras.MARK[any(map(is_stale, used))]}
         rows.append(row)
-    names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates"]
+    names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates", "mark"]
     return pd.DataFrame(rows, columns=names)
 
 
 def markdown(found: dict[Kind, list[dict]]) -> str:
     """The number of the article's cells with records of torchvision's weights, then a table per official source."""
     verdicts = cells(found.get(Kind("imagenet", "full", "official"), []))["verdict"]
+    judged = verdicts.isin(["inside", "near", "off"]).sum()
     lines = [
-        f"{(verdicts != NOTHING).sum()} of the article's {len(verdicts)} numbers are regenerated so far with "
-        "torchvision's ImageNet weights, which the released code loads; only these get a verdict."
+        f"{judged} of the article's {len(verdicts)} numbers are regenerated so far with torchvision's ImageNet "
+        "weights, which the released code loads; only these get a verdict."
     ]
-    for words, records, _ in _official(found):
+    for words, beside, *_ in _official(found):
         lines += ["", f"With {words} (AUROC in per cent):", ""]
         lines += ["| data set | article | ours | seeds | deviates in |", "|---|---:|---:|---:|---|"]
-        for row in article_beside_ours(records).to_dict("records"):
+        for row in beside.to_dict("records"):
             article, ours = f"{row['article']:.2f}", f"{NOTHING} | {NOTHING} | |"
             if pd.notna(row["ours"]):
                 if row["classes"]:
                     article += f" ({row['article, these classes']:.2f} on {row['classes']} classes)"
                 mean, sign, std = number(row["ours"], row["±"]).partition(" ± ")
-                ours = f"**{mean}**{sign}{std} | {row['seeds']:.0f} | {row['deviates'] or NOTHING} |"
+                ours = f"**{mean}**{sign}{std}{row['mark']} | {row['seeds']:.0f} | {row['deviates'] or NOTHING} |"
             lines.append(f"| {row['data set']} | {article} | {ours}")
     return "\n".join(lines)
 
@@ -87,10 +88,9 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
 def findings(found: dict[Kind, list[dict]]) -> str:
     """Tables per official source: ours beside trivial baselines and reruns by others, and each ablation's variants."""
     lines = []
-    for words, records, others in _official(found):
-        rows = article_beside_ours(records).dropna(subset="ours").to_dict("records")
-        beside = pd.DataFrame(_beside_baselines(row, records) for row in rows)
-        lines += ["", f"### With {words}", "", *_markdown(beside)]
+    for words, beside, records, others in _official(found):
+        rows = [_beside_baselines(row, records) for row in beside.dropna(subset="ours").to_dict("records")]
+        lines += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows))]
         for notebook in ABLATIONS:
             for metric in _OF_FINDINGS.get(notebook, ("auroc", "pixel_auroc")):
                 variants = extras.variants_beside(notebook, records, metric)
@@ -127,13 +127,16 @@ def recorded(found: dict[Kind, list[dict]]) -> str:
     return "\n".join(lines).strip()
 
 
-def _official(found: dict[Kind, list[dict]]) -> list[tuple[str, list[dict], list[dict]]]:
-    """For each source: its name in words, and its full runs of the official protocol, in float32 and in others."""
+def _official(found: dict[Kind, list[dict]]) -> list[tuple[str, pd.DataFrame, list[dict], list[dict]]]:
+    """For each source with a number of the article's: its name in words, `article_beside_ours`, and its full runs of
+    the official protocol, in float32 and in others."""
     by_source = []
     for kind, records in found.items():
         if kind[1:] == ("full", "official") and precision_of(kind.source) == PRECISIONS[0]:
+            beside = article_beside_ours(records)
             others = [found.get(kind._replace(source=source_name(kind.source, name)), []) for name in PRECISIONS[1:]]
-            by_source.append((SOURCES.get(kind.source, kind.source), records, sum(others, [])))
+            if beside["ours"].notna().any():
+                by_source.append((SOURCES.get(kind.source, kind.source), beside, records, sum(others, [])))
     return by_source
 
 
@@ -149,7 +152,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     return {
         "data set": row["data set"] + (f", {row['classes']} classes" if row["classes"] else ""),
         "article": f"{row['article, these classes']:.2f}",
-        "ours": number(row["ours"], row["±"]),
+        "ours": number(row["ours"], row["±"]) + row["mark"],
         "seeds": f"{row['seeds']:.0f}",
         **{words: number(alone.get(words)) for words in BASELINES.values()},
         "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",

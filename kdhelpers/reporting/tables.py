@@ -19,7 +19,7 @@ from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, OWN, cells, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
-from kdhelpers.reporting.text import NOTHING, main_runs, mean_std, number, title_of
+from kdhelpers.reporting.text import NOTHING, main_runs, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
 TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none for localization
@@ -54,7 +54,8 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """
     keys = ["dataset", "method", "class"]
     printed = as_printed(table)
-    own = printed.merge(cells(records, [table]).drop(columns="article"), on=keys).rename(columns={"text": "article"})
+    own = cells(records, [table], resc=True).drop(columns="article")
+    own = own.merge(printed, how="left", on=keys).rename(columns={"text": "article"})
     own["this reproduction"] = list(map(number, own["ours"], own["±"]))
     own["  seeds"] = own["seeds"].map(lambda seeds: str(seeds or NOTHING))
     own["  difference"] = own["difference"].map(lambda points: number(points, digits="+z.2f"))
@@ -63,12 +64,9 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     own = own.set_index(keys)[lines].stack().rename_axis([*keys, "row"]).rename("text").reset_index()
     if table != 1:  # whose blocks are its own methods
         own["row"] += own["method"].map(OWN)
-    parts = [printed[~printed["method"].isin(OWN)], own]
-    if table == 5:  # the article has no own number for RESC; ours is beside OCT2017
-        resc = mean_std(r["detection"]["auroc"] for r in main_runs(records) if r["class"] == "resc")
-        parts.append(pd.DataFrame([{"class": "resc", "row": "this reproduction", "text": resc}]))
     computed = trivial(table, records)
-    every = pd.concat([*parts, reruns(table), computed.assign(text=computed["value"].map(number))])
+    computed["text"] = computed["value"].map(number)
+    every = pd.concat([printed[~printed["method"].isin(OWN)], own, reruns(table), computed])
     every = every.assign(row=every["row"].fillna(every["method"]))
     by = {1: "method", 2: "dataset"}.get(table)  # the first column; other tables have one block
     column = "dataset" if table == 6 else "class"
@@ -85,7 +83,8 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
 def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """The numbers of `article_table`, one per row: columns dataset, class, method, value, std, and for our rows seeds,
     difference, verdict, deviates, missing and command."""
-    paper, ours = published(table), cells(records, [table]).rename(columns={"ours": "value", "±": "std"})
+    paper, ours = published(table), cells(records, [table], resc=True)
+    ours = ours.rename(columns={"ours": "value", "±": "std"})
     paper["method"] = [f"article{OWN[method]}" if method in OWN else method for method in paper["method"]]
     ours["method"] = "this reproduction" + ours["method"].map(OWN)
     others = reruns(table).astype({"value": float, "std": float})

@@ -42,8 +42,11 @@ def test_a_downloaded_cloner_is_used_instead_of_a_training(made, tmp_path, monke
 
     record = made.record_path("bottle")
     record.write_text(record.read_text().replace('"seconds"', '"seconds" '))
+    assert not made.is_pending("bottle") and made.is_pending("bottle", cloner=True)
+    shutil.rmtree(results / "cloners")
     with refused("is not the cloner of", str(record)):
         cloners.place(tmp_path / "copies", results)
+    assert not (results / "cloners").exists()  # not even the predictions, which belong to it
     (tmp_path / "copies" / rows[0]["file"]).write_bytes(b"half of it")
     with refused(rows[0]["file"], "download it again"):
         cloners.place(tmp_path / "copies", results)

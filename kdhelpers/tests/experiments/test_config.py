@@ -30,7 +30,11 @@ def test_none_stands_for_the_article_s_value_and_every_deviation_is_named(given,
 
     own = given | {"DATA_DIR": str(sample_data / "own_images"), "EPOCHS": 3}
     said = config.resolve("00_quickstart", **own)[0].deviations()
-    assert said == ["images of one's own; the article has none", "source untrained instead of imagenet"]
+    assert said == ["your own images; the article has none", "source untrained instead of imagenet"]
+
+    asked = given | {"SOURCE": "imagenet", "VARIANTS": ["untrained"], "CLASSES": {"mnist": ["3"]}}
+    plain, untrained = config.resolve("15_unstated_details", **asked)
+    assert (plain.deviations(), untrained.deviations()) == ([], ["source untrained instead of imagenet"])
 
 
 def test_both_protocols_differ_as_the_article_and_its_code():

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import metrics, networks, training
+from kdhelpers import metrics, networks, paths, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.experiments import artifacts, config, records, runner
@@ -77,6 +78,29 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
     assert not run.is_pending("normal") and run.is_pending("normal", cloner=True)
     monkeypatch.setattr(records, "METHOD_VERSION", METHOD_VERSION + 1)
     assert run.is_pending("normal")
+
+
+def test_the_commit_is_that_of_the_loaded_code_and_results_are_no_change_of_it(run, tmp_path, monkeypatch):
+    def git(*words):
+        command = ["git", "-C", tmp_path, "-c", "user.name=somebody", "-c", "user.email=somebody@example.org", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    loaded = artifacts.environment(run.device)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    code, result = tmp_path / "code.py", tmp_path / "results" / "record.json"
+    code.touch()
+    result.touch()
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "code and results")
+    result.write_text("of another run")
+    assert artifacts._code() == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    code.write_text("changed")
+    assert artifacts._code()["dirty"] is True
+    assert artifacts.environment(run.device) == loaded
+    monkeypatch.setattr(paths, "IN_REPOSITORY", False)
+    assert artifacts._code() == {"commit": None, "dirty": None}
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing(run, finished, tmp_path):

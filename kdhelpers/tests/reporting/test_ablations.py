@@ -59,6 +59,17 @@ def test_what_is_shown_beside_a_difference_is_what_it_is_made_of(six_seeds):
     assert table.loc["last four", "seeds"] == 6
 
 
+def test_only_seeds_with_all_classes_are_averaged_also_where_nothing_is_paired(record):
+    records = [record(cls=cls, seed=0, auroc=value) for cls, value in (("0", 90.0), ("3", 80.0))]
+    records += [record(cls="0", seed=1, auroc=99.0)]  # without 3
+    for cls in "03":  # at no seed of the main run
+        records.append(record(NOTEBOOK, cls=cls, seed=2, variant="last_two", auroc=70.0))
+        records.append(record(NOTEBOOK, cls=cls, seed=3 + int(cls), variant="last"))
+    table = extras.variants_beside(NOTEBOOK, records).set_index("variant")
+    assert table["AUROC"].to_dict() == {"last four": "85.00", "last two": "70.00", "last": "–"}
+    assert table["seeds"].to_dict() == {"last four": 1, "last two": 1, "last": 0} and set(table["classes"]) == {2}
+
+
 def test_the_main_run_has_the_classes_of_its_variants_and_one_seed_has_no_interval(record):
     of_main = [record(cls="3", auroc=99), record(cls="5", auroc=90)]
     records = [*of_main, record(NOTEBOOK, cls="3", variant="last", auroc=97)]

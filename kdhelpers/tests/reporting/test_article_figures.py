@@ -126,6 +126,7 @@ def test_without_records_every_figure_says_so_and_what_it_is(tmp_path):
         figure = made[f"figure_{number}"]
         assert texts_of(figure).count("no pictures" if number in (1, 6) else "no record") == count
         assert SMOKE in heading_of(figure) and heading_of(figure).startswith(f"Figure {number}")
+    assert texts_of(made["epochs"]) == ["no record", f"AUROC by epoch, MVTecAD, screw — {SMOKE}"]
     assert len(list((tmp_path / "figures").iterdir())) == 14
 
 
@@ -167,9 +168,11 @@ def test_auroc_by_epoch_says_what_choosing_the_epoch_on_the_test_set_adds(record
         curve = [[10, 60.0], [20, 90.0 + 5 * seed], *([591 + i, 75.0 + (i - 4.5)] for i in range(10))]
         records.append(record("04_mvtec", "mvtec", "screw", seed=seed))
         records[-1]["detection"]["auroc_by_epoch"] = curve
-    axes = article_figures.show_epochs(records).axes[0]
+    records[-1]["environment"] |= {"method_version": 0}
+    figure = article_figures.show_epochs(records)
+    axes = figure.axes[0]
     words = "(black) 75.00, last epoch (dot) 79.50, best on the test set (star) 92.50: choosing it adds 17.50"
-    assert axes.get_title(loc="left").endswith(words)
+    assert f"{words}\nsource imagenet, protocol official\n† 1 record of another method" in figure.get_suptitle()
     stars = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "*"]
     assert stars == [[[20, 90]], [[20, 95]]]
     band = axes.collections[0].get_paths()[0].get_extents()

@@ -1,10 +1,12 @@
 """The report, from records made up here: what it says, what it keeps apart, and that it needs nothing but itself."""
 
 import re
+import runpy
 
 from bs4 import BeautifulSoup
 
 from kdhelpers.experiments.records import Kind
+from kdhelpers.paths import ROOT
 from kdhelpers.protocols import SEEDS
 from kdhelpers.reporting import report
 from kdhelpers.tests.conftest import make_record
@@ -48,6 +50,8 @@ def test_without_records_it_says_how_to_begin_and_keeps_every_place():
     page = report.render({}, Kind("imagenet", "full", "text"), {})
     assert "There are no records of source imagenet, profile full, protocol text yet" in page
     assert "<code>./run_all.sh full --config PROTOCOL=text</code>" in page
+    other = report.render({}, Kind("imagenet-bfloat16", "full", "official"), {})
+    assert "<code>./run_all.sh full --config PRECISION=bfloat16</code>" in other
     assert "<strong>0 of the 75</strong>" in page
     assert all(f'id="table_{table}"' in page for table in range(1, 7))
 
@@ -87,6 +91,13 @@ def test_kinds_have_sections_of_their_own_whatever_their_order():
     assert "55.55" not in page  # of another profile
     assert len(re.findall(r"<code>\./run_all\.sh", other)) == 1  # only what has records
     assert page == report.render(dict(reversed(found.items())), FULL, {})
+
+
+def test_the_tables_are_of_the_article_s_source_or_of_the_most_records_without_own_images():
+    main_kind = runpy.run_path(str(ROOT / "notebooks" / "report.py"))["main_kind"]
+    own = [record(notebook="00_quickstart", dataset="folder", cls="parts", seed=seed) for seed in range(3)]
+    assert main_kind({FULL: own, STAND_IN: [record(STAND_IN)]}) == STAND_IN
+    assert main_kind({FULL: [record()], STAND_IN: [record(STAND_IN, seed=seed) for seed in (0, 1)]}) == FULL
 
 
 def test_records_by_another_version_are_counted_and_marked():

@@ -23,6 +23,27 @@ def test_a_line_a_data_set_over_the_classes_that_are_recorded(record):
     assert frame["article"].tolist() == [98.71, 94.49, 87.18, 87.74, 90.71, 97.01, 78.04, 80.42, 95.01]
 
 
+def test_only_verdicts_are_counted_and_numbers_of_another_version_are_marked(record):
+    kind, source = Kind("imagenet", "full", "official"), {"source_name": ORIGINAL}
+    ten = [record(cls="3", seed=seed) for seed in range(10)]
+    one_seed = record("03_cifar10", "cifar10", "3")
+    found = {kind: [*ten, one_seed], kind._replace(source=ORIGINAL): [record(cls="3", **source)]}
+    assert summary.markdown(found).startswith("1 of the article's 75")
+    assert "†" not in summary.markdown(found) + summary.findings(found)
+    for records in found.values():
+        records[0]["environment"] |= {"method_version": 0}
+    assert summary.markdown(found).startswith("0 of the article's 75")
+    assert "| **90.00** ± 0.00 † | 10 |" in summary.markdown(found) and "| **90.00** † | 1 |" in summary.markdown(found)
+    assert "| 90.00 † | 1 |" in summary.findings(found)
+
+
+def test_a_source_without_a_number_of_the_article_s_has_no_table(record):
+    own = record("00_quickstart", "folder", "parts")
+    variant = record("11_critical_layers", cls="3", variant="last", source_name=ORIGINAL)
+    found = {Kind(one["source"]["name"], "full", "official"): [one] for one in (own, variant)}
+    assert "|" not in summary.markdown(found) and summary.findings(found) == ""
+
+
 def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path):
     found = {Kind(ORIGINAL, "full", "official"): [record(cls="3", source_name=ORIGINAL)]}
     readme = tmp_path / "README.md"
@@ -68,9 +89,13 @@ def test_findings_pair_each_precision_with_float32_and_the_readme_has_float32_al
             record(auroc=90.0 + seed + difference, parameters=other, **of),
             record(auroc=50.0, parameters=other | {"epochs": 7}, **of | {"cls": "5"}),  # there is none to pair it with
         ]
+    medical = {"cls": "normal", "source_name": ORIGINAL}  # of two data sets, but with the same parameters
+    found[Kind(ORIGINAL, "full", "official")].append(record("06_head_ct", "head_ct", auroc=60.0, **medical))
+    other |= {"image_size": 128}
+    found[Kind(rough, "full", "official")].append(record("07_brain_mri", "brain_mri", parameters=other, **medical))
     text = summary.findings(found)
     assert "| MNIST | bfloat16 | 1 | 3 | 91.10 ± 1.18 | 91.00 | +0.10 | -0.65 to +0.85 | 0.75 (n = 3) |" in text
-    assert text.count("| MNIST | bfloat16 |") == text.count("###") == 1
+    assert text.count("| bfloat16 |") == text.count("###") == 1
     assert "50.00" not in text and summary.markdown(found).count("With ") == 1
 
 

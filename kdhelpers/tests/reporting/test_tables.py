@@ -43,6 +43,20 @@ def test_what_others_got_stands_below_ours():
     assert set(numbers.loc[numbers["method"] == "rerun: a user of the released code", "value"]) == {81.73, 60.8}
 
 
+def test_ours_on_resc_has_no_number_of_the_article_s_but_all_else(record):
+    of = "05_retinal_oct", "retinal_oct", "resc"
+    records = [record(*of, seed=seed, auroc=80.0 + seed, deviations=["batch size 8 instead of 64"]) for seed in (0, 1)]
+    rows = tables.article_table(5, records).set_index("row")["RESC"]
+    assert rows["article":"  verdict"].tolist() == ["", "80.50 ± 0.71", "2", "–", "deviates"]
+    (ours,) = tables.article_numbers(5, records).query("`class` == 'resc' and seeds > 0").to_dict("records")
+    assert (ours["method"], ours["value"], ours["seeds"]) == ("this reproduction", 80.5, 2)
+    assert ours["deviates"].startswith("batch size 8") and 'CLASSES=["resc"]' in ours["command"]
+    records[0]["environment"] |= {"method_version": 0}
+    assert tables.article_table(5, records).set_index("row").loc["  verdict", "RESC"] == "stale"
+    ten = tables.article_table(5, [record(*of, seed=seed) for seed in range(10)])
+    assert ten.set_index("row").loc["  verdict", "RESC"] == "–"
+
+
 def test_brightness_separates_either_way_round(records):
     screw = tables.article_numbers(3, records).query("`class` == 'screw'").set_index("method")["value"]
     assert screw["mean brightness alone"] == 98 and pd.isna(screw["PCA of the pixels"])

@@ -127,5 +127,7 @@ def test_a_release_names_address_and_tag_everywhere_and_is_made_once(command, gi
     head = git("rev-parse", "HEAD")
     assert command("release", root=copy).stdout.startswith("nothing is new: v9.2.0 is tagged")
     assert git("rev-parse", "HEAD") == head and git("status", "--porcelain") == ""
+    commit(ADDRESS)
+    refused("v9.2.0 is already tagged on another commit", "raise version")
     commit(ADDRESS + "-else")
-    refused("v9.2.0 is already tagged", "CITATION.cff", "raise version")
+    refused("v9.2.0 is already tagged, and", "CITATION.cff", "raise version")
