@@ -13,7 +13,16 @@ from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, 
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
-from kdhelpers.protocols import BATCH_SIZE, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, SMOKE_SIZE, protocol_for
+from kdhelpers.protocols import (
+    BATCH_SIZE,
+    PRECISIONS,
+    SETTINGS,
+    SMOKE_BATCH_SIZE,
+    SMOKE_EPOCHS,
+    SMOKE_SIZE,
+    protocol_for,
+)
+from kdhelpers.training import fast_precision
 
 
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
@@ -103,21 +112,25 @@ def _main_run(dataset: str, asked: Training) -> Run:
         return value.get(dataset) if isinstance(value, dict) else value
 
     setting, smoke, data_dir = SETTINGS[dataset], asked.is_smoke, _data_dir(asked)
+    device, precision = device_of(asked.DEVICE), asked.PRECISION
+    if precision == "auto":
+        precision = PRECISIONS[0] if smoke else fast_precision(device)
     size = of_dataset(asked.IMAGE_SIZE) or (min(setting.image_size, SMOKE_SIZE) if smoke else setting.image_size)
     return Run(
         notebook=main_notebook(dataset),
         dataset=dataset,
         protocol=protocol_for(asked.PROTOCOL, dataset),
         source=asked.source,
-        source_name=records.source_name(weights.source_name(asked.source), asked.PRECISION),
+        source_name=records.source_name(weights.source_name(asked.source), precision),
         classes=_classes(of_dataset(asked.CLASSES), dataset, data_dir, smoke),
         epochs=of_dataset(asked.EPOCHS) or (SMOKE_EPOCHS if smoke else setting.epochs),
         image_size=tuple(size) if isinstance(size, list) else size,
         batch_size=asked.BATCH_SIZE or (SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
-        device=device_of(asked.DEVICE),
+        device=device,
+        precision=precision,
         data_dir=data_dir,
         results_dir=asked.results_dir,
-        **{name.lower(): getattr(asked, name) for name in ("PROFILE", "SEED", "CACHE", "PRECISION")},
+        **{name.lower(): getattr(asked, name) for name in ("PROFILE", "SEED", "CACHE")},
         **(_own(asked, data_dir) if isinstance(asked, OwnImages) else {}),
     )
 

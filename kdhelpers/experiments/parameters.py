@@ -61,6 +61,7 @@ class OwnImages(Training):
     """Parameters of the notebook of your own images."""
 
     IMAGE_SIZE: ImageSize | Annotated[list[ImageSize], Field(min_length=2, max_length=2)] | None
+    PRECISION: Literal[("auto", *PRECISIONS)] = PRECISIONS[0]
     TILE: ImageSize | None = None
     IGNORE: Folder | None = None
     TEST_DIR: Folder | None = None
