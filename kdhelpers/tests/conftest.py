@@ -45,12 +45,12 @@ def images():
 
 
 def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, seed=0, auroc=90.0, **changed):
-    """A record as `artifacts.save` writes it, with one number in all its places; changed: any of its fields."""
+    """A record as `artifacts.save` writes it, each number a little below another one; changed: any of its fields."""
     folder = changed.pop("source_name", "imagenet")
     profile, protocol = changed.pop("profile", "full"), changed.pop("protocol", "official")
     method = changed.pop("method", "gradients")
     setting = SETTINGS[dataset]
-    maps = dict.fromkeys(("pixel_auroc", "pixel_auroc_all", "aupro"), auroc)
+    raw, maps = ({"pixel_auroc": top, "pixel_auroc_all": top - 1, "aupro": top - 2} for top in (auroc - 5, auroc))
     one = {"class": cls, "variant": variant, "seed": seed}
     source = {"source": folder, "source_name": folder}
     size = {"epochs": setting.epochs, "image_size": setting.image_size, "batch_size": 64, "normal_test": 10}
@@ -63,9 +63,9 @@ def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, see
     record["parameters"] = one | source | size | how | changed.pop("parameters", {})
     record["data"] = {"train": 3, "test_normal": 2, "test_anomalous": 2, "sha256": "d" * 64}
     record["training"] = {"lambda": 0.01, "loss": [1.0], "loss_val": [1.0], "loss_dir": [1.0], "stopped_at": 1}
-    record["detection"] = dict.fromkeys(("auroc", "auroc_last", "ap", "f1_max"), auroc)
+    record["detection"] = {"auroc": auroc, "auroc_last": auroc - 0.5, "ap": auroc - 1.5, "f1_max": auroc - 2.5}
     record["detection"]["auroc_by_epoch"] = [[1, auroc - 1], [2, auroc + 1]]
-    record["localization"] = {method: {"raw": maps, "gaussian": maps}} if dataset == "mvtec" else None
+    record["localization"] = {method: {"raw": raw, "gaussian": maps}} if dataset == "mvtec" else None
     record["baselines"] = {"mean_brightness": 40.0, "pca": 70.0}
     record["seconds"] = {"data": 1.0, "source": 2.0, "train": 3.0, "detect": 4.0, "localize": 5.0}
     record["peak_memory_mb"] = {"host": 1000, "device": None}

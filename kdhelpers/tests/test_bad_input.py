@@ -204,7 +204,8 @@ TURNED_TIFF = both(remove(CRACK), put(ROTATED, CRACK.replace("jpg", "tif"), "TIF
 
 
 def marked(split: data.Split) -> None:
-    assert np.array_equal(split.masks[split.names.index(CRACK)], MARKED)
+    crack = split.names.index(CRACK)
+    assert np.array_equal(split.masks[crack], MARKED) and split.mask_paths[crack].match(MASK)
 
 
 def turned_mask(split: data.Split) -> None:
@@ -250,7 +251,7 @@ class Code:
         self.path = path
 
     def __reduce__(self):
-        return os.mkdir, (f"{self.path}-was-run",)
+        return open, (f"{self.path}-was-run", "w")
 
 
 def state(change: Callable) -> Callable:
@@ -481,4 +482,6 @@ def test_bad_input_the_whole_way(begin, tmp_path):
     assert done.returncode == 0, done.stderr
     (record,) = results.glob("records/**/*.json")
     found, reason = json.loads(record.read_text())["detection"], "there are no anomalous test images"
-    assert (found["auroc"], found["reason"]) == (None, reason) and f"no AUROC: {reason}" in out.read_text()
+    assert (
+        (found["auroc"], found["reason"]) == (None, reason) and out.is_file() and f"no AUROC: {reason}" in done.stdout
+    )

@@ -1,12 +1,15 @@
 """A training that is stopped and resumed ends as an undisturbed one does, to the bit."""
 
+import os
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from kdhelpers import networks, training
+from kdhelpers import files, networks, training
 from kdhelpers.cache import SourceActivations
+from kdhelpers.experiments import config, runner, verification
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.protocols import PROTOCOLS
 
@@ -18,8 +21,8 @@ class Stopped(Exception):
 
 
 class Stopping(Checkpoint):
-    def __init__(self, path, writes):
-        super().__init__(path, MADE_OF, every=0)
+    def __init__(self, path, writes, made_of=MADE_OF):
+        super().__init__(path, made_of, every=0)
         self.left = writes
 
     def save(self, state):
@@ -44,34 +47,49 @@ def assert_the_same(found, expected):
         assert torch.equal(value, other_cloner.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("name, augment", [("official", True), ("text", False)])
-def test_stopped_twice_it_ends_the_same(source, images, name, tmp_path, augment):
-    change = training.random_affine(20, (0.9, 1.05)) if augment else None
-    protocol, path = PROTOCOLS[name], tmp_path / "c.pt"
-    for writes in (1, 4):  # in the first epoch, and among those whose scores count
+@pytest.mark.parametrize(
+    "protocol, augment, epochs, stops",  # in the first epoch, and among those whose scores count; or when converged
+    [
+        (PROTOCOLS["official"], training.random_affine(20, (0.9, 1.05)), 12, (1, 4)),
+        (PROTOCOLS["text"], None, 12, (1, 4)),
+        (replace(PROTOCOLS["text"], learning_rate=0.0), None, 100, (24,)),
+    ],
+)
+def test_stopped_it_ends_the_same(source, images, tmp_path, protocol, augment, epochs, stops):
+    path = tmp_path / "c.pt"
+    for writes in stops:
         with pytest.raises(Stopped):
-            train(source, images, protocol, Stopping(path, writes), change)
+            train(source, images, protocol, Stopping(path, writes), augment, epochs)
     torch.manual_seed(99)  # another process has other random numbers
-    resumed = train(source, images, protocol, Checkpoint(path, MADE_OF), change)
-    assert len(torch.load(path, weights_only=True)["state"]["course"]["curves"]) == 5
-    assert_the_same(resumed, train(source, images, protocol, None, change))
+    resumed = train(source, images, protocol, Checkpoint(path, MADE_OF), augment, epochs)
+    assert len(torch.load(path, weights_only=True)["state"]["course"]["curves"]) == sum(stops)
+    assert_the_same(resumed, train(source, images, protocol, None, augment, epochs))
 
 
-def test_stopped_when_already_converged(source, images, tmp_path):
-    still = replace(PROTOCOLS["text"], learning_rate=0.0)
-    with pytest.raises(Stopped):
-        train(source, images, still, Stopping(tmp_path / "c.pt", 24), epochs=100)
-    resumed = train(source, images, still, Checkpoint(tmp_path / "c.pt", MADE_OF), epochs=100)
-    assert len(resumed[0].loss) == 30
-    assert_the_same(resumed, train(source, images, still, epochs=100))
+def test_a_run_that_was_stopped_is_resumed_and_leaves_no_checkpoint(of_a_run, tmp_path, monkeypatch):
+    run = config.resolve("06_head_ct", **of_a_run | {"EPOCHS": 5, "BATCH_SIZE": 4})[0]
+    (expected,) = runner.run_experiments([replace(run, results_dir=tmp_path / "undisturbed")])
+    made, epochs, one_epoch = [], [], training.train_one_epoch
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(runner, "Checkpoint", lambda path, of: made.append(of) or Stopping(path, 2, of))
+        runner.run_experiments([run])
+    monkeypatch.setattr(training, "train_one_epoch", lambda *a: epochs.append(a) or one_epoch(*a))
+    (found,) = runner.run_experiments([run])
+    assert len(epochs) == 3 and not verification.differences(found, expected)
+    assert not run.checkpoint_path("normal").exists() and made[0]["data"] == found["data"]["sha256"]
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_restored(source, images, tmp_path):
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_restored(source, images, tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
     with pytest.raises(Stopped):
         train(source, images, PROTOCOLS["official"], Stopping(path, 2))
     assert Checkpoint(path, MADE_OF).restore() is not None
     assert Checkpoint(path, {"class": "4"}).restore() is None
+    for name, other in (("__version__", "2.0"), ("get_num_threads", lambda: 99)):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, name, other)
+            elsewhere = Checkpoint(path, MADE_OF)
+        assert elsewhere.restore() is None
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="c.pt cannot be read .*training starts from the beginning"):
         assert Checkpoint(path, MADE_OF).restore() is None
@@ -84,3 +102,12 @@ def test_it_is_written_only_when_due_and_training_continues_where_it_cannot_be(s
     with pytest.warns(UserWarning, match="no checkpoint: .*cannot be written"):
         found = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "no" / "c.pt", MADE_OF, 0), epochs=2)
     assert_the_same(found, expected)
+
+
+def test_what_a_killed_process_left_is_removed_after_an_hour(tmp_path):
+    left = {seconds: tmp_path / f".x.json.{seconds}" for seconds in (3700, 3500)}
+    for seconds, path in left.items():
+        path.touch()
+        os.utime(path, (time.time() - seconds,) * 2)
+    files.write_json(tmp_path / "x.json", {})
+    assert set(tmp_path.iterdir()) == {tmp_path / "x.json", left[3500]}

@@ -66,8 +66,10 @@ def test_a_detector_trained_in_bfloat16_judges_in_float32_as_it_will_from_its_fi
     assert made.score(table["image"])["score"].tolist() == table["score"].tolist()
 
 
-def test_the_cosine_is_not_rounded_to_bfloat16(bfloat16):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cosine_is_not_rounded_to_bfloat16(bfloat16, dtype):
     a = torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    near = a + 0.01 * torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    near = (a + 0.01 * torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(1))).to(dtype)
+    a = a.to(dtype)
     exact = 1 - torch.nn.functional.cosine_similarity(a.flatten(1).double(), near.flatten(1).double())
-    torch.testing.assert_close(losses.direction_loss([a], [near]).double(), exact, rtol=0.01, atol=0)
+    torch.testing.assert_close(losses.direction_loss([a], [near]).double(), exact, rtol=0.03, atol=0)

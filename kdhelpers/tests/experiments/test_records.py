@@ -113,6 +113,9 @@ def test_a_record_that_cannot_be_written_leaves_nothing(run, finished, tmp_path)
     (tmp_path / "results").write_text("a file where a folder should be")
     with refused("cannot be written ", "give another RESULTS_DIR"):
         artifacts.save(**finished)
+    with pytest.MonkeyPatch.context() as patch, refused("cannot be written ", "give another RESULTS_DIR"):
+        patch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained in vain"))
+        runner.run_experiments([run])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 2, "notebook": "01_mnist"}'])
@@ -122,14 +125,19 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, text):
         records.read(tmp_path / "r.json")
 
 
-def test_a_run_switches_tf32_off_before_the_source_computes(run, monkeypatch):
-    """cuDNN's convolutions would use it by default; a record says float32."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+def test_a_run_trains_with_its_seed_and_switches_tf32_off_before_the_source_computes(run, source, monkeypatch):
+    """cuDNN's convolutions would use TF32 by default; a record says float32."""
+    run = replace(run, epochs=2, batch_size=4)
+    known, cloner = SourceActivations(source, run.load("normal").train), networks.make_cloner(run.protocol, 2)
+    by_hand = training.fit(known, cloner, run.protocol, epochs=2, batch_size=4, seed=2)
     seen, load = [], weights.load_source
     tf32 = lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)  # noqa: E731
+    training.use_precision("tf32", run.device)
+    assert tf32() == (True, True)
     monkeypatch.setattr(weights, "load_source", lambda *a: seen.append(tf32()) or load(*a))
     (record,) = runner.run_experiments([run])
     assert seen == [(False, False)] and record["environment"]["precision"] == "float32"
+    assert record["training"]["loss"] == pytest.approx(by_hand.loss, rel=1e-5)
 
 
 OTHERS = [{"source_name": "untrained"}, {"profile": "smoke"}, {"protocol": "text"}]

@@ -1,6 +1,7 @@
 """Your own large pictures in tiles or in other shapes, regions that are ignored, and false alarms that are accepted."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from kdhelpers.cache import SourceActivations
 from kdhelpers.data import tiles
 from kdhelpers.data.images import Images, read_images, read_picture
 from kdhelpers.experiments import config, runner
-from kdhelpers.inspection import detector, export, own_images
+from kdhelpers.inspection import accepting, detector, export, own_images
 from kdhelpers.inspection.accepting import accept
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.commands import command_for
@@ -68,6 +69,8 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
     assert table["score"][odd] == pytest.approx(expected, rel=1e-5) == pytest.approx(fit.scores[-1][odd], rel=1e-5)
     (heat,) = made.maps(pictures / "bad" / "odd.png")
     assert heat.shape == (50, 80)
+    said = f"scored by loss: {100 * roc_auc_score(split.labels, table['score']):.1f} %"
+    assert own_images.auroc_of_scores(run, split, table) == said
     own_images.write(run, made, table)
     loaded = detector.load(own_images.folder_of(run) / "detector.safetensors", "untrained", "cpu")
     of_cloner = detector.load(run.cloner_path(run.classes[0]), "untrained", "cpu")
@@ -96,21 +99,16 @@ def test_a_size_may_be_height_and_width(pictures):
 
 def test_pixels_are_measured_at_the_size_of_the_joined_maps(whole, tmp_path, monkeypatch):
     """Pixel AUROC as scikit-learn's over the pixels of all maps, although the pictures differ in size."""
-    rng, root = np.random.default_rng(0), tmp_path / "parts"
-    for folder in ("train/good", "test/good", "test/dent", "ground_truth/dent"):
-        (root / folder).mkdir(parents=True)
-    sizes = {"train/good/a": (64, 64), "train/good/b": (64, 64), "test/good/a": (96, 64), "test/dent/b": (128, 192)}
-    for name, (h, w) in sizes.items():
-        Image.fromarray(rng.integers(90, 110, (h, w, 3), dtype=np.uint8)).save(root / f"{name}.png")
+    rng, dent, good, mask = np.random.default_rng(0), *(tmp_path / f"{name}.png" for name in ("dent", "good", "mask"))
+    for path, shape in ((dent, (128, 192, 3)), (good, (96, 64, 3))):
+        Image.fromarray(rng.integers(90, 110, shape, dtype=np.uint8)).save(path)
     truth = np.zeros((128, 192), np.uint8)
     truth[20:60, 100:120] = 255
-    Image.fromarray(truth).save(root / "ground_truth" / "dent" / "b_mask.png")
-    asked = OWN | {"DATA_DIR": str(root), "RESULTS_DIR": str(tmp_path / "r"), "TILE": 64, "IMAGE_SIZE": 32}
-    (run,) = config.from_notebook("00_quickstart", asked)
-    split = run.load(run.classes[0])
-    made = replace(whole, tile=64)
+    Image.fromarray(truth).save(mask)
+    of = {"paths": [dent, good], "mask_paths": [mask, None], "labels": np.array([1, 0], np.uint8)}
+    split, made = SimpleNamespace(**of), replace(whole, tile=64)
     heat = made.maps(split.paths)
-    assert [one.shape for one in heat] == [(64, 96), (48, 32)] and split.kinds == ["dent", "good"]
+    assert [one.shape for one in heat] == [(64, 96), (48, 32)]
     half = np.zeros((64, 96), bool)
     half[10:30, 50:60] = True
     for maps, masks, words in (
@@ -126,14 +124,14 @@ def test_pixels_are_measured_at_the_size_of_the_joined_maps(whole, tmp_path, mon
     expected = 100 * np.trapezoid(np.append(overlap[rate <= 0.3], np.interp(0.3, rate, overlap)), grid) / 0.3
     everything = own_images.pixels_of(made, split)
     assert f"AUPRO {expected:.1f} %" in everything
-    unlabeled = np.array([1, 2], np.uint8)
-    assert own_images.pixels_of(made, replace(split, labels=unlabeled)) != everything  # the good one no longer counts
+    unlabeled = SimpleNamespace(**of | {"labels": np.array([1, 2], np.uint8)})
+    assert own_images.pixels_of(made, unlabeled) != everything  # the good one no longer counts
     ignored = np.zeros((10, 10), np.uint8)
     ignored[:, 5:] = 255  # the defect, x from 100 of 192, lies in it
     assert "no mask has a pixel set" in own_images.pixels_of(replace(made, ignore=ignored), split)
     monkeypatch.setattr(own_images, "MEASURED", 2000)
     assert own_images.pixels_of(made, split) != everything
-    unmasked = replace(split, mask_paths=[None, None])
+    unmasked = SimpleNamespace(**of | {"mask_paths": [None, None]})
     assert own_images.pixels_of(made, unmasked) == "no pixel AUROC: there are no masks"
 
 
@@ -197,7 +195,7 @@ def test_masks_that_cannot_be_meant_are_refused(pictures, name, value, words):
         judged(pictures, IGNORE=str(folder / name if name == "all.png" else folder))
 
 
-def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures):
+def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypatch, capsys):
     _, _, split, made, _ = judged(pictures, EPOCHS=2)
     held_out = split.paths[0]
     odd = pictures / "bad" / "odd.png"
@@ -206,8 +204,12 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures):
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
     assert f"{odd}: score {before:.6g} before" in report
-    detector.save(learned, pictures.parent / "d.safetensors")
-    again = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    path = pictures.parent / "d.safetensors"
+    detector.save(made, path)
+    monkeypatch.setattr(accepting, "accept", lambda _, files: (learned, files))
+    detector.main([str(path), "--device", "cpu", "--accept", str(odd), str(held_out)])
+    assert str([odd, held_out]) in capsys.readouterr().err
+    again = detector.load(path, "untrained", "cpu")
     assert again.accepted == [str(odd), str(held_out)]
     with refused("no.png: cannot be read"):
         accept(again, [pictures / "no.png"])

@@ -231,7 +231,9 @@ def test_the_whole_way_and_again(folders, capsys):
     assert "of 7 are above the threshold" in printed.err
     lines = printed.out.splitlines()
     assert [line.split(",")[1] for line in lines[1:]] == list(table.score[table.kind == "new"])
-    detector.main([*arguments, "--out", str(folders.parent / "new.csv")])
+    regions_of = folders.parent / "regions"
+    detector.main([*arguments, "--out", str(folders.parent / "new.csv"), "--regions", str(regions_of)])
+    assert len(list((regions_of / "masks").iterdir())) == 7 and (regions_of / "boxes.csv").is_file()
     assert capsys.readouterr().out == "" and (folders.parent / "new.csv").read_text().splitlines() == lines
 
     # Another rate needs no training; another picture does, and what no longer belongs there goes.
@@ -312,15 +314,6 @@ def test_a_file_that_is_not_a_detector_or_another_source(made, tmp_path, monkeyp
         detector.load(path, str(tmp_path / source) if source.endswith(".pt") else source, "cpu")
 
 
-@pytest.mark.parametrize(
-    "name, words", [("gone", "gone: cannot be read (No such file or directory)"), ("a.png", "is empty")]
-)
-def test_what_cannot_be_scored(made, tmp_path, name, words):
-    (tmp_path / "a.png").touch()
-    with refused(words):
-        made[0].score(str(tmp_path / name))
-
-
 def test_folders_to_score_need_no_label(made, tmp_path):
     for name in ("no", "yes"):
         (tmp_path / "new" / name).mkdir(parents=True)
@@ -332,6 +325,8 @@ def test_folders_to_score_need_no_label(made, tmp_path):
 @pytest.mark.parametrize(
     "options, words",
     [
+        (["gone", "--out", "scores.csv"], "gone: cannot be read (No such file or directory)"),
+        (["empty.png", "--out", "scores.csv"], "empty.png: the file is empty"),
         (["--false-alarms", "0.1", "--out", "scores.csv"], "need FOLDER"),
         (["--ignore", "no_mask.png", "--save", "it.safetensors"], "no_mask.png: cannot be read"),
         (["--threshold", "nan", "--save", "it.safetensors"], "the threshold is not a number"),
@@ -339,9 +334,10 @@ def test_folders_to_score_need_no_label(made, tmp_path):
 )
 def test_options_that_cannot_be_meant_write_nothing(made, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.png").touch()
     before = sorted(tmp_path.iterdir())
     with refused(words):
-        detector.main([str(made[1]), "--source", "untrained", "--device", "cpu", *options])
+        detector.main([str(made[1]), *options, "--source", "untrained", "--device", "cpu"])
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -395,10 +391,12 @@ def test_another_threshold_needs_no_training(made, tmp_path, capsys):
     for value, rate in ((None, None), (1.0, 0.5), (None, 0.6)):
         with refused("rate of false alarms"):
             whole.with_threshold(value, false_alarms=rate)
-    out = tmp_path / "by_hand.safetensors"
-    detector.main([str(path), "--source", "untrained", "--device", "cpu", "--threshold", "16.5", "--save", str(out)])
-    assert "threshold 16.5: 3 of 20 held-out" in capsys.readouterr().err
-    assert detector.load(out, "untrained", "cpu").threshold == by_hand.threshold
+    out = tmp_path / "changed.safetensors"
+    for option, expected in (("--threshold=16.5", by_hand), ("--false-alarms=0.5", tighter)):
+        detector.main([str(path), "--source", "untrained", "--device", "cpu", option, "--save", str(out)])
+        assert str(expected.threshold) in capsys.readouterr().err
+        assert detector.read(out).threshold == expected.threshold
+    assert "threshold 16.5: 3 of 20 held-out" in str(by_hand.threshold)
 
 
 def test_a_picture_that_exceeds_nothing_is_drawn_without_heat():

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from kdhelpers import localization, losses, metrics, networks
+from kdhelpers.localization import GuidedReLU
 from kdhelpers.protocols import PROTOCOLS
 from kdhelpers.tests.conftest import pools
 from kdhelpers.timing import released_code
@@ -71,7 +72,7 @@ def test_guided_backprop_equals_captum_s_and_leaves_nothing_behind(case, protoco
     source, cloner, x, plain = case
     before = localization.gradients(source, cloner, x, protocol)
     expected = captum.attr.GuidedBackprop(plain).attribute(x.clone())
-    found = localization.gradients(source, cloner, x, protocol, relu=localization.GuidedReLU.apply)
+    found = localization.gradients(source, cloner, x, protocol, relu=GuidedReLU.apply)
     assert relative(found, expected) < 1e-10
     assert relative(expected, before) > 0.01  # it is something else than gradients
     assert torch.equal(localization.gradients(source, cloner, x, protocol), before)
@@ -84,6 +85,7 @@ def one_channel_by_hand(gradient):
 
 
 def test_smoothgrad_equals_captum_s_gradients_averaged_by_hand(case, protocol, monkeypatch):
+    assert localization.SMOOTHGRAD_SAMPLES == 50
     monkeypatch.setattr(localization, "SMOOTHGRAD_SAMPLES", 3)
     source, cloner, x, plain = case
 
@@ -125,24 +127,39 @@ def test_opening_the_grey_map_is_a_thousand_openings(gaussian):
     attributions /= attributions.max()
     masks = np.stack([cv2.GaussianBlur(m, (3, 3), 0) for m in masks])  # soft, as after resizing
 
+    assert localization.ELEMENT.tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]  # OpenCV's ellipse of 3×3
     found = metrics.pixel_auroc(localization.localization_map(attributions, gaussian=gaussian), masks)
     smooth = np.stack([gaussian_filter(a, sigma=4) for a in attributions]) if gaussian else attributions
     assert found == pytest.approx(released_code.pixel_auroc(smooth, masks), abs=1e-4)
     assert 0.6 < found < 0.999
 
 
-def test_disagreement_sums_to_the_loss_where_one_position_is_all(protocol):
-    """With one position at every critical point, the map is the score of a text-book loss in float64."""
+def test_disagreement_is_the_loss_where_networks_differ_and_falls_off_from_there(protocol):
+    """They differ in the upper right corner alone: there the map is its score, and fades as bilinear resizing does."""
     rng = torch.Generator().manual_seed(0)
-    a_s, a_c = ([torch.rand(2, 8, 1, 1, generator=rng, dtype=torch.float64) for _ in range(4)] for _ in range(2))
+    a_s, corner = ([torch.rand(2, 8, 2, 2, generator=rng, dtype=torch.float64) for _ in range(4)] for _ in range(2))
+    a_c = [torch.where(torch.tensor([[False, True], [False, False]]), c, s) for s, c in zip(a_s, corner, strict=True)]
     with pytest.MonkeyPatch.context() as patch:
         found = iter((a_s, a_c))
         points = min(protocol.score_points, protocol.points)
         patch.setattr(localization, "critical_points", lambda network, x, points: next(found)[-points:])
-        x = torch.zeros(2, 3, 32, 32, dtype=torch.float64)
+        x = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
         heat = localization.disagreement(None, None, x, protocol)
-    expected = losses.score(a_s, a_c, protocol)
-    assert torch.allclose(heat, expected.view(2, 1, 1).expand(2, 32, 32)) and points in (3, 4)
+    expected = losses.score(*([a[:, :, :1, 1:] for a in each] for each in (a_s, a_c)), protocol).view(2, 1, 1)
+    fades = torch.tensor([1, 0.75, 0.25, 0], dtype=torch.float64)
+    assert torch.allclose(heat, expected * torch.outer(fades, fades.flip(0)), atol=1e-6) and points in (3, 4)
+
+
+def test_each_method_has_its_own_maps_and_some_are_stretched_once_more(source, images, protocol, monkeypatch):
+    cloner, x = networks.make_cloner(protocol, seed=0).eval(), images[:]
+    gradients = [localization.gradients(source, cloner, x, protocol, relu) for relu in (None, GuidedReLU.apply)]
+    plain, guided = map(localization.one_channel, gradients)
+    monkeypatch.setattr(localization, "smoothgrad", lambda *_: 0.2 + 0.4 * plain)
+    stretched = plain if protocol.renormalise else 0.2 + 0.4 * plain
+    for method, expected in (("gradients", plain), ("guided_backprop", guided), ("smoothgrad", stretched)):
+        found = localization.attribution(method, source, cloner, images, protocol)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (plain - guided).abs().max() > 0.1
 
 
 def test_an_unknown_method_is_no_other_one(source, images, protocol):

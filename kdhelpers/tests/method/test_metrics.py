@@ -4,21 +4,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from kdhelpers import metrics
 from kdhelpers.data import Split
 from kdhelpers.data.images import Images
 
 
-def test_detection_is_the_mean_over_the_epochs():
+def test_detection_is_the_mean_over_the_last_ten_epochs():
     rng = np.random.default_rng(0)
     labels = np.array([0] * 20 + [1] * 30, np.uint8)
-    scores = (rng.random((10, 50)) + 0.3 * labels).round(2)  # with ties
-    found = metrics.detection(scores, labels)
+    scores = (rng.random((12, 50)) + 0.3 * labels).round(2)  # with ties
+    found = metrics.detection(scores, labels, range(5, 17))
     by_pairs = [100 * np.mean([(a > n) + (a == n) / 2 for a in s[20:] for n in s[:20]]) for s in scores]
-    assert [value for _, value in found["auroc_by_epoch"]] == pytest.approx(by_pairs)
-    assert found["auroc"] == pytest.approx(np.mean(by_pairs))
+    assert np.allclose(found["auroc_by_epoch"], np.c_[range(5, 17), by_pairs])
+    assert found["auroc"] == pytest.approx(np.mean(by_pairs[2:]))
+    assert found["ap"] == pytest.approx(np.mean([100 * average_precision_score(labels, s) for s in scores[2:]]))
+    assert found["f1_max"] == pytest.approx(np.mean([100 * metrics.f1_max(s, labels) for s in scores[2:]]))
     assert found["auroc_last"] == pytest.approx(by_pairs[-1])
 
 
@@ -80,7 +82,8 @@ def test_localization_counts_anomalous_images_or_all():
     masks = np.zeros((4, 8, 8), np.float32)
     masks[2:, 2:5, 2:5] = 1
     maps = rng.random((4, 8, 8)) + 0.3 * masks
-    found = metrics.localization(maps, masks, np.array([0, 0, 1, 1]), soft=False)
+    soft = np.where(np.eye(8), 0.4, 0.6) * masks  # some pixels are less than half in the defect
+    found, masks = metrics.localization(maps, soft, np.array([0, 0, 1, 1]), soft=False), soft >= 0.5
     assert found["pixel_auroc"] == pytest.approx(100 * roc_auc_score(masks[2:].ravel(), maps[2:].ravel()))
     assert found["pixel_auroc_all"] == pytest.approx(100 * roc_auc_score(masks.ravel(), maps.ravel()))
 

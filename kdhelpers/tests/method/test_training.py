@@ -12,21 +12,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdhelpers import networks, training
 from kdhelpers.cache import SourceActivations
+from kdhelpers.experiments import runner
 from kdhelpers.protocols import LAST_EPOCHS, PROTOCOLS
 from kdhelpers.tests.conftest import pools
 
 OFFICIAL = PROTOCOLS["official"]
 
 
-def fit(source, images, protocol, *, epochs, test=None, seed=0, **options):
+def fit(source, images, protocol, *, epochs, test=None, seed=0, cache="auto", **options):
     cloner = networks.make_cloner(protocol, seed)
-    known = SourceActivations(source, images)
+    known = SourceActivations(source, images, cache=cache)
     test = None if test is None else SourceActivations(source, test)
     return training.fit(known, cloner, protocol, epochs=epochs, batch_size=4, seed=seed, test=test, **options), cloner
 
 
-def test_the_step_equals_a_plain_one(source, images):
-    found, cloner = fit(source, images, OFFICIAL, epochs=3)
+@pytest.mark.parametrize("points", [4, 2])
+def test_the_step_equals_a_plain_one(source, images, points):
+    found, cloner = fit(source, images, replace(OFFICIAL, points=points), epochs=3)
 
     plain = networks.make_cloner(OFFICIAL, 0)
     optimiser = torch.optim.Adam(plain.parameters(), lr=0.001)
@@ -38,7 +40,7 @@ def test_the_step_equals_a_plain_one(source, images):
             x = images.pixels[batch] / 255
             mse, cosine = nn.MSELoss(), nn.CosineSimilarity()
             total = 0
-            for real, predicted in zip(pools(source, x), pools(plain, x), strict=True):
+            for real, predicted in zip(pools(source, x)[-points:], pools(plain, x)[-points:], strict=True):
                 total = total + (1 - cosine(predicted.flatten(1), real.flatten(1))).mean() + 0.01 * mse(predicted, real)
             optimiser.zero_grad()
             total.backward()
@@ -51,8 +53,8 @@ def test_the_step_equals_a_plain_one(source, images):
     assert len(found.loss_val) == len(found.loss_dir) == 3
     assert found.loss == pytest.approx([d + 0.01 * v for v, d in zip(found.loss_val, found.loss_dir, strict=True)])
     for mine, theirs in zip(cloner.parameters(), plain.parameters(), strict=True):
-        # Where a gradient is all rounding, Adam turns its sign into a step: half of one after six.
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=5e-4)
+        # Where a gradient is all rounding, Adam turns its sign into a step: less than one after six.
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_same_seed_same_bits_other_seed_other_bits(source, images):
@@ -74,33 +76,40 @@ def test_text_calibrates_lambda_and_stops_when_converged(source, images):
     assert len(found.loss) == 3 * LAST_EPOCHS  # twenty to see that nothing moves, ten to report on
     assert found.scored == [10, 20, *range(21, 31)]
     assert np.ptp(found.scores, axis=0).max() == 0
+    assert training.has_converged([1.0] * 10 + [0.995] * 10) and not training.has_converged([1.0] * 10 + [0.98] * 10)
 
 
-def test_a_loss_that_explodes_stops_naming_epoch_and_step(source, images):
-    with pytest.raises(FloatingPointError, match="epoch 1, step 2"):
-        fit(source, images, replace(OFFICIAL, learning_rate=1e30, batch_norm=False), epochs=3)
+@pytest.mark.parametrize("rate, loss", [(0.1, r"\d\S*e\+"), (1e30, "(inf|nan)")])
+def test_a_loss_that_explodes_stops_naming_epoch_and_step(source, images, rate, loss):
+    with pytest.raises(FloatingPointError, match=f"epoch 1, step 2: the loss is {loss}"):
+        fit(source, images, replace(OFFICIAL, learning_rate=rate, batch_norm=False), epochs=3)
 
 
-def test_augmentation_by_nothing_changes_nothing(source, images):
-    nothing = training.random_affine(degrees=0, scale=(1.0, 1.0))
-    plain, augmented = (fit(source, images, OFFICIAL, epochs=2, augment=a)[0].loss for a in (None, nothing))
-    assert augmented == pytest.approx(plain, rel=1e-4)
+def test_both_networks_see_the_augmented_images(source, images):
+    flipped = replace(images, pixels=images.pixels.flip(3))
+    ways = (flipped, None), (images, lambda x: x.flip(3))
+    expected, found = (fit(source, seen, OFFICIAL, epochs=2, augment=a)[0].loss for seen, a in ways)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_augmentation_turns_each_image_within_its_limits():
+def test_no_graph_has_work_on_the_cpu_in_it(source, images, monkeypatch):
+    monkeypatch.setattr(training.graphs, "usable", lambda _: True)
+    monkeypatch.setattr(training.graphs, "GraphedStep", lambda *_: pytest.fail("a graph"))
+    for options in ({"augment": lambda x: x}, {"cache": "host"}):
+        fit(source, images, OFFICIAL, epochs=1, **options)
+
+
+def test_augmentation_turns_and_scales_each_image_within_its_limits():
     x = torch.zeros(64, 3, 64, 64)
-    x[..., 28:36, 60:] = 1  # a mark at the right edge, that turns with the image
+    x[..., 28:36, 50:58] = 1  # a mark 22 pixels from the middle, that moves with the image
     torch.manual_seed(0)
-    turned = training.random_affine(degrees=20, scale=(0.9, 1.05))(x)
-    assert turned.shape == x.shape
+    moved = training.random_affine(runner.DEGREES, runner.SCALE)(x)
+    assert moved.shape == x.shape
     height, width = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
-    angles = []
-    for image in turned[:, 0]:
-        mass = image.sum()
-        if mass > 1:
-            y, x_ = (image * height).sum() / mass, (image * width).sum() / mass
-            angles.append(torch.rad2deg(torch.atan2(y, x_)).item())
-    assert len(angles) > 30 and max(map(abs, angles)) < 22 and np.ptp(angles) > 20
+    y, x_ = ((moved[:, 0] * side).sum((1, 2)) / moved[:, 0].sum((1, 2)) for side in (height, width))
+    angles, scales = torch.rad2deg(torch.atan2(y, x_)), torch.hypot(y, x_) / 22
+    assert -21 < angles.min() < -17 and 17 < angles.max() < 21
+    assert 0.89 < scales.min() < 0.92 and 1.03 < scales.max() < 1.06
 
 
 class Operations(TorchDispatchMode):

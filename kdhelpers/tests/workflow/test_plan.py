@@ -111,6 +111,7 @@ def test_your_own_images_are_pending_until_their_results_are_written(planned, tm
 
 def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkeypatch, sample_data):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     given = {"DATA_DIR": sample_data, "SOURCE": "untrained", "jobs_per_gpu": 3}
     found = handed_over("01", "04", "11", "90", **given)
     assert found["limits"] == {"gpu0": 3, "gpu1": 3}
@@ -121,7 +122,7 @@ def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkey
     work = [0.0, 0.0]
     for job in found["jobs"].values():
         (gpu,) = job["resources"]
-        assert job["environment"] == f"CUDA_VISIBLE_DEVICES={gpu[-1]}"
+        assert job["environment"] == f"CUDA_VISIBLE_DEVICES={[2, 5][int(gpu[-1])]}"
         work[int(gpu[-1])] += job["work"]
     assert abs(work[0] - work[1]) <= max(job["work"] for job in found["jobs"].values())
 
