@@ -154,26 +154,24 @@ def safe_name(name: str) -> str:
 
 def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
     """The test images in folders of the given kinds."""
-    return [
-        TestImage(path, kind, LABELS.get(kind, LABELS["bad"]))
-        for place, kind in folders.items()
-        for path in pictures(place)
-    ]
+    images = [(path, kind) for place, kind in folders.items() for path in pictures(place)]
+    return [TestImage(path, kind, LABELS.get(kind, LABELS["bad"])) for path, kind in images]
 
 
-def _no_pictures_beside_folders(root: Path) -> None:
+def _folders(root: Path) -> list[Path]:
+    """The folders in `root`; InputError for pictures beside them."""
     for path in entries(root):
         if path.suffix.lower() in SUFFIXES or path.is_symlink() and not path.exists():
             raise InputError(
                 f"{path}: lies beside the folders of {root.name}, or is a link that leads nowhere, or to itself; "
                 f"move it to {root / GOOD} or another one, or remove it"
             )
+    return subfolders(root)
 
 
 def _in_folders(root: Path, kind: Callable[[Path], str]) -> list[TestImage]:
     """The test images in the folders of `root`; InputError for pictures beside them, or when there are none."""
-    _no_pictures_beside_folders(root)
-    if not (folders := subfolders(root)):
+    if not (folders := _folders(root)):
         raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
     return _of_kinds({path: kind(path) for path in folders})
 
@@ -184,8 +182,7 @@ def _inspection(root: Path, dataset: str, labels: str | dict[str, str] | None = 
     Your own images need no test folder; their anomalous test images need masks for all or for none.
     """
     inside, is_mvtec = partial(folder, root, advice=_ADVICE[dataset]), dataset == "mvtec"
-    _no_pictures_beside_folders(inside("train"))
-    good = [f for f in subfolders(inside("train")) if kind_of(f, labels) == GOOD] or [inside("train", GOOD)]
+    good = [f for f in _folders(inside("train")) if kind_of(f, labels) == GOOD] or [inside("train", GOOD)]
     train = [path for place in good for path in pictures(place)]
     has_test = is_mvtec or find(root, "test").is_dir()
     test = _in_folders(inside("test"), partial(kind_of, labels=labels)) if has_test else []

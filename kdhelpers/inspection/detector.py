@@ -248,18 +248,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="of 00_quickstart, or a trained cloner")
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help="pictures to score, or one picture")
     parser.add_argument("--source", help="the new path of the source's weights, if they were moved")
-    parser.add_argument(
-        "--ignore", type=Path, metavar="PATH", help="other regions to ignore, as IGNORE; the thresholds do not change"
-    )
+    parser.add_argument("--ignore", type=Path, metavar="PATH", help="other regions to ignore; the thresholds stay")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the scores to this file, not to standard output")
     parser.add_argument(
-        "--regions", type=Path, metavar="FOLDER", help="also write boxes.csv, masks/ and maps/ to this empty folder"
+        "--regions", type=Path, metavar="FOLDER", help="also write boxes, masks and maps to this empty folder"
     )
     parser.add_argument("--threshold", type=float, help="set the threshold to this value")
     parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="set the threshold by this rate, e.g. 0.01")
-    parser.add_argument(
-        "--accept", type=Path, metavar="FILE", nargs="+", help="learn these false alarms and save the detector"
-    )
+    parser.add_argument("--accept", type=Path, metavar="FILE", nargs="+", help="learn these false alarms, and save")
     parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
