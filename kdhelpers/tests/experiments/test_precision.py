@@ -66,7 +66,6 @@ def test_a_detector_trained_in_bfloat16_judges_in_float32_as_it_will_from_its_fi
     assert made.score(table["image"])["score"].tolist() == table["score"].tolist()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("can, precision", [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32")])
 def test_auto_is_bfloat16_where_the_processor_computes_in_it_but_not_in_smoke(sample_data, monkeypatch, can, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
@@ -77,6 +76,7 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it_but_not_in_smoke(sa
     assert run.source_name == ("untrained" if precision == "float32" else "untrained-bfloat16")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_cosine_is_not_rounded_to_bfloat16(bfloat16, dtype):
     a = torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     near = (a + 0.01 * torch.rand(3, 16, 8, 8, generator=torch.Generator().manual_seed(1))).to(dtype)
