@@ -16,7 +16,7 @@ from kdhelpers import localization, losses, metrics
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
-from kdhelpers.training import timed
+from kdhelpers.training import timed, use_precision
 
 REQUIREMENT = "anomalib>=2.7,<3"  # as in pyproject.toml
 NAMES = {"ours": "ours", "stfpm": "STFPM", "patchcore": "PatchCore"}
@@ -41,6 +41,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     scores: float (n,), maps: float (n, h, w), in the split's order. epochs: of STFPM; coreset: the share of patches
     that PatchCore stores. Raises InputError when the backbone's weights cannot be downloaded.
     """
+    use_precision(run.precision, run.device)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(anomalib|lightning|timm)\b")  # of their internals
     from anomalib import data, engine, models

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
@@ -24,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdhelpers import localization
 from kdhelpers.data import ignore
-from kdhelpers.data.images import Images, sides
+from kdhelpers.data.images import Images, blanked, fit, sides
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write
@@ -79,7 +80,9 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
             )
             close = of_score.max() < TOLERANCE and np.median(of_map) < TOLERANCE and of_map.max() < _TOLERANCE_OF_ONE
             if not close:
-                raise InputError(f"{path} is not written: it differs from PyTorch; try another torch or onnx version")
+                raise InputError(
+                    f"{path} is not written: it differs from PyTorch; try another version of torch, onnx or Pillow"
+                )
 
 
 def _is_fixed(trained: Detector) -> bool:
@@ -193,7 +196,7 @@ _BACKWARD = {
 def compare(path: Path, trained: Detector, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Differences between ONNX Runtime's results for the file at `path` and PyTorch's, per image: float (n,) each.
 
-    pixels: uint8 (n, h, w, 3); PyTorch gets them `resized`. Of scores: relative to the score, but to at least 0.01,
+    pixels: uint8 (n, h, w, 3), resized by Pillow for PyTorch. Of scores: relative to the score, but to at least 0.01,
     since one minus a cosine has the rounding error of one. Of maps: the largest difference from PyTorch's map in
     single or double precision, whichever is nearer, absolute for a cloner's map, whose values end at 1, and relative to
     its maximum for a detector's. Third, the same between these two maps.
@@ -202,8 +205,12 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> tuple[np.ndarr
 
     found_score, found_map = onnxruntime.InferenceSession(path).run(None, {"images": pixels})
     pictures, maps = torch.from_numpy(pixels), []
+    seen = pixels
+    if not _is_fixed(trained):
+        mask = ignore.reader(trained.ignore)(Path())  # one for all pictures
+        seen = np.stack([fit(blanked(Image.fromarray(each), mask), trained.image_size) for each in pixels])
     for dtype in (torch.float32, torch.float64):
-        x = _seen(trained, pictures).to(dtype)
+        x = Images(torch.from_numpy(seen).permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:].to(dtype)
         exact = replace(trained, source=deepcopy(trained.source).to(dtype), cloner=deepcopy(trained.cloner).to(dtype))
         heat = torch.from_numpy(localization.localization_map(_attribution(exact, x).numpy()) * _counted(trained))
         maps.append(_stretched(heat, pictures).numpy())

@@ -2,8 +2,9 @@
 
 It follows rohban-lab/Knowledge_Distillation_AD, protocol "official": S runs in every training step and is
 differentiated down to its first layer, maps are computed image by image, and the AUROC takes a thousand openings. It is
-faster than that code in two places, where the time there grows with the square of the number of images: a gradient is
-of one image, not of the whole set, and opened maps are stacked only once. Decoding images is left out.
+faster than that code in three places: where the time there grows with the square of the number of images (a gradient is
+of one image, not of the whole set, and opened maps are stacked only once), and because ReLUs follow the pools. Decoding
+images is left out.
 """
 
 from copy import deepcopy

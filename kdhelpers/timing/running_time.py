@@ -14,13 +14,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.figure import Figure
 from pydantic import Field
 
 from kdhelpers.experiments import artifacts, config, parameters
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, METHODS, Variant, variants_of
 from kdhelpers.files import write_json
-from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHOD_VERSION, SCORED_EVERY, SEEDS, SETTINGS, protocol_for
+from kdhelpers.protocols import (
+    BATCH_SIZE,
+    LAST_EPOCHS,
+    METHOD_VERSION,
+    SCORED_EVERY,
+    SEEDS,
+    SETTINGS,
+    Setting,
+    protocol_for,
+)
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.timing.benchmark import Case, device_name
@@ -82,12 +92,13 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
             main = protocol_for(protocol, dataset), SETTINGS[dataset].image_size
             variants = variants_of(notebook, dataset, *main)[notebook in ABLATIONS :]
             variants = [one for one in variants if one.run.get("method", METHODS[0]) in METHODS]  # the article's
-            count = SETTINGS[dataset].classes * FEWER_SEEDS.get(notebook, SEEDS)
-            *seconds, notes = zip(*(_cost(measured, machine, dataset, variant) for variant in variants), strict=True)
-            ours, released = (count * sum(side) / 3600 for side in seconds)
+            seeds = FEWER_SEEDS.get(notebook, SEEDS)
+            costs = [_cost(measured, machine, one, variant) for one in _classes(dataset) for variant in variants]
+            *seconds, notes = zip(*costs, strict=True)
+            ours, released = (seeds * sum(side) / 3600 for side in seconds)
             words = "; ".join(dict.fromkeys(note for some in notes for note in some))
             extrapolated = f"extrapolated: {words}" if words else "measured"
-            rows.append((notebook, NAMES[dataset], len(variants) * count, ours, released, extrapolated))
+            rows.append((notebook, NAMES[dataset], len(costs) * seeds, ours, released, extrapolated))
     columns = ["notebook", "data set", "records", "ours (h)", "released code (h)", "from"]
     frame = pd.DataFrame(rows, columns=columns)
     frame.loc[len(frame)] = ["all", "", *frame[columns[2:5]].sum(), "extrapolated where a row above is"]
@@ -95,9 +106,16 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
     return frame.astype({"records": int})
 
 
-def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> tuple[float, float, list[str]]:
-    """Seconds of ours and of the released code for one class and seed, and the extrapolations in words."""
+def _classes(dataset: str) -> list[Setting]:
+    """The setting of each class of a data set."""
     setting = SETTINGS[dataset]
+    if dataset == "retinal_oct":
+        return [setting, replace(setting, images=4297, tests=1805)]  # OCT2017, and RESC as BMAD arranges it
+    return [setting] * setting.classes
+
+
+def _cost(measured: Measured, machine: dict, setting: Setting, variant: Variant) -> tuple[float, float, list[str]]:
+    """Seconds of ours and of the released code for one class and seed, and the extrapolations in words."""
     px = variant.run.get("image_size", setting.image_size)
     near = min(measured, key=lambda size: abs(np.log(size / px)))
     found, scale, images, epochs = measured[near], (px / near) ** 2, setting.images, setting.epochs
@@ -113,11 +131,13 @@ def _cost(measured: Measured, machine: dict, dataset: str, variant: Variant) -> 
             notes += ["an equal cloner by its operations"]
         elif variant.name:
             notes += ["each variant as the main run"]
-        cached = images * found["source"]["bytes"] * scale <= machine["free"] / 2 and not variant.run.get("augment")
-        notes += [] if cached else ["S in every epoch, by its time on an image"]
-        ours += found["source"]["seconds"] * (setting.tests + images * (1 if cached else epochs))
-        # Scoring a test image is a forward pass of C, a third of the work of a training step.
         scorings = LAST_EPOCHS + (epochs - LAST_EPOCHS) // SCORED_EVERY
+        most = machine["free"] / 2 / (found["source"]["bytes"] * scale)  # images whose activations are cached
+        cached = images <= most and not variant.run.get("augment")
+        notes += [] if cached and setting.tests <= most else ["S in every epoch, by its time on an image"]
+        passes = images * (1 if cached else epochs) + setting.tests * (1 if setting.tests <= most else scorings)
+        ours += found["source"]["seconds"] * passes
+        # Scoring a test image is a forward pass of C, a third of the work of a training step.
         ours += step * (images * epochs + scorings * setting.tests / 3)
         released += images * epochs * released_step + (epochs // 10 + 1) * setting.tests * detection
     if setting.masked:
@@ -162,7 +182,8 @@ def resolve(notebook: str, **given) -> tuple[list[Case], Path]:
         )
         for size in dict.fromkeys(asked.SIZES or ((32,) if smoke else (32, 128, 224)))
     ]
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", device_name(device)).strip("-")
+    words = [device_name(device), *([asked.PROTOCOL] if asked.PROTOCOL != "official" else [])]
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(words)).strip("-")
     return cases, asked.results_dir / "running_time" / f"{name}-{asked.PROFILE}.json"
 
 
@@ -188,10 +209,12 @@ def write(path: Path, cases: list[Case], machine: dict, measured: Measured, agre
 
 
 def is_current(path: Path, cases: list[Case]) -> bool:
-    """True when `path` has results of this method version for these cases."""
+    """True when `path` has results of this method version and number of threads for these cases, with any source."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        same = record["cases"] == json.loads(json.dumps([case.parameters() for case in cases]))
-        return same and record["environment"]["method_version"] == METHOD_VERSION
+        asked = json.loads(json.dumps([case.parameters() for case in cases]))
+        same = [one | {"source": ""} for one in record["cases"]] == [one | {"source": ""} for one in asked]
+        made = record["environment"]
+        return same and (made["method_version"], made["threads"]) == (METHOD_VERSION, torch.get_num_threads())
     except (OSError, ValueError, KeyError, TypeError):  # missing or not such a file: measure again
         return False

@@ -101,7 +101,11 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
     assert {"commit", "packages", "threads"} <= record["environment"].keys()
     assert record["measured"]["32"]["training"]["released"] > 0
     assert running_time.is_current(path, cases)
+    assert running_time.is_current(path, [replace(cases[0], source="imagenet")])  # no time depends on it
     assert not running_time.is_current(path, [replace(cases[0], images=17)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 97)
+        assert not running_time.is_current(path, cases)
 
     fast = running_time.speeds(measured, machine | {"peak": 1e15}).set_index("what").loc["training"]
     assert fast["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / 1e15)
@@ -114,6 +118,10 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
         measured[32]["source"]["seconds"] * 16000 + measured[32]["training"]["ours"] * (6000 * 51 + 14 * 10000 / 3)
     )
     assert main["ours (h)"] == pytest.approx(by_hand / 3600)
+    # Without room for the activations, S runs in each of 51 epochs, and at each of 14 scorings of the test images.
+    full = running_time.whole_article(measured, machine | {"free": 0}, "official").iloc[0]
+    more = 100 * measured[32]["source"]["seconds"] * (50 * 6000 + 13 * 10000) / 3600
+    assert full["ours (h)"] == pytest.approx(main["ours (h)"] + more)
 
 
 @pytest.mark.parametrize(
