@@ -36,8 +36,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-    sed -n '2,/^set/ { /^#/ s/^# \{0,1\}//p }' run_all.sh
+if [[ ${1:-} != test && " $* " =~ \ (-h|--help)\  ]]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' run_all.sh
     exit
 fi
 

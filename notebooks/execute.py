@@ -19,13 +19,13 @@ import yaml
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from kdhelpers.errors import DEBUG, InputError, did_you_mean
 from kdhelpers.files import NO_ROOM, refusal
 from kdhelpers.paths import ROOT
 
+PATHS = ("DATA_DIR", "TEST_DIR", "RESULTS_DIR", "IGNORE", "SOURCE")  # 2024-01-31 is a folder's name, not a date
 EVERY = 15  # seconds between two lines of progress
 
 
@@ -82,12 +82,13 @@ def check_names(notebook: Path, parameters: dict) -> None:
 
 
 def values_of(words: list[str]) -> dict:
-    """Parse words NAME=VALUE, with each value as YAML, to {name: value}; InputError for any other word."""
+    """Parse words NAME=VALUE, each value as YAML unless it is a path, to {name: value}; InputError for other words."""
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
         try:
-            found[name] = yaml.safe_load(value)
+            is_path = name in PATHS and value not in ("", "null") and value[0] not in "\"'"
+            found[name] = value if is_path else yaml.safe_load(value)
         except yaml.YAMLError:
             equals = ""
         if not equals:
@@ -99,7 +100,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     """Run a notebook in the repository's root, write the executed notebook to `out`, and print its results.
 
     `out` is written only after success; a notebook that failed is stored beside it as *.failed.ipynb. Raises InputError
-    for an unknown parameter, PapermillExecutionError for an exception in a cell, DeadKernelError when the kernel dies.
+    for an unknown parameter, PapermillExecutionError for an exception in a cell, RuntimeError when the kernel dies.
     """
     check_names(notebook, parameters)
     out = out.absolute()  # papermill changes the working directory while it runs
@@ -116,13 +117,15 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             kernel_name="python3",
             language="python",
             kernel_manager_class=ThisPython,
+            start_timeout=600,  # seconds; several kernels may start from a slow disk
             progress_bar=False,
             coalesce_streams=True,  # the notebook stores only the last state of a progress bar
             stdout_file=newest,
             stderr_file=newest,
         )
-    except (PapermillExecutionError, DeadKernelError):
-        partial.replace(failed_path(out))
+    except (PapermillExecutionError, RuntimeError):  # a kernel that dies, or does not start
+        if partial.exists():
+            partial.replace(failed_path(out))
         raise
     finally:
         newest.close()
@@ -177,7 +180,7 @@ def main() -> int:
         parameters = values_of(arguments.parameters)
         try:
             execute(notebook, out, parameters)
-        except DeadKernelError:  # its records and its checkpoint are not lost
+        except RuntimeError:  # its records and its checkpoint are not lost
             print(f"{title_of(notebook, parameters)} · its kernel died; trying once more", flush=True)
             execute(notebook, out, parameters)
         return 0
@@ -189,7 +192,7 @@ def main() -> int:
         ours = error.ename == InputError.__name__
         message = " ".join(f"{'' if ours else f'{error.ename}: '}{error.evalue}".split())
         where, traceback = None if ours else failed_path(out), error.traceback
-    except DeadKernelError:
+    except RuntimeError:
         message = "the notebook's kernel died twice, perhaps out of memory: a smaller BATCH_SIZE needs less"
         where, traceback = failed_path(out), []
     if os.environ.get(DEBUG):

@@ -72,7 +72,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
     room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
     places, found, loads = gpus * jobs_per_gpu, {}, [0.0] * gpus
-    for job in jobs:
+    for number, job in enumerate(jobs):
         on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
         resources, environment = {}, ""
         if cluster:
@@ -88,8 +88,13 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-os.cpu_count() // max(1, places))
         found[job.name] = {
             "path": f"notebooks/{job.notebook}.ipynb",
-            "values": [f"{name}={json.dumps(value)}" for name, value in job.parameters.items()],
-            "needs": [other.name for other in jobs if job.needs(other)],
+            "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
+            # Two ablations of one main run: the second finds it trained.
+            "needs": [
+                other.name
+                for i, other in enumerate(jobs)
+                if job.needs(other) or i < number and other.trains & job.trains
+            ],
             "stage": job.stage,
             "work": job.work,
             "threads": threads,  # 0: all
@@ -154,6 +159,8 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
         return 130
     finally:
         plan_file.unlink(missing_ok=True)
+        if snakemake.poll() is None:  # such as when standard output was closed
+            os.killpg(snakemake.pid, signal.SIGINT if planned["cluster"] else signal.SIGKILL)
     if len(done) == len(jobs):
         print(f"executed notebooks: {planned['executed']}; records: {results / 'records'}")
         return 0
@@ -178,15 +185,16 @@ def locked(results: Path) -> Iterator[IO]:
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with open(results / ".lock", "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = (results / ".lock").read_text() or "unknown"
-                way = "wait for it, stop it, or give another RESULTS_DIR"
-                raise InputError(f"{results} is in use by another ./run_all.sh (process {owner}): {way}") from None
-            file.truncate(0)
-            print(os.getpid(), end="", file=file, flush=True)
-            yield file
+        file = open(results / ".lock", "a+")
     except OSError as error:
         raise refusal(results, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = (results / ".lock").read_text() or "unknown"
+            way = "wait for it, stop it, or give another RESULTS_DIR"
+            raise InputError(f"{results} is in use by another ./run_all.sh (process {owner}): {way}") from None
+        file.truncate(0)
+        print(os.getpid(), end="", file=file, flush=True)
+        yield file

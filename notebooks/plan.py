@@ -51,6 +51,7 @@ class Job:
     work: float = 1.0  # the cost relative to other jobs
     gpu_mb: int = 0  # approximate memory on a GPU
     source: str | None = None
+    trains: frozenset[Path] = frozenset()  # records of main runs that it would write
     downloads: list[str] = field(default_factory=list)  # data sets that have to be downloaded first
 
     @property
@@ -81,6 +82,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     only: the requested notebooks; [] for all, with the data sets that are present. settings: as SETTINGS. given: the
     notebooks' parameters. Raises InputError for wrong parameters, and for a requested notebook without its data set.
     """
+    if given.get("PROFILE", profile) != profile:
+        raise InputError("give the profile as the first word, smoke or full, instead of PROFILE")
     given = given | {"PROFILE": profile}
     notebooks = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
     wanted = only or [name for name in notebooks if name != PEERS and (name != OWN_IMAGES or profile == "smoke")]
@@ -98,6 +101,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
             jobs.append(Job(notebook, None, mine, pending=not measured))
             continue
         check_names(path, given)
+        if "SEED" in given:
+            raise InputError(f"give --config seeds=[{given['SEED']}] instead of SEED")
         given_here = (IN_SMOKE.get(notebook, {}) if profile == "smoke" else {}) | given
         classes, state, missing, downloads = _data(notebook, defaults | given_here)
         if only and classes == []:
@@ -105,7 +110,9 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         mine = []
         if classes != []:
             changed = given_here | ({"CLASSES": classes} if classes else {})
-            mine = _jobs(notebook, defaults, changed, _seeds(notebook, settings["seeds"], profile), downloads)
+            mine = _jobs(
+                notebook, defaults, changed, _seeds(notebook, settings["seeds"], profile, bool(only)), downloads
+            )
         jobs += mine
         rows.append((notebook, state, mine))
         if missing and not (notebook in ABLATIONS and set(map(main_notebook, DATASETS[notebook])) <= set(wanted)):
@@ -152,7 +159,7 @@ def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
             check_names(NOTEBOOKS / f"{notebook}.ipynb", given)
             defaults = parameters_of(NOTEBOOKS / f"{notebook}.ipynb")
             *_, downloads = _data(notebook, defaults | given)
-            mine = _jobs(notebook, defaults, given, _seeds(notebook, seeds, profile), downloads)
+            mine = _jobs(notebook, defaults, given, _seeds(notebook, seeds, profile, True), downloads)
             for run in resolve(notebook, **(defaults | {"SEED": 0} | given)):
                 for cls in run.classes:
                     first, values = written.setdefault(run.record_path(cls), (number, run.parameters(cls)))
@@ -183,13 +190,13 @@ def settings_of(values: dict) -> dict:
     return settings
 
 
-def _seeds(notebook: str, asked: int | list | None, profile: str) -> Iterable[int]:
+def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -> Iterable[int]:
+    """The seeds of a notebook; a list for all notebooks (not `named`) is one machine's share of each one's seeds."""
     most = 1 if notebook == OWN_IMAGES else FEWER_SEEDS.get(notebook, SEEDS)
     if asked is None:
         return range(1 if profile == "smoke" else most)
     if isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked):
-        # One machine's share.
-        return [seed for seed in asked if seed < most or most == SEEDS]
+        return [seed for seed in asked if named or seed < most or most == SEEDS]
     if not isinstance(asked, int) or asked < 1:
         raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
     return range(asked)
@@ -233,6 +240,8 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
         runs = [replace(run, seed=seed) for run in runs]  # `resolve` lists the images, which takes seconds
         own = [run for run in runs if run.notebook == notebook]  # the main runs of an ablation are another notebook's
         pending = any(run.is_pending(cls) for run in runs for cls in run.classes)
+        shared = any(run.shares_cloner and run.is_pending(cls) for run in runs for cls in run.classes)
+        mains = [(run, cls) for run in runs if run.variant is None for cls in run.classes]
         jobs.append(
             Job(
                 notebook,
@@ -245,6 +254,7 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 work=sum(run.work for run in own) + (START if runs[0].profile == "smoke" else 0) or 1.0,
                 gpu_mb=max(map(_gpu_mb, runs)),
                 source=runs[0].source,
+                trains=frozenset(run.record_path(cls) for run, cls in mains if run.is_pending(cls, shared)),
                 downloads=downloads,
             )
         )

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,12 +38,20 @@ def run_notebooks(profile: str, words: list[str]) -> int:
     values = values_of(asked.config)
     given = {name: value for name, value in values.items() if name.isupper()}
     settings = plan.settings_of({name: value for name, value in values.items() if not name.isupper()})
+    if re.fullmatch(r"cuda:\d+", str(given.get("DEVICE"))):
+        raise InputError(f"give DEVICE=cuda, and before the command CUDA_VISIBLE_DEVICES={given['DEVICE'][5:]}")
     if asked.notebooks and asked.notebooks[0].endswith((".yaml", ".yml")):
+        if asked.notebooks[1:] or settings["seeds"] is not None:
+            raise InputError(f"{asked.notebooks[0]} names its notebooks and seeds: give neither beside it")
         planned, text = plan.of_list(Path(asked.notebooks[0]), profile, given)
     else:
         planned, text = plan.of_notebooks(profile, [name_of(word) for word in asked.notebooks], settings, given)
     print(text, flush=True)
-    pending = [job for job in planned if job.pending]
+    results = Path(given.get("RESULTS_DIR") or planned[0].parameters.get("RESULTS_DIR") or paths.RESULTS_DIR)
+    results = results.expanduser().absolute()
+    # A notebook that failed or was killed after its records were written is run again.
+    left = {path.name.split(".")[0] for path in (results / "executed" / profile).glob("*.*.ipynb")}
+    pending = [job for job in planned if job.pending or job.name in left]
     if not pending:
         print("nothing to do: everything that can run is recorded")
         return 0
@@ -50,7 +59,6 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         names = " ".join(job.name for job in pending)
         print(textwrap.fill(f"would run {names}", 110, subsequent_indent="    ", break_on_hyphens=False))
         return 0
-    results = Path(pending[0].parameters.get("RESULTS_DIR") or paths.RESULTS_DIR).expanduser().absolute()
     if asked.profile:
         options += [f"--profile={asked.profile}", *([f"--jobs={asked.cores}"] if asked.cores else [])]
     else:
@@ -165,6 +173,8 @@ def main() -> int:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # even if the parent process ignores Ctrl-C
         signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         sys.exit(main())
     except InputError as error:
@@ -172,3 +182,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)
         os._exit(130)  # without waiting for running threads
+    except BrokenPipeError:  # as in `| head`
+        os._exit(1)

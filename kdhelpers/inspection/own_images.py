@@ -30,9 +30,9 @@ _LONGER_SIDE = (256, 800)  # minimum and maximum for a picture beside its heat m
 
 
 def folder_of(run) -> Path:
-    """The folder of all results; a smoke run has a separate one, so that it overwrites no others."""
+    """The folder of all results; smoke and every seed but 0 have separate ones, so that they overwrite no others."""
     place = run.results_dir / "smoke" if run.profile == "smoke" else run.results_dir
-    return place / "own_images" / run.classes[0]
+    return place / "own_images" / (run.classes[0] + (f"-seed{run.seed}" if run.seed else ""))
 
 
 def describe(split) -> str:

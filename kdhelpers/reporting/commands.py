@@ -39,10 +39,10 @@ def command_for(
         groups.setdefault(json.dumps(_changed(record)), set()).add(record["seed"])
     lines = []
     for changed, seeds in groups.items():
-        which: list[dict] = [{"SEED": seed} for seed in sorted(seeds)]
+        which: dict[str, object] = {"seeds": sorted(seeds)}
         if seeds == set(range(len(seeds))):
-            which = [{"seeds": len(seeds)} if len(seeds) != SEEDS else {}]
-        lines += [_line("full", notebook, settings | json.loads(changed) | one) for one in which]
+            which = {"seeds": len(seeds)} if len(seeds) != SEEDS else {}
+        lines.append(_line("full", notebook, settings | json.loads(changed) | which))
     return " && ".join(lines)
 
 

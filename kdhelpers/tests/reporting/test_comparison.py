@@ -106,4 +106,4 @@ def test_the_command_of_a_number_repeats_what_was_changed(record):
     # Seeds that were made otherwise, or are not the first ones, have lines of their own.
     records[1]["parameters"]["epochs"] = 7
     lines = [shlex.split(line) for line in mnist(records)["command"]["0"].split(" && ")]
-    assert [line[5] + " " + line[-1] for line in lines] == ["EPOCHS=5 SEED=0", "EPOCHS=5 SEED=2", "EPOCHS=7 SEED=1"]
+    assert [line[5] + " " + line[-1] for line in lines] == ["EPOCHS=5 seeds=[0, 2]", "EPOCHS=7 seeds=[1]"]

@@ -127,6 +127,14 @@ def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkey
     assert abs(work[0] - work[1]) <= max(job["work"] for job in found["jobs"].values())
 
 
+def test_ablations_of_one_main_run_wait_for_each_other(handed_over, planned, sample_data):
+    given = {"DATA_DIR": sample_data, "SOURCE": "untrained"}
+    found = handed_over("12", "14", **given, seeds=1)["jobs"]
+    assert found["14_interpretability-seed0"]["needs"] == ["12_cloner_size-seed0"]
+    assert not found["12_cloner_size-seed0"]["needs"]
+    assert "would run 15_unstated_details-seed5\n" in planned("15", **given, seeds="[5]").stdout
+
+
 @pytest.mark.parametrize("memory, most", [(80_000, [4, 1, 4]), (16_000, [4, 1, 2]), (8_000, [3, 1, 1])])
 def test_small_jobs_share_a_gpu_as_far_as_its_memory_goes(handed_over, monkeypatch, sample_data, memory, most):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

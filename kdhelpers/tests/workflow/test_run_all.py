@@ -45,6 +45,10 @@ def test_a_run_list_is_worked_through_in_its_order_and_once(command, sample_data
     assert ended(done.stdout) == ["01-06_head_ct-seed3", "02-01_mnist-seed0"] and done.returncode == 0, done
     found = {one.name: one for one in tmp_path.glob("records/**/*.json")}
     assert set(found) == {"head_ct-normal-seed3.json", "mnist-2-seed0.json"}
+    assert "nothing to do" in command(*words).stdout
+    (tmp_path / "executed/full/01-06_head_ct-seed3.failed.ipynb").touch()  # it failed after its record was written
+    assert "would run 01-06_head_ct-seed3\n" in command("--dry-run", *words).stdout
+    (tmp_path / "executed/full/01-06_head_ct-seed3.failed.ipynb").unlink()
     found["mnist-2-seed0.json"].unlink()
     assert "would run 02-01_mnist-seed0\n" in command("--dry-run", *words).stdout
 
@@ -72,7 +76,12 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("smoke 01 --config seed=1", "unknown setting seed (did you mean seeds?)"),
         ("smoke 01 --config gpus=99", "gpus is 99, and this machine has"),
         ("smoke 01 --config EPOCHS", "'EPOCHS' is not NAME=VALUE"),
-        ("full 01 --config DATA_DIR=2024", "DATA_DIR is 2024"),
+        ("full 01 --config DATA_DIR=2024-01-31", "2024-01-31 is not a folder"),
+        ("full 01 --config SEED=3", "give --config seeds=[3] instead of SEED"),
+        ("full 01 --config PROFILE=smoke", "give the profile as the first word"),
+        ("full 01 --config DEVICE=cuda:1", "give DEVICE=cuda, and before the command CUDA_VISIBLE_DEVICES=1"),
+        ("results/measured.yaml 01", "results/measured.yaml names its notebooks and seeds: give neither beside it"),
+        ("results/measured.yaml --config seeds=1", "names its notebooks and seeds: give neither beside it"),
         ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; it is how many"),
         ("full 01 --config seeds=[-1]", "seeds is [-1]"),
         ("verify RESULTS_DIR=2024", "there are no records under "),
