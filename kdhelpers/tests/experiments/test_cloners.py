@@ -43,6 +43,9 @@ def test_a_downloaded_cloner_is_used_instead_of_a_training(made, tmp_path, monke
     record = made.record_path("bottle")
     record.write_text(record.read_text().replace('"seconds"', '"seconds" '))
     assert not made.is_pending("bottle") and made.is_pending("bottle", cloner=True)
+    made.cloner_path("bottle").write_bytes(b"half of it")
+    with refused(str(made.cloner_path("bottle")), "is damaged: remove it"):
+        made.is_pending("bottle", cloner=True)
     shutil.rmtree(results / "cloners")
     with refused("is not the cloner of", str(record)):
         cloners.place(tmp_path / "copies", results)
