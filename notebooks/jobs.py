@@ -59,7 +59,7 @@ def _short(what: str) -> Iterator[None]:
         raise
 
 
-def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, cluster: bool) -> dict:
+def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, cores: int, cluster: bool) -> dict:
     """The jobs for the Snakefile, as JSON stores them.
 
     Threads: one in smoke, all cores for notebooks that measure time, else an equal share of them for each job that the
@@ -85,7 +85,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
             loads[gpu] += job.work
             taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
             resources, environment = {f"gpu{gpu}": taken}, f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
-        threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-os.cpu_count() // max(1, places))
+        threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-cores // max(1, places))
         found[job.name] = {
             "path": f"notebooks/{job.notebook}.ipynb",
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
@@ -167,6 +167,9 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
     failed = [name for name in jobs if name not in done and changed_at(logs[name]) != before[logs[name]]]
     for name in failed:
         print(f"failed: {name}, see {logs[name]}", file=sys.stderr)
+    for name in jobs:
+        if failed and name not in done + failed:
+            print(f"not run: {name}, because a run that it needs failed", file=sys.stderr)
     if not failed:  # Snakemake itself, or a cluster's scheduler, failed
         lines = [line.strip() for line in said.read_text().splitlines() if re.search("rror|nvalid|denied", line)]
         print(f"error: {lines[0] if lines else 'Snakemake failed'}; see {said}", file=sys.stderr)

@@ -65,7 +65,8 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         options.append(f"--cores={asked.cores or 'all'}")
     with jobs.locked(results) as lock:
         pending, lost = jobs.fetch(pending)
-        found = jobs.for_snakemake(pending, results, profile, settings, cluster=bool(asked.profile))
+        cores = int(asked.cores) if str(asked.cores).isdecimal() else os.cpu_count()
+        found = jobs.for_snakemake(pending, results, profile, settings, cores, cluster=bool(asked.profile))
         return (jobs.run(found, options, lock) if pending else 0) or lost
 
 

@@ -54,5 +54,6 @@ def verify(words: list[str]) -> int:
             print(f"about {duration(left)} left", flush=True)
     said = ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in WORDS.items() if verdict in verdicts)
     stale = sum(map(is_stale, chosen))
-    print(f"{len(chosen)} records: {said}" + (f"; {stale} made by another version of the method" if stale else ""))
+    count = f"{len(chosen)} record{'s' * (len(chosen) > 1)}"
+    print(f"{count}: {said}" + (f"; {stale} made by another version of the method" if stale else ""))
     return int(set(verdicts) != {"same"})

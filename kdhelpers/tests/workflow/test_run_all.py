@@ -54,11 +54,14 @@ def test_a_run_list_is_worked_through_in_its_order_and_once(command, sample_data
 
 
 def test_one_job_fails_and_the_others_go_on(command, tmp_path):
-    """A folder where HeadCT's record should be: its job fails, MNIST's does not, and the log is named."""
-    (tmp_path / "records/untrained/smoke/official/06_head_ct/head_ct-normal-seed0.json/x").mkdir(parents=True)
-    done = command("smoke", "06", "01", "--config", "EPOCHS=2", f"RESULTS_DIR={tmp_path}")
+    """A folder where BrainMRI's record should be: its job fails, MNIST's does not, and the ablation is not run."""
+    (tmp_path / "records/untrained/smoke/official/07_brain_mri/brain_mri-normal-seed0.json/x").mkdir(parents=True)
+    done = command("smoke", "07", "01", "15", "--config", "EPOCHS=2", f"RESULTS_DIR={tmp_path}")
     assert done.returncode == 1 and ended(done.stdout) == ["01_mnist-seed0"]
-    assert done.stderr == f"failed: 06_head_ct-seed0, see {tmp_path}/logs/smoke/06_head_ct-seed0.log\n"
+    assert done.stderr == (
+        f"failed: 07_brain_mri-seed0, see {tmp_path}/logs/smoke/07_brain_mri-seed0.log\n"
+        "not run: 15_unstated_details-seed0, because a run that it needs failed\n"
+    )
     assert "error: " in done.stdout and "Traceback" not in done.stdout
     assert list(tmp_path.glob("records/**/mnist-0-seed0.json"))
 
