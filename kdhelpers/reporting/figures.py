@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image, ImageOps
 
 NORMAL, ANOMALOUS, UNLABELED = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
@@ -119,7 +119,12 @@ def show_losses(records: list[dict], *, title: str = "") -> Figure:
             curve, label = record["training"][key], f"{record['class']} {record['variant'] or ''}".strip()
             axis.plot(range(1, len(curve) + 1), curve, marker="." if len(curve) < 15 else "", label=label)
         values = [value for record in records for value in record["training"][key]]
-        axis.set(xlabel="epoch", ylabel=name, yscale="log" if max(values) > 10 * min(values) > 0 else "linear")
+        axis.set(xlabel="epoch", ylabel=name)
+        if max(values) > 10 * min(values) > 0:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("")  # the labels of minor ticks would overlap
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     if len(records) > 1:
         axes[-1].legend(fontsize=7, ncols=1 + len(records) // 6, loc="upper left", bbox_to_anchor=(1.02, 1))
