@@ -28,12 +28,13 @@ class GraphedStep:
     """
 
     def __init__(self, step: Callable[[Tensor], Tensor], size: int):
-        self.step, self.size, self.seen, self.graph = step, size, 0, None
+        self.step, self.size, self.seen, self.graph, self.side = step, size, 0, None, None
 
     def __call__(self, batch: Tensor) -> Tensor:
         if len(batch) != self.size:
             return self.step(batch)
         self.seen += 1
+        self.side = self.side or torch.cuda.Stream(batch.device)  # one, since each stream keeps memory of its own
         if self.seen <= _WARM_UP:
             return self._aside(batch)
         if self.seen == _WARM_UP + 1:
@@ -45,18 +46,18 @@ class GraphedStep:
         return self.result.clone()  # the next replay overwrites it
 
     def _aside(self, batch: Tensor) -> Tensor:
-        stream, side = torch.cuda.current_stream(batch.device), torch.cuda.Stream(batch.device)
-        side.wait_stream(stream)
-        with torch.cuda.stream(side):
+        stream = torch.cuda.current_stream(batch.device)
+        self.side.wait_stream(stream)
+        with torch.cuda.stream(self.side):
             result = self.step(batch)
-        stream.wait_stream(side)
+        stream.wait_stream(self.side)
         return result
 
     def _capture(self, batch: Tensor) -> None:
         """Capture the step without running it; without room for the graph's own memory, warn and set no graph."""
         self.batch, graph = batch.clone(), torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream(batch.device)):  # else it captures on the first GPU
+            with torch.cuda.graph(graph, stream=self.side):
                 self.result = self.step(self.batch)
             self.graph = graph
         except torch.OutOfMemoryError as error:  # other errors are the step's own and propagate

@@ -41,24 +41,26 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Add the wall time of the block, in seconds, to `seconds[name]`."""
     start = time.perf_counter()
     yield
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()  # or the block that next waits for the GPU would take this one's time
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch, and request deterministic kernels."""
+    """Seed Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
 
 
 def use_precision(precision: str, device: torch.device) -> None:
     """Set the precision of S and C on `device`, one of PRECISIONS; losses and weights stay in float32.
 
-    float32 disables TF32, cuDNN's default. With bfloat16, S's activations are also stored in bfloat16.
+    float32 disables TF32, cuDNN's default. With bfloat16, S's activations are also stored in bfloat16. Also requests
+    deterministic convolutions.
     """
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_autocast_dtype(device.type, torch.bfloat16)
     torch.set_autocast_enabled(device.type, precision == "bfloat16")
     torch.set_autocast_cache_enabled(precision != "bfloat16")  # it would reuse the weights of the first step
@@ -84,7 +86,12 @@ def has_converged(loss: list[float]) -> bool:
 def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tensor], Tensor]:
     """An augmentation for `fit`: rotate each image of a batch by up to ±`degrees`, scale it by a factor in `scale`."""
     change = RandomAffine(degrees=degrees, scale=scale)
-    return lambda x: torch.stack([change(image) for image in x])
+
+    def augment(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16, pixels would be rounded to 0 and 1
+            return torch.stack([change(image) for image in x])
+
+    return augment
 
 
 def make_optimiser(cloner: nn.Module, protocol: Protocol) -> torch.optim.Adam:
@@ -119,10 +126,21 @@ def train_step(
     return torch.stack([loss.detach(), l_val.detach().mean(), l_dir.detach().mean()])
 
 
+def make_step(
+    source: SourceActivations, cloner: nn.Sequential, protocol: Protocol, optimiser, augment, batch_size: int
+) -> Callable[[Tensor], Tensor]:
+    """`train_step` as a function of `batch` alone; on a GPU, full batches run as a CUDA graph."""
+    step = partial(train_step, source, cloner, protocol, optimiser, augment)
+    # A graph excludes work on the CPU: random numbers for an augmentation, activations cached in main memory.
+    if graphs.usable(source.images.pixels.device) and augment is None and source.cache != "host":
+        return graphs.GraphedStep(step, min(batch_size, len(source)))
+    return step
+
+
 def train_one_epoch(step: Callable[[Tensor], Tensor], cloner: nn.Module, order: Tensor, batch_size: int) -> Tensor:
-    """Run `step` on batches of the images in `order`, long (n,); return its results, float64 (steps, 3)."""
+    """Run `step` on batches of the images in `order`, long (n,); return its results, float (steps, 3)."""
     cloner.train()
-    return torch.stack([step(batch) for batch in order.split(batch_size)]).double()
+    return torch.stack([step(batch) for batch in order.split(batch_size)])
 
 
 def fit(
@@ -160,16 +178,13 @@ def fit(
     elif protocol.lam is None:
         course["lam"] = calibrate(source, cloner, protocol)
     protocol = replace(protocol, lam=course["lam"])
-    step = partial(train_step, source, cloner, protocol, optimiser, augment)
-    # A graph excludes work on the CPU: random numbers for an augmentation, activations cached in main memory.
-    if graphs.usable(source.images.pixels.device) and augment is None and source.cache != "host":
-        step = graphs.GraphedStep(step, batch_size)
+    step = make_step(source, cloner, protocol, optimiser, augment, batch_size)
     curves, seconds = course["curves"], course["seconds"]
     with tqdm(total=course["last"], initial=len(curves), desc=title, unit="epoch", mininterval=1) as progress:
         while (epoch := len(curves) + 1) <= course["last"]:
             order = torch.randperm(len(source), generator=generator).to(source.images.pixels.device)
             with timed(seconds, "train"):
-                steps = train_one_epoch(step, cloner, order, batch_size).cpu().numpy()
+                steps = train_one_epoch(step, cloner, order, batch_size).cpu().double().numpy()
             if epoch == 1:
                 course["highest"] = _EXPLODED * float(steps[0, 0])
             for number, (loss, *_) in enumerate(steps, start=1):

@@ -76,7 +76,8 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         split = _once(shared, "split", which, lambda: run.load(cls))
         baselines = _once(shared, "baselines", which, lambda: metrics.baselines(split))
     source, source_id = _once(shared, "source", (run.source,), lambda: weights.load_source(run.source, run.device))
-    made_of = {"data": split.sha256, "version": METHOD_VERSION, "device": str(run.device)}
+    model = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu"
+    made_of = {"data": split.sha256, "version": METHOD_VERSION, "device": model}
     checkpoint = Checkpoint(run.checkpoint_path(cls), run.parameters(cls) | made_of)
     if run.shares_cloner:
         cloner, fit = main.fit(cls)

@@ -69,6 +69,7 @@ def machine(device: torch.device, *, small: bool = False) -> dict:
     """
     training.use_precision("float32", device)
     gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if gpu else psutil.virtual_memory().available
     size, images = (512, 1) if small else (8192, 64) if gpu else (2048, 8)
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
 
@@ -80,7 +81,6 @@ def machine(device: torch.device, *, small: bool = False) -> dict:
     with torch.no_grad():
         works = [lambda: a @ b, convolution(512, 14), convolution(256, 28), convolution(128, 56)]
         peak = max(flops(work) / min(_seconds(work, device) for _ in range(6)) for work in works)
-    free = torch.cuda.mem_get_info(device)[0] if gpu else psutil.virtual_memory().available
     return {"name": device_name(device), "threads": torch.get_num_threads(), "free": free, "peak": peak}
 
 
@@ -158,10 +158,15 @@ def ours(case: Case) -> dict[str, Callable]:
         return {"seconds": seconds["source"] / case.images, "bytes": sum(a.nbytes for a in activations[:1])}
 
     def train() -> float:
-        """On a GPU, leave out the first epochs: recording their CUDA graph takes as long as hundreds of steps."""
-        first, last = (4, 24) if case.device.type == "cuda" else (0, 2)
-        before, after = (_fit(case, activations, cloner, n).seconds["train"] if n else 0.0 for n in (first, last))
-        return (after - before) / ((last - first) * case.images)
+        """The loop of `training.fit`. On a GPU without its first epochs, in which the CUDA graph is captured."""
+        optimiser = training.make_optimiser(cloner, case.protocol)
+        step = training.make_step(activations, cloner, case.protocol, optimiser, None, case.batch_size)
+        order = torch.randperm(case.images, generator=torch.Generator().manual_seed(case.seed)).to(case.device)
+        epoch = partial(training.train_one_epoch, step, cloner, order, case.batch_size)
+        first, count = (4, 100) if case.device.type == "cuda" else (0, 2)
+        for _ in range(first):
+            epoch()
+        return _seconds(lambda: [epoch().cpu() for _ in range(count)], case.device) / (count * case.images)
 
     def detect(batch_size: int) -> float:
         cloner.eval()
@@ -175,18 +180,19 @@ def ours(case: Case) -> dict[str, Callable]:
 
         return _seconds(work, case.device) / batch_size
 
-    def maps(method: str, count: int) -> np.ndarray:
+    def maps(method: str, images: Images) -> np.ndarray:
         with redirect_stderr(io.StringIO()):  # hides the progress bar
-            found = localization.attribution(method, source, cloner, _images(case, count), case.protocol)
+            found = localization.attribution(method, source, cloner, images, case.protocol)
         return localization.localization_map(found)
 
     def localize(method: str) -> float:
         count = case.few if method == "smoothgrad" else min(case.masked, 8 * case.few)
-        return _seconds(lambda: maps(method, count), case.device) / count
+        images = _images(case, count)
+        return _seconds(lambda: maps(method, images), case.device) / count
 
     def category() -> float:
-        masks = _masks(case, case.masked)
-        return _seconds(lambda: metrics.pixel_auroc(maps(METHODS[0], case.masked), masks), case.device)
+        images, masks = _images(case, case.masked), _masks(case, case.masked)
+        return _seconds(lambda: metrics.pixel_auroc(maps(METHODS[0], images), masks), case.device)
 
     work = {"training": train, "detection": detect, "localization": localize, "category": category}
     return work | {"source": source_once}
@@ -262,12 +268,6 @@ def _call(name: str, *arguments):
     return _call.work[name](*arguments)
 
 
-def _fit(case: Case, activations: SourceActivations, cloner: nn.Sequential, epochs: int) -> training.Fit:
-    same = {"epochs": epochs, "batch_size": case.batch_size, "seed": case.seed}
-    with redirect_stderr(io.StringIO()):  # hides the progress bar
-        return training.fit(activations, cloner, case.protocol, **same)
-
-
 class _Doubles(Images):
     """Images whose batches are float64."""
 
@@ -293,6 +293,8 @@ def loss_agreement(case: Case, steps: int, dtype: torch.dtype = torch.float32) -
     expected = [released_code.train_step(theirs, their_cloner, optimiser, x, lam) for _ in range(steps)]
     images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
-    found = _fit(case, SourceActivations(source, images), cloner, steps).loss
+    given = {"epochs": steps, "batch_size": case.batch_size, "seed": case.seed}
+    with redirect_stderr(io.StringIO()):  # hides the progress bar
+        found = training.fit(SourceActivations(source, images), cloner, case.protocol, **given).loss
     apart = float(np.max(np.abs(np.array(found) / expected - 1)))
     return {"ours": found, "released": expected, "largest relative difference": apart}

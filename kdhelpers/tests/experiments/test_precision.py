@@ -56,6 +56,16 @@ def test_activations_in_bfloat16_take_half_the_memory(source, images, bfloat16):
         torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.05 * b.abs().max().item())
 
 
+def test_augmentation_does_not_round_pixels_to_bfloat16(bfloat16):
+    def turned():
+        torch.manual_seed(0)
+        return training.random_affine(20, (0.9, 1.05))(torch.linspace(0, 1, 3 * 16**2).view(1, 3, 16, 16))
+
+    rough = turned()
+    training.use_precision("float32", CPU)
+    assert torch.equal(rough, turned()) and len(rough.unique()) > 100
+
+
 def test_a_detector_trained_in_bfloat16_judges_in_float32_as_it_will_from_its_file(sample_data, tmp_path, bfloat16):
     folders = {"DATA_DIR": str(sample_data / "own_images"), "RESULTS_DIR": str(tmp_path / "results")}
     (run,) = config.resolve("00_quickstart", **OWN | folders | {"PRECISION": "bfloat16"})
