@@ -139,7 +139,7 @@ def printed_output(executed: Path) -> str:
     for cell in nbformat.read(executed, as_version=4).cells:
         for output in cell.get("outputs", []):
             told = "told" in cell.metadata.get("tags", []) and output.get("name") == "stdout"
-            lines += [line for line in output.get("text", "").splitlines() if told or "UserWarning: " in line]
+            lines += [line for line in output.get("text", "").splitlines() if told or line.startswith("warning: ")]
     return "".join(line + "\n" for line in lines)
 
 

@@ -140,6 +140,8 @@ def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         common, entries = {k: v for k, v in content.items() if k != "runs"}, [dict(one) for one in content["runs"]]
+        if not entries:
+            raise ValueError("it has none")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -19,12 +19,12 @@ UNLICENSED = "not shown here: nobody states a licence for these pictures; run th
 
 
 def executed(notebook: Path, results: Path) -> Path | None:
-    """The executed full run with the lowest seed (of several in a run list, the last); None without any."""
+    """The executed full run with the lowest seed (of several, the newest); None without any."""
     found = {}
     for path in (results / "executed" / "full").glob("*.ipynb"):
         if match := re.fullmatch(rf"(?:\d+-)?{notebook.stem}(?:-seed(\d+))?", path.stem):
             found.setdefault(int(match[1] or 0), []).append(path)
-    return max(found[min(found)]) if found else None
+    return max(found[min(found)], key=lambda path: path.stat().st_mtime) if found else None
 
 
 def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:

@@ -36,6 +36,11 @@ def test_a_kernel_that_dies_again_is_an_error(run):
     assert "error: the notebook's kernel died twice, perhaps out of memory" in said and "Traceback" not in said
 
 
+def test_a_warning_reaches_the_terminal(run):
+    style = "from kdhelpers.reporting import figures\nfigures.use_style()"
+    assert "warning: look twice\n" in run(f"{style}\nimport warnings\nwarnings.warn('look twice', stacklevel=2)")
+
+
 @pytest.mark.parametrize(
     "code, line, options",
     [

@@ -156,6 +156,7 @@ def test_small_jobs_share_a_gpu_as_far_as_its_memory_goes(handed_over, monkeypat
         ("runs: [{notebook: 01_mnist, SEED: 5}]", "run 1 (01_mnist): give `seeds` instead of SEED"),
         ("runs: [{notebook: 01_mnist, DATA_DIR: x}]", "run 1 (01_mnist): SOURCE, DATA_DIR, RESULTS_DIR, DEVICE"),
         ("rums: []", "is not a run list"),
+        ("runs: []", "is not a run list"),
         ("runs: [", "is not a run list"),
     ],
 )
