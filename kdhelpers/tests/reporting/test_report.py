@@ -5,15 +5,16 @@ import runpy
 
 from bs4 import BeautifulSoup
 
-from kdhelpers.experiments.records import Kind
+from kdhelpers.experiments.records import Kind, find
 from kdhelpers.paths import ROOT
 from kdhelpers.protocols import SEEDS
-from kdhelpers.reporting import report
+from kdhelpers.reporting import report, summary, tables
 from kdhelpers.tests.conftest import make_record
 
 FULL = Kind("imagenet", "full", "official")
 STAND_IN = Kind("vgg16_other-01234567", "full", "official")
 SMOKE = Kind("untrained", "smoke", "official")
+MAIN_KIND = runpy.run_path(str(ROOT / "notebooks" / "report.py"))["main_kind"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -93,11 +94,21 @@ def test_kinds_have_sections_of_their_own_whatever_their_order():
     assert page == report.render(dict(reversed(found.items())), FULL, {})
 
 
+def test_the_committed_tables_are_those_of_the_committed_records(tmp_path):
+    """Otherwise ./run_all.sh report was forgotten."""
+    results, found = ROOT / "results", find(ROOT / "results", "full")
+    tables.write_all(found[MAIN_KIND(found)], tmp_path)
+    first, second = ({p.name: p.read_text() for p in one.rglob("*.*")} for one in (tmp_path, results / "tables"))
+    assert first == second
+    makers = {ROOT / "README.md": summary.markdown, ROOT / "docs/findings.md": summary.findings}
+    for path, make in (makers | {results / "README.md": summary.recorded}).items():
+        assert f"{summary.BEGIN}\n{make(found)}\n{summary.END}" in path.read_text(), path
+
+
 def test_the_tables_are_of_the_article_s_source_or_of_the_most_records_without_own_images():
-    main_kind = runpy.run_path(str(ROOT / "notebooks" / "report.py"))["main_kind"]
     own = [record(notebook="00_quickstart", dataset="folder", cls="parts", seed=seed) for seed in range(3)]
-    assert main_kind({FULL: own, STAND_IN: [record(STAND_IN)]}) == STAND_IN
-    assert main_kind({FULL: [record()], STAND_IN: [record(STAND_IN, seed=seed) for seed in (0, 1)]}) == FULL
+    assert MAIN_KIND({FULL: own, STAND_IN: [record(STAND_IN)]}) == STAND_IN
+    assert MAIN_KIND({FULL: [record()], STAND_IN: [record(STAND_IN, seed=seed) for seed in (0, 1)]}) == FULL
 
 
 def test_records_by_another_version_are_counted_and_marked():
