@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,24 +58,6 @@ def write_json(path: Path, content: dict) -> None:
     text = to_json(content)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def check_writable(folder: Path) -> None:
-    """Create `folder` if needed; raise InputError when it is not writable."""
-    with atomic_write(folder / ".writable") as temporary:
-        temporary.write_text("")
-    (folder / ".writable").unlink(missing_ok=True)
-
-
-@contextmanager
-def network_timeout(seconds: float = 60) -> Iterator[None]:
-    """Time out on a silent server inside the block; torchvision and torch.hub would wait forever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 @contextmanager

@@ -1,17 +1,13 @@
-"""Metrics in per cent (AUROC, AP and F1 by scikit-learn, exact AUPRO), and trivial baselines."""
+"""Metrics in per cent (AUROC, AP and F1 by scikit-learn, exact AUPRO)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import label
-from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from kdhelpers.protocols import LAST_EPOCHS
 
-BASELINES = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
-PCA_SIZE = 32  # pixels of a side; larger images are averaged down to it
-PCA_VARIANCE = 0.95  # share of the variance that the components explain
 TOP = 0.01  # share of a map's pixels, the highest ones, whose mean is the score "top"
 AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
 
@@ -160,37 +156,3 @@ def aupro(
 def _flat(images: Sequence[np.ndarray]) -> np.ndarray:
     """The pixels of all images, which may differ in size, as one vector."""
     return np.concatenate([image.ravel() for image in images])
-
-
-def baselines(split) -> dict[str, float | None]:
-    """AUROC in per cent of two scores that need no network, on a `data.Split`; None where one label is absent.
-
-    mean_brightness: the mean of all pixels; brighter is more anomalous. pca: the squared error of an image's
-    reconstruction from the principal components of the normal training images.
-    """
-    brightness = np.array([float(image.float().mean()) for image in split.test.pixels])
-    scores = {"mean_brightness": brightness, "pca": _pca(split.train, split.test)}
-    return {name: auroc(score, split.labels) for name, score in scores.items()}
-
-
-def either_way(name: str, value: float | None) -> float | None:
-    """A value of `baselines` for comparison; for brightness, the better AUROC of brighter and darker as anomalous."""
-    return max(value, 100 - value) if value is not None and name == "mean_brightness" else value
-
-
-def _pca(train, test) -> np.ndarray:
-    x, y = _vectors(train), _vectors(test)
-    solver = "covariance_eigh" if x.shape[0] > x.shape[1] else "full"
-    pca = PCA(PCA_VARIANCE, svd_solver=solver).fit(x)
-    return np.square(y - pca.inverse_transform(pca.transform(y))).sum(1)
-
-
-def _vectors(images) -> np.ndarray:
-    """Images as float64 (n, channels · PCA_SIZE²) in [0, 1]."""
-    from torch.nn.functional import interpolate  # imported here: tables need no torch
-
-    chunks = [
-        interpolate(chunk.float() / 255, (PCA_SIZE, PCA_SIZE), mode="area").flatten(1).cpu().double().numpy()
-        for chunk in images.pixels.split(256)
-    ]
-    return np.concatenate(chunks)

@@ -66,14 +66,6 @@ def use_precision(precision: str, device: torch.device) -> None:
     torch.set_autocast_cache_enabled(precision != "bfloat16")  # it would reuse the weights of the first step
 
 
-def fast_precision(device: torch.device) -> str:
-    """ "bfloat16" on a device that computes in it (Ampere and later; AVX-512 BF16 or AMX), otherwise "float32"."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    can = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bfloat16" if device.type == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16")) else "float32"
-
-
 def has_converged(loss: list[float]) -> bool:
     """True when the last ten epochs lowered the mean loss by less than one per cent against the ten before.
 

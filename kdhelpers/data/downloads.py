@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import calculate_md5
 
 from kdhelpers.errors import InputError
-from kdhelpers.files import network_timeout
 
 IDX = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
+_TIMEOUT = 60  # seconds
 BATCHES = datasets.CIFAR10.base_folder
 PAGES = {
     "mnist": "yann.lecun.com/exdb/mnist",
@@ -84,7 +85,7 @@ def fetch(dataset: str, data_dir: Path) -> None:
 def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
     """Turn errors of torchvision and torch.hub during a download to `place` into an InputError with the fix."""
     try:
-        with network_timeout():
+        with _network_timeout():
             yield
     except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
         raise InputError(
@@ -135,3 +136,14 @@ def _batch_sums() -> dict[str, str]:
     """The names of CIFAR-10's files and their MD5 checksums."""
     cifar = datasets.CIFAR10
     return {cifar.meta["filename"]: cifar.meta["md5"]} | dict(cifar.train_list + cifar.test_list)
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    """Time out on a silent server inside the block; torchvision and torch.hub would wait forever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -22,7 +22,6 @@ from kdhelpers.protocols import (
     SMOKE_SIZE,
     protocol_for,
 )
-from kdhelpers.training import fast_precision
 
 
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
@@ -114,7 +113,7 @@ def _main_run(dataset: str, asked: Training) -> Run:
     setting, smoke, data_dir = SETTINGS[dataset], asked.is_smoke, _data_dir(asked)
     device, precision = device_of(asked.DEVICE), asked.PRECISION
     if precision == "auto":
-        precision = PRECISIONS[0] if smoke else fast_precision(device)
+        precision = PRECISIONS[0] if smoke else _fast_precision(device)
     size = of_dataset(asked.IMAGE_SIZE) or (min(setting.image_size, SMOKE_SIZE) if smoke else setting.image_size)
     return Run(
         notebook=main_notebook(dataset),
@@ -198,6 +197,14 @@ def device_of(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"DEVICE {name!r} cannot be used ({reason}); auto takes a GPU where there is one") from error
     return device
+
+
+def _fast_precision(device: torch.device) -> str:
+    """ "bfloat16" on a device that computes in it (Ampere and later; AVX-512 BF16 or AMX), otherwise "float32"."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    can = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if device.type == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16")) else "float32"
 
 
 def _refuse_namesake(run: Run) -> None:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from kdhelpers.data import weights
 from kdhelpers.data.images import Images, in_words
 from kdhelpers.data.split import Split
 from kdhelpers.errors import InputError
-from kdhelpers.experiments import artifacts, records
+from kdhelpers.experiments import artifacts, baselines, records
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.experiments.runs import Run
-from kdhelpers.files import check_writable
+from kdhelpers.files import atomic_write
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.training import Fit, timed
 
@@ -46,7 +47,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
             todo += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
             in_order += [(cls, run) for run in (main, *variants)]
     if todo:
-        check_writable(runs[0].results_dir)  # before hours of training
+        _check_writable(runs[0].results_dir)  # before hours of training
     shared: dict[str, tuple] = {}
     for number, (cls, run, main) in enumerate(todo):
         name = " ".join(filter(None, (run.dataset, cls, run.variant)))
@@ -56,6 +57,13 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
             print(f"stopped at {name}; {number} of {len(todo)} are recorded; rerun to resume from its checkpoint")
             raise
     return [records.read(run.record_path(cls)) for cls, run in in_order]
+
+
+def _check_writable(folder: Path) -> None:
+    """Create `folder` if needed; raise InputError when it is not writable."""
+    with atomic_write(folder / ".writable") as temporary:
+        temporary.touch()
+    (folder / ".writable").unlink(missing_ok=True)
 
 
 def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
@@ -74,7 +82,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     which = run.dataset, cls, run.image_size, run.normal_test
     with timed(seconds, "data"):
         split = _once(shared, "split", which, lambda: run.load(cls))
-        baselines = _once(shared, "baselines", which, lambda: metrics.baselines(split))
+        trivial = _once(shared, "baselines", which, lambda: baselines.without_network(split))
     source, source_id = _once(shared, "source", (run.source,), lambda: weights.load_source(run.source, run.device))
     model = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu"
     made_of = {"data": split.sha256, "version": METHOD_VERSION, "device": model}
@@ -100,7 +108,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         "source": source_id,
         "detection": metrics.detection(fit.scores, split.labels, fit.scored),
         "localization": pixels and {run.method: pixels},
-        "baselines": baselines,
+        "baselines": trivial,
         "seconds": seconds,
     }
     shown = judged.sample_indices().astype(int)

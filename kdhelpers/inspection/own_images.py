@@ -22,6 +22,7 @@ from kdhelpers.inspection import detector, regions
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
+from kdhelpers.reporting.text import BASELINES, either_way
 
 MOST = 100  # heat maps at most, of the highest scores above the threshold
 MEASURED = 2 * 10**7  # pixels at most; each takes about 120 bytes
@@ -82,7 +83,7 @@ def auroc_of(record: dict) -> str:
     found, trivial = record["detection"]["auroc"], record["baselines"]
     if found is None:
         return f"no AUROC: {record['detection']['reason']}"
-    alone = [f"{words} {metrics.either_way(name, trivial[name]):.1f} %" for name, words in metrics.BASELINES.items()]
+    alone = [f"{words} {either_way(name, trivial[name]):.1f} %" for name, words in BASELINES.items()]
     return f"AUROC: {found:.1f} %; without any network: {', '.join(alone)}"
 
 

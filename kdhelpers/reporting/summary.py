@@ -9,14 +9,13 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments.records import Kind, is_stale, precision_of, source_name
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
-from kdhelpers.metrics import BASELINES
 from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import comparison, extras
 from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, cells
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
-from kdhelpers.reporting.text import NOTHING, number, title_of
+from kdhelpers.reporting.text import BASELINES, NOTHING, number, title_of
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)

@@ -14,12 +14,11 @@ import pandas as pd
 from kdhelpers.experiments.records import STALE, only_one
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
-from kdhelpers.metrics import BASELINES, either_way
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, OWN, cells, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
-from kdhelpers.reporting.text import NOTHING, main_runs, number, title_of
+from kdhelpers.reporting.text import BASELINES, NOTHING, either_way, main_runs, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
 TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none for localization

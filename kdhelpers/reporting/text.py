@@ -9,6 +9,7 @@ from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting.published import NAMES
 
 NOTHING = "–"
+BASELINES = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
 
 
 def main_runs(records: Sequence[dict]) -> list[dict]:
@@ -30,6 +31,11 @@ def number(value: float, std: float | None = None, digits: str = ".2f") -> str:
     if pd.isna(value):
         return NOTHING
     return f"{value:{digits}}" + ("" if pd.isna(std) else f" ± {std:{digits}}")
+
+
+def either_way(name: str, value: float | None) -> float | None:
+    """A baseline's AUROC for comparison; for brightness, the better one of brighter and darker as anomalous."""
+    return max(value, 100 - value) if value is not None and name == "mean_brightness" else value
 
 
 def title_of(name: str) -> str:

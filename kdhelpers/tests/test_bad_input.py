@@ -22,7 +22,7 @@ from PIL import Image
 
 from kdhelpers import data, metrics
 from kdhelpers.data import weights
-from kdhelpers.experiments import config
+from kdhelpers.experiments import baselines, config
 from kdhelpers.tests.conftest import OWN, execute, load, refused
 
 SIZE = 32
@@ -226,7 +226,7 @@ def no_pixel_metric(split: data.Split) -> None:
 def undefined(split: data.Split) -> None:
     found = metrics.detection(np.random.rand(2, len(split.test)), split.labels)
     assert found["auroc"] is None and found["reason"] == "there are no anomalous test images"
-    assert set(metrics.baselines(split).values()) == {None}
+    assert set(baselines.without_network(split).values()) == {None}
 
 
 def of_one_colour(at: Path, _) -> None:

@@ -130,7 +130,7 @@ def wrong_bytes(server, archive, *_):
 
 def silent(server, _, place, patch):
     patch.setattr(datasets.CIFAR10, "url", server.url + "silent")
-    patch.setattr(downloads, "network_timeout", lambda: files.network_timeout(0.3))
+    patch.setattr(downloads, "_TIMEOUT", 0.3)
 
 
 def not_writable(server, _, place, patch):

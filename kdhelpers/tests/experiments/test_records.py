@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from kdhelpers import metrics, networks, paths, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
-from kdhelpers.experiments import artifacts, config, records, runner
+from kdhelpers.experiments import artifacts, baselines, config, records, runner
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.reporting import ablations, article_figures, comparison, extras, tables
 from kdhelpers.tests.conftest import make_record, refused
@@ -34,7 +34,7 @@ def finished(run, source):
     fit = training.fit(train, cloner, run.protocol, epochs=1, batch_size=64, seed=run.seed, test=test)
     measured = {"source": {"name": "untrained", "sha256": "0" * 64}, "localization": None, "seconds": {"data": 0.5}}
     measured["detection"] = metrics.detection(fit.scores, split.labels, fit.scored)
-    measured["baselines"] = metrics.baselines(split)
+    measured["baselines"] = baselines.without_network(split)
     shown = split.subset(split.sample_indices(3)), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)
     return {"run": run, "cls": "normal"} | dict(split=split, fit=fit, cloner=cloner, shown=shown, measured=measured)
 
@@ -131,12 +131,11 @@ def test_a_run_trains_with_its_seed_and_switches_tf32_off_before_the_source_comp
     known, cloner = SourceActivations(source, run.load("normal").train), networks.make_cloner(run.protocol, 2)
     by_hand = training.fit(known, cloner, run.protocol, epochs=2, batch_size=4, seed=2)
     seen, load = [], weights.load_source
-    tf32 = lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)  # noqa: E731
     training.use_precision("tf32", run.device)
-    assert tf32() == (True, True)
-    monkeypatch.setattr(weights, "load_source", lambda *a: seen.append(tf32()) or load(*a))
+    assert torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(weights, "load_source", lambda *a: seen.append(torch.backends.cudnn.allow_tf32) or load(*a))
     (record,) = runner.run_experiments([run])
-    assert seen == [(False, False)] and record["environment"]["precision"] == "float32"
+    assert seen == [False] and record["environment"]["precision"] == "float32"
     assert record["training"]["loss"] == pytest.approx(by_hand.loss, rel=1e-5)
 
 
