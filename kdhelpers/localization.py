@@ -86,8 +86,8 @@ def smoothgrad(
 ) -> Tensor:
     """SmoothGrad (Sec. 3.3.4): the mean of the one-channel maps of 50 noisy copies of each image; float (n, h, w).
 
-    As in the released code, the maps are averaged, not the gradients. Each image has its own noise generator and range
-    of values (the released code takes the batch's range), so that its map does not depend on the others of the batch.
+    As in the released code, the maps are averaged, not the gradients. Each image has its own noise generator, so that
+    its map does not depend on the other images of the batch.
     """
     flat = x.flatten(1)
     deviation = (SMOOTHGRAD_SIGMA / (flat.amax(1) - flat.amin(1)).clamp(min=1e-3)).square().view(-1, 1, 1, 1)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from kdhelpers.experiments.records import STALE, is_stale, only_one
 from kdhelpers.files import atomic_write
+from kdhelpers.reporting.text import title_of
 
 NO_RECORD = "no record"
 WIDTH, _DPI = 7.0, 200  # inches on paper; dots per inch
@@ -48,9 +49,14 @@ def origin(records: Sequence[dict], notebooks: Iterable[str], left_out: Sequence
     lines = [f"left out, made otherwise than the main run: {len(left_out)}"] if left_out else []
     if kind := only_one(records):
         records = [record for record in records if record["notebook"] in notebooks]
-        deviations = {d for record in records for d in record["deviations"]}
-        deviations = sorted(d for d in deviations if not d.startswith(("smoke:", "source ")))  # stated elsewhere
-        lines.append("; ".join([f"source {kind.source}, protocol {kind.protocol}", *deviations]))
+        several = len({record["dataset"] for record in records}) > 1
+        deviations = {
+            f"{title_of(record['dataset'])}: " * several + deviation
+            for record in records
+            for deviation in record["deviations"]
+            if not deviation.startswith(("smoke:", "source "))  # stated elsewhere
+        }
+        lines.append("; ".join([f"source {kind.source}, protocol {kind.protocol}", *sorted(deviations)]))
         if stale := sum(map(is_stale, records)):
             lines.append(f"{STALE} {stale} record{'s' * (stale > 1)} of another method version")
     return lines
