@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from kdhelpers.experiments.records import only_one
 from kdhelpers.experiments.variants import DATASETS, main_notebook
-from kdhelpers.protocols import LAST_EPOCHS, MVTEC, PROTOCOLS, SETTINGS
+from kdhelpers.protocols import LAST_EPOCHS, MVTEC, protocol_for, SETTINGS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.ablations import by_seed, variants_frame
 from kdhelpers.reporting.comparison import classes_of
@@ -170,7 +170,7 @@ def write_all(records: Sequence[dict], results_dir: Path, folder: Path, *, title
     kind = only_one(records)
     made = {
         "figure_1": figure_1(records, results_dir, title=title),
-        "figure_2": show_framework(PROTOCOLS[kind.protocol if kind else "official"]),
+        "figure_2": show_framework(protocol_for(kind.protocol if kind else "official", "mvtec")),
         **{f.__name__: f(records, title=title) for f in (figure_3, figure_4, figure_5)},
         "figure_6": figure_6(records, results_dir, title=title),
         "epochs": show_epochs(records, title=title),
