@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from kdhelpers.experiments.records import only_one
 from kdhelpers.experiments.variants import DATASETS, main_notebook
-from kdhelpers.protocols import LAST_EPOCHS, MVTEC, protocol_for, SETTINGS
+from kdhelpers.protocols import LAST_EPOCHS, MVTEC, SETTINGS, protocol_for
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.ablations import by_seed, variants_frame
 from kdhelpers.reporting.comparison import classes_of

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.path import Path
 
-from kdhelpers.protocols import Protocol, protocol_for
+from kdhelpers.protocols import Protocol
 
 IMAGE_SIZE = 128  # pixels
 _SOURCE, _CLONER, _POINTS, _BACK = (sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4))
@@ -55,7 +55,7 @@ def _layers(protocol: Protocol) -> Iterator[tuple[list[_Layer], int]]:
 
 
 @plt.style.context("default")  # independent of the session's settings
-def show_framework(protocol: Protocol = protocol_for("official", "mvtec")) -> Figure:
+def show_framework(protocol: Protocol) -> Figure:
     """Fig. 2 for images of `IMAGE_SIZE` pixels, with the protocol's cloner, loss, score and gradient."""
     (s, s_count), (c, c_count) = _layers(protocol)
     figure = plt.figure(figsize=(_WIDTH, _HEIGHT))
