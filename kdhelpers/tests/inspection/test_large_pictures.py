@@ -57,6 +57,11 @@ def test_tiles_overlap_and_their_maps_are_joined_where_they_were_cut(size):
     assert np.allclose(tiles.joined(cut[:, 0].astype(float), size, side), picture[..., 0], atol=1e-3)
 
 
+def test_maps_of_tiles_have_a_value_everywhere(whole, tmp_path):
+    Image.new("RGB", (120, 91)).save(tmp_path / "a.png")
+    assert np.isfinite(replace(whole, image_size=45, tile=90).maps(tmp_path)[0]).all()
+
+
 def test_a_picture_scores_as_its_worst_tile(pictures, source):
     run, record, split, made, table = judged(pictures, TILE=64)
     assert record["parameters"]["tile"] == 64 and record["localization"] is None
