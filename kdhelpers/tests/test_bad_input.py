@@ -320,6 +320,7 @@ TABLE = {
         ("picture of one bit", put(GREY.convert("1")), seen(GREY.convert("1"))),
         ("16-bit PNG", put(Image.fromarray(RAMP.astype(np.uint16) * 257)), seen(GREY)),
         ("16-bit TIFF", put(Image.fromarray(RAMP.astype(np.uint16) * 257), kind="TIFF"), seen(GREY)),
+        ("12-bit PNG", put(Image.fromarray(RAMP.astype(np.uint16) * 16)), counts(normal=5), ("black 16-bit", "by 16")),
         ("32-bit TIFF", put(Image.fromarray(RAMP.astype(np.int32) * 257), kind="TIFF"), seen(GREY)),
         ("CMYK TIFF", put(COLOUR.convert("CMYK"), kind="TIFF"), seen(COLOUR.convert("CMYK"))),
         ("CMYK JPEG", put(JPEG, kind="JPEG"), seen(Image.open(io.BytesIO(encoded(JPEG, "JPEG"))))),
