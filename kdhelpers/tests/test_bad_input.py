@@ -121,6 +121,10 @@ def linked_to_itself(at: Path, _) -> None:
     os.symlink(at.name, at)
 
 
+def not_text(at: Path, _) -> dict:
+    return {"DATA_DIR": str(at.rename(at.with_name(os.fsdecode(b"gr\xfcn"))))}
+
+
 def copies(folder: str, count: int = 1) -> Callable:
     """Copies of a training image in another folder, or under another name."""
     return lambda at, _: [shutil.copy(at / "train/good/000.jpg", at / folder / f"copy{i}.jpg") for i in range(count)]
@@ -402,6 +406,8 @@ TABLE = {
     "run": [
         ("data folder that is a file", lambda at, _: {"DATA_DIR": str(at / CRACK)}, ("000.jpg", "is not a folder")),
         ("data folder that is not there", lambda at, _: {"DATA_DIR": str(at / "x")}, ("x is not a folder", "name")),
+        ("data folder that is not UTF-8", not_text, ("DATA_DIR", r"gr\udcfcn", "is not UTF-8", "rename the folder")),
+        ("label of no folder", lambda *_: {"TEST_LABEL": {"crak": "bad"}}, ("'crak'", "did you mean crack")),
         ("data folder linked to itself", linked_to_itself, ("Prüf teile is not a folder", "name the folder")),
         ("weights file that is not there", lambda *_: {"SOURCE": "a.pt"}, ("'a.pt'", "neither imagenet, nor")),
         ("mistyped parameter", lambda *_: {"EPOCH": 3}, ("EPOCH", "did you mean EPOCHS")),
