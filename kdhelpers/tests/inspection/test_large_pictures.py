@@ -205,7 +205,8 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     held_out = split.paths[0]
     odd = pictures / "bad" / "odd.png"
     before = made.scores([odd])[0]
-    learned, report = accept(made, [odd, held_out], epochs=30)
+    gone = made.record | {"environment": made.record["environment"] | {"test_dir": "/gone"}}
+    learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
     assert f"{odd}: score {before:.6g} before" in report
@@ -223,8 +224,11 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     with refused("only a detector that 00_quickstart made"):
         accept(replace(again, record=again.record | {"dataset": "mvtec"}), [odd])
     Image.new("RGB", (200, 90)).save(pictures / "good" / "new.png")  # others would be held out
-    with refused("other good pictures than when they were learned"):
+    with refused("good pictures", "have changed", "train again"):
         accept(again, [odd])
+    min({*(pictures / "good").iterdir()} - {*split.paths}).unlink()  # as many as before, but others are held out
+    with refused("good pictures", "have changed", "train again"):
+        accept(made, [odd])
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
