@@ -40,6 +40,7 @@ def describe(split) -> str:
     good, bad, unlabeled = np.bincount(split.labels, minlength=3)
     lines = [
         f"{len(split.train)} good images to learn from",
+        *split.notes,
         f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
     kinds = np.array(["good", "bad", "unlabeled"])[split.labels]

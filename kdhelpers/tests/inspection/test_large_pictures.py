@@ -163,6 +163,7 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
     Image.fromarray(mask).save(place)
     given = place.parent if per_picture else place
     run, record, split, made, table = judged(pictures, IGNORE=str(given))
+    assert ("IGNORE: 1 of 9 images have a mask" in own_images.describe(split)) == per_picture
     odd = pictures / "bad" / "odd.png"
     before, (heat,) = made.scores([odd]), made.maps([odd])
     assert table["score"][split.names.index("bad/odd.png")] == before[0]
@@ -183,21 +184,27 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
 
 
 @pytest.mark.parametrize(
-    "name, value, words",
+    "names, value, words",
     [
-        ("all.png", 0, ("all.png", "ignores nothing", "white what is to be ignored")),
-        ("all.png", 255, ("all.png", "ignores everything")),
-        ("strange.png", 1, ("strange.png", "no picture for this mask")),
-        (None, 1, ("IGNORE", "is missing")),
+        (["all.png"], 0, ("all.png", "ignores nothing", "white what is to be ignored")),
+        (["all.png"], 255, ("all.png", "ignores everything")),
+        (["strange.png"], 1, ("strange.png", "such pictures: 0")),
+        (["1.png", "1_mask.png"], 1, ("1.png: masks for pictures called 1: 2", "the only mask")),
+        (["7.png"], 1, ("7.png", "such pictures: 2", "of one picture NAME")),
+        (["all.png", "new/all.png"], 1, ("new/all.png lies among the pictures",)),
+        ([], 1, ("IGNORE", "is missing")),
     ],
 )
-def test_masks_that_cannot_be_meant_are_refused(pictures, name, value, words):
+def test_masks_that_cannot_be_meant_are_refused(pictures, names, value, words):
     folder = pictures.parent / "masks"
-    if name:
-        folder.mkdir()
+    (pictures / "bad" / "odd.png").rename(pictures / "bad" / "7.png")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 9), value).save(folder / name)
+    new = {"TEST_DIR": str(folder / "new")} if (folder / "new").is_dir() else {}
+    of_all = [name for name in names[-1:] if name.endswith("all.png")]
     with refused(*words):
-        judged(pictures, IGNORE=str(folder / name if name == "all.png" else folder))
+        judged(pictures, IGNORE=str(folder.joinpath(*of_all)), **new)
 
 
 def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypatch, capsys):

@@ -53,7 +53,7 @@ def load(root, **changed):
     return run.load(run.classes[0])
 
 
-@pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (2, 1)])
+@pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (3, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
         (tmp_path / f"{i}.png").write_text(f"picture {i}")
@@ -79,6 +79,8 @@ def test_good_ones_are_held_out(tmp_path, count, held_out):
         ({"no": 12, "yes": 3}, {"no": "good", "yes": "bad"}, 6, {"good": 6, "yes": 3}),
         ({"train/PASS": 6, "test/pass": 3, "test/dent": 2}, None, 6, {"good": 3, "dent": 2}),
         ({"a": 12, "b": 2}, {"a": "good"}, 6, {"good": 6, "b": 2}),
+        ({"good": 12, "unknown": 2}, {"unknown": "bad"}, 6, {"good": 6, "bad": 2}),
+        ({"ok": 12, "Good": 2}, {"good": "bad"}, 6, {"good": 6, "bad": 2}),
         # good ones only, and a folder to judge
         ({"good/lot_1": 6, "good/lot_2": 6, "Pass": 2}, None, 6, {"good": 8}),
         ({"good": 12, "new/dent": 1, "new/good": 1, "new/unknown": 1}, None, 6, {"good": 7, "dent": 1, "unknown": 1}),
@@ -107,7 +109,6 @@ def test_folders_are_understood_by_their_names(tmp_path, layout, label, train, t
         ("new", "good", "new", 0),
         ("new", "unknown", "new", 2),
         ("new", {"New": "bad"}, "new", 1),
-        ("new", {"lot 7": "bad"}, "new", 2),  # names another folder
         ("PASS", None, "good", 0),
     ],
 )
@@ -147,6 +148,10 @@ def with_folders(root):
         path.rename(root / "new" / "dent" / path.name)
 
 
+def with_a_folder_beside(root):
+    Image.new("RGB", (9, 9)).save((root / "new" / "old").mkdir() or root / "new" / "old" / "a.png")
+
+
 @pytest.mark.parametrize(
     "spoil, changed, words",
     [
@@ -155,6 +160,7 @@ def with_folders(root):
         (None, {"TEST_DIR": "fine"}, ("TEST_DIR", "my parts/fine is DATA_DIR too", "name a folder of other pictures")),
         (None, {"TEST_DIR": "."}, ("is in DATA_DIR and in TEST_DIR", "my parts/fine/", "share no picture")),
         (with_folders, {"TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad'", "my parts/new has folders", "leave TEST_LABEL")),
+        (with_a_folder_beside, {}, ("lies beside the folders of new", "move the folders away, or name one of them")),
         (None, {"DATA_DIR": ".", "TEST_DIR": None}, ("my parts: no folder in it holds good", "good images only")),
         (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "'good', 'bad' or 'unknown'", "did you mean good")),
         (None, {"TEST_DIR": None, "TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad' and there is no TEST_DIR",)),
@@ -172,6 +178,9 @@ def test_refused_in_one_line(folders, spoil, changed, words):
 
 def test_copies_of_held_out_pictures_are_warned_of_by_name(folders):
     held_out = load(folders).paths[0]
+    shutil.copy(held_out, folders / "fine" / f"zz{held_out.suffix}")
+    assert "byte-identical copies of good images, left out: 1\n" in own_images.describe(load(folders))
+    (folders / "fine" / f"zz{held_out.suffix}").unlink()
     copy = shutil.copy(held_out, folders / "new" / f"h{held_out.suffix}")
     with pytest.warns(UserWarning, match="images of TEST_DIR that are in DATA_DIR too") as caught:
         load(folders)
@@ -199,7 +208,11 @@ def test_the_whole_way_and_again(folders, capsys):
     said = own_images.describe(split) + own_images.auroc_of(record)
     for words in ("8 good images to learn from", "7 unlabeled", "no AUROC: there are no anomalous", "too few good"):
         assert words in said
-    assert f"  {folders / 'fine'}: 7 good" in said and f"  {folders / 'new'}: 7 unlabeled" in said
+    assert (
+        f"  {folders / 'fine'}: 8 good" in said
+        and f"  {folders / 'fine'}: 7 good" in said
+        and f"  {folders / 'new'}: 7 unlabeled" in said
+    )
     counts = {"train": 8, "test_normal": 7, "test_anomalous": 0, "test_unlabeled": 7}
     assert record["data"] == counts | {"sha256": split.sha256}
     assert record["parameters"]["test_label"] is None and record["environment"]["test_dir"] == str(folders / "new")
