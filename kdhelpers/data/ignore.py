@@ -38,8 +38,8 @@ def listed(ignore: Path | None, judged: Sequence[Path]) -> list[Path]:
         if mask.resolve() in known:
             raise InputError(f"IGNORE {mask} lies among the pictures: move it to another folder")
         if mask != ignore and (given[stem], named[stem]) != (1, 1):
-            found = f"masks for pictures called {stem}: {given[stem]}, such pictures: {named[stem]}"
-            raise InputError(f"{mask}: {found}; NAME.png or NAME_mask.png must be the only mask of one picture NAME")
+            found = f"{given[stem]} masks and {named[stem]} pictures are called {stem}"
+            raise InputError(f"{mask}: {found}; NAME.png or NAME_mask.png must be the one mask of the one picture NAME")
     return masks
 
 

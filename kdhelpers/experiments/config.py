@@ -143,7 +143,7 @@ def _check_folders(asked: Common, *names: str) -> None:
         if path and not (path.is_dir() or name == "IGNORE" and path.is_file()):
             raise InputError(f"{name} {path} is not a folder, or is missing: name the folder to read, or leave it out")
         if path and str(path).encode(errors="ignore") != os.fsencode(path):
-            raise InputError(f"{name} {path}: the path is not UTF-8, which records are: rename the folder")
+            raise InputError(f"{name} {path}: the path is not valid UTF-8 and cannot be recorded: rename it")
 
 
 def _data_dir(asked: Training) -> Path:

@@ -414,7 +414,7 @@ TABLE = {
     "run": [
         ("data folder that is a file", lambda at, _: {"DATA_DIR": str(at / CRACK)}, ("000.jpg", "is not a folder")),
         ("data folder that is not there", lambda at, _: {"DATA_DIR": str(at / "x")}, ("x is not a folder", "name")),
-        ("data folder that is not UTF-8", not_text, ("DATA_DIR", r"gr\udcfcn", "is not UTF-8", "rename the folder")),
+        ("data folder that is not UTF-8", not_text, ("DATA_DIR", r"gr\udcfcn", "is not valid UTF-8", "rename it")),
         ("label of no folder", lambda *_: {"TEST_LABEL": {"crak": "bad"}}, ("'crak'", "did you mean crack")),
         ("data folder linked to itself", linked_to_itself, ("Prüf teile is not a folder", "name the folder")),
         ("weights file that is not there", lambda *_: {"SOURCE": "a.pt"}, ("'a.pt'", "neither imagenet, nor")),

@@ -188,9 +188,9 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
     [
         (["all.png"], 0, ("all.png", "ignores nothing", "white what is to be ignored")),
         (["all.png"], 255, ("all.png", "ignores everything")),
-        (["strange.png"], 1, ("strange.png", "such pictures: 0")),
-        (["1.png", "1_mask.png"], 1, ("1.png: masks for pictures called 1: 2", "the only mask")),
-        (["7.png"], 1, ("7.png", "such pictures: 2", "of one picture NAME")),
+        (["strange.png"], 1, ("strange.png", "0 pictures are called strange")),
+        (["1.png", "1_mask.png"], 1, ("1.png: 2 masks and 1 pictures are called 1", "the one mask")),
+        (["7.png"], 1, ("7.png", "1 masks and 2 pictures", "the one picture NAME")),
         (["all.png", "new/all.png"], 1, ("new/all.png lies among the pictures",)),
         ([], 1, ("IGNORE", "is missing")),
     ],
