@@ -35,9 +35,8 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     if detector.record["dataset"] != "folder":
         raise InputError("only a detector that 00_quickstart made learns accepted pictures")
     test_dir, masks = (value and Path(value) for value in map(environment.get, ("test_dir", "ignore")))
-    if test_dir and not test_dir.is_dir():
-        test_dir = masks = None  # its pictures were to be judged, or are missed below
-    own = Own(test_dir, parameters["test_label"], masks)
+    gone = test_dir and not test_dir.is_dir()  # good ones among its pictures are missed below
+    own = Own(None, parameters["test_label"]) if gone else Own(test_dir, parameters["test_label"], masks)
     split = list_files("folder", "", Path(environment["data_dir"]), parameters["seed"], own=own)
     good = [image.path for image in split.test if image.label == 0]
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))

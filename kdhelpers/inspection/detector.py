@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
     if given.folder is None and (given.out or given.regions or not (given.save or given.accept)):
-        raise InputError("--out and --regions need FOLDER, the pictures to score; others need it or --save")
+        raise InputError("--out and --regions need FOLDER, the pictures to score; without it, give --save or --accept")
     if given.regions and any(given.regions.glob("*")):
         raise InputError(f"{given.regions} is not empty: name an empty or a new folder for --regions")
     loaded = load(given.detector, given.source, given.device)
