@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kdhelpers.data import downloads, ignore, official, tiles
 from kdhelpers.data.images import Images, Size, in_threads, read_images, read_masks, resize_arrays, sides
-from kdhelpers.data.layouts import FOLDERS, NOTHING_MORE, Files, Own, cifar_folders, list_files, safe_name
+from kdhelpers.data.layouts import FOLDERS, NOTHING_MORE, Files, Own, cifar_folders, list_files
+from kdhelpers.data.listing import safe_name
 from kdhelpers.data.split import Split, Tiles
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.files import file_sha256, reading
@@ -176,6 +177,7 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         ),
         paths=paths,
         mask_paths=[image.mask for image in files.test],
+        notes=files.notes,
         tiles=cut,
     )
 

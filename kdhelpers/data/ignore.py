@@ -1,6 +1,7 @@
 """IGNORE: regions of your own images that may vary and are not judged, such as a label or a timestamp."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,20 @@ def reader(ignore: Path | np.ndarray | None) -> Callable[[Path], Image.Image | N
     return lambda path: read(masks[path.stem]) if path.stem in masks else None
 
 
+def listed(ignore: Path | None, judged: Sequence[Path]) -> list[Path]:
+    """The files of the masks. Raises InputError unless each one of a folder belongs to one of the pictures `judged`."""
+    masks = [] if ignore is None else pictures(ignore) if ignore.is_dir() else [ignore]
+    stems = [mask.stem.removesuffix("_mask") for mask in masks]
+    known, named, given = {path.resolve() for path in judged}, Counter(path.stem for path in judged), Counter(stems)
+    for mask, stem in zip(masks, stems, strict=True):
+        if mask.resolve() in known:
+            raise InputError(f"IGNORE {mask} lies among the pictures: move it to another folder")
+        if mask != ignore and (given[stem], named[stem]) != (1, 1):
+            found = f"{given[stem]} masks and {named[stem]} pictures are called {stem}"
+            raise InputError(f"{mask}: {found}; NAME.png or NAME_mask.png must be the one mask of the one picture NAME")
+    return masks
+
+
 def kept(ignore: Path | None) -> Path | np.ndarray | None:
     """What a detector keeps of IGNORE: the mask itself, uint8 (h, w), instead of its file; else what is given."""
     return np.array(read(ignore)) if ignore and ignore.is_file() else ignore
@@ -40,3 +55,10 @@ def read(path: Path) -> Image.Image:
         what = "everything" if mask.all() else "nothing"
         raise InputError(f"{path}: the mask ignores {what}; paint black what counts, and white what is to be ignored")
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+
+
+def ignored(shape: tuple[int, int], mask: Image.Image | None) -> np.ndarray:
+    """The mask at a map's (height, width): bool, True where ignored."""
+    if mask is None:
+        return np.zeros(shape, bool)
+    return np.asarray(mask.resize(shape[::-1], Image.Resampling.NEAREST)) > 0

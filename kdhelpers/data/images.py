@@ -195,6 +195,8 @@ def _decode(path: Path | str, mode: str | None) -> Image.Image:
                 raise InputError(f"{path}: its values do not fit 16 bits (Pillow's mode {image.mode}); {fix}")
             if mode is None:
                 return Image.fromarray(values.astype(np.uint16))
+            if values.max() < 2**14:
+                warnings.warn("almost black 16-bit picture: if the values have 12 bits, multiply by 16", stacklevel=2)
             # convert() would clip values above 255 instead of scaling them.
             image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
         if image.mode == "P":

@@ -1,7 +1,8 @@
 """The layout of each data set under DATA_DIR, and the article's split of its files (Sec. 4.1)."""
 
 import math
-import re
+import os
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kdhelpers.data import downloads
-from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, subfolders
+from kdhelpers.data import downloads, ignore
+from kdhelpers.data.listing import SUFFIXES, entries, find, folder, pictures, safe_name, subfolders
 from kdhelpers.errors import InputError
 from kdhelpers.files import file_sha256, reading
 from kdhelpers.protocols import CLASS_NAMES, GOOD, NORMAL_TEST, NUMBERS
@@ -49,11 +50,12 @@ NOTHING_MORE = Own()
 
 
 class Files(NamedTuple):
-    """The files of one split; others: labels.csv of HeadCT, or the masks of IGNORE."""
+    """The files of one split; others: labels.csv of HeadCT, or the masks of IGNORE; notes: lines for `describe`."""
 
     train: list[Path]
     test: list[TestImage]
     others: list[Path] = []
+    notes: tuple[str, ...] = ()
 
     @property
     def all(self) -> list[Path]:
@@ -122,7 +124,7 @@ def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
     """
     name = folder.name.lower()
     if isinstance(labels, dict) and name in (given := {key.lower(): label for key, label in labels.items()}):
-        return folder.name if given[name] == "bad" else given[name]
+        return folder.name if given[name] == "bad" and name not in LABELS else given[name]
     if name in EITHER:
         raise InputError(
             f"{folder}: {folder.name!r} may mean good or bad; give TEST_LABEL={{{folder.name!r}: 'good'}}, or 'bad'"
@@ -147,31 +149,24 @@ def cifar_folders(data_dir: Path) -> dict[str, str]:
     return found
 
 
-def safe_name(name: str) -> str:
-    """The name with "_" for characters unsafe in file names and for hyphens, the separators in a record's name."""
-    return re.sub(r"[^\w.]+", "_", name).strip("._")
-
-
 def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
     """The test images in folders of the given kinds."""
     images = [(path, kind) for place, kind in folders.items() for path in pictures(place)]
     return [TestImage(path, kind, LABELS.get(kind, LABELS["bad"])) for path, kind in images]
 
 
-def _folders(root: Path) -> list[Path]:
+def _folders(root: Path, fix: str = "") -> list[Path]:
     """The folders in `root`; InputError for pictures beside them."""
     for path in entries(root):
         if path.suffix.lower() in SUFFIXES or path.is_symlink() and not path.exists():
-            raise InputError(
-                f"{path}: lies beside the folders of {root.name}, or is a link that leads nowhere, or to itself; "
-                f"move it to {root / GOOD} or another one, or remove it"
-            )
+            where = f"beside the folders of {root.name}, or is a link that leads nowhere, or to itself"
+            raise InputError(f"{path}: lies {where}; {fix or f'move it to {root / GOOD} or another one, or remove it'}")
     return subfolders(root)
 
 
-def _in_folders(root: Path, kind: Callable[[Path], str]) -> list[TestImage]:
+def _in_folders(root: Path, kind: Callable[[Path], str], fix: str = "") -> list[TestImage]:
     """The test images in the folders of `root`; InputError for pictures beside them, or when there are none."""
-    if not (folders := _folders(root)):
+    if not (folders := _folders(root, fix)):
         raise InputError(f"{root}: there are no folders of test images in it; add {root / GOOD} and one for each kind")
     return _of_kinds({path: kind(path) for path in folders})
 
@@ -209,11 +204,18 @@ def _own(root: Path, seed: int, own: Own) -> Files:
     The good test images are those in test/good. Without any, a random fifth of the good images is held out, at least
     `LEAST_HELD_OUT` but at most half; byte-identical copies of good images are then left out.
     """
-    test_dir, labels = own.test_dir, own.test_label
+    test_dir, labels, notes = own.test_dir, own.test_label, []
     if test_dir is not None and test_dir.resolve() == root.resolve():
         raise InputError(f"TEST_DIR {test_dir} is DATA_DIR too: name a folder of other pictures, or leave it out")
     if find(root, "train").is_dir() or find(root, "test").is_dir():
-        train, test, _ = _inspection(root, "folder", labels)
+        train, test, *_ = _inspection(root, "folder", labels)
+        given = [Path(os.path.realpath(place)) for place in (test_dir, own.ignore) if place]
+        read = [find(root, name) for name in ("train", "test", "ground_truth")]
+        for path in [*entries(root), *(place for place in subfolders(read[0]) if kind_of(place, labels) != GOOD)]:
+            is_given = any(place.is_relative_to(os.path.realpath(path)) for place in given)
+            pictured = any(inner.suffix.lower() in SUFFIXES for inner in (path, *path.rglob("*")))
+            if path not in read and not is_given and pictured:
+                raise InputError(f"{path}: is not read; move it to train/good, to test/<kind>, or out of {root}")
     elif any(path.suffix.lower() in SUFFIXES for path in root.iterdir()) or not subfolders(root):
         train, test = pictures(root), []
     else:
@@ -226,23 +228,22 @@ def _own(root: Path, seed: int, own: Own) -> Files:
     if all(image.kind != GOOD for image in test):
         # A copy in training would lower the score of its held-out twin, and with it the threshold.
         distinct = list({file_sha256(path): path for path in train}.values())
+        if len(distinct) < 3:
+            raise InputError(f"{root}: {len(distinct)} distinct good images; 3 are needed, 1 of them for the threshold")
+        if copies := len(train) - len(distinct):
+            notes.append(f"byte-identical copies of good images, left out: {copies}")
         count = min(max(math.ceil(HELD_OUT * len(distinct)), LEAST_HELD_OUT), len(distinct) // 2)
         held_out, train = _draw(distinct, count, seed)
         test = [*map(TestImage, held_out), *test]
-    paths = [*train, *(image.path for image in test)]
-    known = {path.resolve() for path in paths}
+    notes += [f"  {place}: {count} good" for place, count in Counter(str(path.parent) for path in train).items()]
+    known = {path.resolve() for path in [*train, *(image.path for image in test)]}
     more = [] if test_dir is None else to_score(test_dir, labels)
-    for image in more:
-        if image.path.resolve() in known:
-            raise InputError(f"{image.path}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
-    masks = [] if own.ignore is None else pictures(own.ignore) if own.ignore.is_dir() else [own.ignore]
-    stems = {path.stem for path in [*paths, *(image.path for image in more)]}
-    for mask in masks:
-        if mask.resolve() in known:
-            raise InputError(f"IGNORE {mask} lies among the pictures: move it to another folder")
-        if own.ignore.is_dir() and mask.stem.removesuffix("_mask") not in stems:
-            raise InputError(f"{mask}: there is no picture for this mask (NAME.png or NAME_mask.png belongs to NAME)")
-    return Files(train, test + more, masks)
+    if shared := known.intersection(image.path.resolve() for image in more):
+        raise InputError(f"{min(shared)}: is in DATA_DIR and in TEST_DIR; name folders that share no picture")
+    paths = [*train, *(image.path for image in test + more)]
+    if (masks := ignore.listed(own.ignore, paths)) not in ([], [own.ignore]):
+        notes.append(f"IGNORE: {len(masks)} of {len(paths)} images have a mask")
+    return Files(train, test + more, masks, tuple(notes))
 
 
 def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]:
@@ -257,7 +258,7 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]
                 f"TEST_LABEL is {labels!r}, but {root} has folders, whose names are the labels: leave TEST_LABEL out, "
                 "or name one of the folders as TEST_DIR"
             )
-        return _in_folders(root, partial(kind_of, labels=labels))
+        return _in_folders(root, partial(kind_of, labels=labels), "move the folders away, or name one of them")
     name = root.name.lower()
     named = isinstance(labels, dict) and name in map(str.lower, labels)
     kind = kind_of(root, labels) if named or name in FOLDERS[GOOD] | FOLDERS[UNKNOWN] else root.name

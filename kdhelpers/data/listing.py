@@ -1,10 +1,12 @@
 """Sorted lists of the image files in folders; any other file there is an error."""
 
+import re
 from pathlib import Path
 
 from kdhelpers.errors import InputError
 
 SUFFIXES = frozenset(".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .ppm .pgm .avif .heic .heif".split())
+_MASKS = ("label", "anomaly_mask")  # folders beside BMAD's img
 _LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # files that operating systems leave behind, besides hidden ones
 
 
@@ -15,8 +17,9 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
     because ignoring it might silently leave out images, and for an empty folder unless `empty`.
     """
     found = entries(root)
-    inner = [path for path in found if path.is_dir() and path.name in ("img", root.name) and root.name != "img"]
-    if inner and not any(path.suffix.lower() in SUFFIXES for path in found):
+    inner = [path for path in found if path.is_dir() and path.name not in _MASKS]
+    alone = len(inner) == 1 and inner[0].name in ("img", root.name) and root.name != "img"
+    if alone and not any(path.suffix.lower() in SUFFIXES for path in found):
         return pictures(inner[0], empty=empty)
     for path in found:
         if path.is_dir():
@@ -35,6 +38,11 @@ def entries(root: Path) -> list[Path]:
     """The entries of `root`, sorted by name, without hidden files and files that systems leave behind."""
     found = (path for path in root.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
     return sorted(found, key=lambda path: path.name)
+
+
+def safe_name(name: str) -> str:
+    """The name with "_" for characters unsafe in file names and for hyphens, the separators in a record's name."""
+    return re.sub(r"[^\w.]+", "_", name).strip("._")
 
 
 def subfolders(root: Path) -> list[Path]:

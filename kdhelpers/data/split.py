@@ -38,6 +38,7 @@ class Split:
     deviations: tuple[str, ...] = ()  # how these files differ from the article's
     paths: list[Path] = field(default_factory=list)  # of each test image; [] when images are not separate files
     mask_paths: list[Path | None] = field(default_factory=list)  # of each test image; [] as `paths`
+    notes: tuple[str, ...] = ()  # lines about your own images that were read, for `own_images.describe`
     tiles: Tiles | None = None  # of your own images with TILE; `train` and `test` then serve display and baselines
 
     def to(self, device: str | torch.device) -> "Split":

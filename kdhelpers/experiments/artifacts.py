@@ -32,7 +32,8 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     source, detection, localization, baselines and seconds. Raises ValueError when a number is not finite.
     """
     places = {"source": run.source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
-    places["data_dir"] = paths.DATA_DIR.name if run.data_dir == paths.DATA_DIR else run.data_dir
+    of_data_sets = run.data_dir == paths.DATA_DIR and run.dataset != "folder"
+    places["data_dir"] = paths.DATA_DIR.name if of_data_sets else run.data_dir
     normal, anomalous, unlabeled = np.bincount(split.labels, minlength=3).tolist()
     counts = {"train": len(split.train), "test_normal": normal, "test_anomalous": anomalous}
     curves = {name: getattr(fit, name) for name in ("loss", "loss_val", "loss_dir")}
@@ -53,7 +54,7 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     tensors["shown.maps"] = torch.from_numpy(maps.astype(np.float16))
     if pictures.masks is not None:
         tensors["shown.masks"] = torch.from_numpy(np.round(255 * pictures.masks).astype(np.uint8))
-    metadata = {"record": to_json(record), "kinds": json.dumps(pictures.kinds, ensure_ascii=False)}
+    metadata = {"record": to_json(record), "kinds": json.dumps(pictures.kinds)}
     with atomic_write(run.cloner_path(cls)) as temporary:
         temporary.write_bytes(to_bytes(tensors, metadata))  # an OSError when the disk is full
     # One row per test image: its name, label, kind, and its score after each scored epoch.

@@ -1,5 +1,6 @@
 """The runs that a notebook's parameters request, with data, folders and device checked once."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from kdhelpers import data, paths
 from kdhelpers.data import layouts, samples, weights
+from kdhelpers.data.listing import find, subfolders
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import records
 from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, Training, from_cell, parse
@@ -139,6 +141,8 @@ def _check_folders(asked: Common, *names: str) -> None:
         path = getattr(asked, name, None)
         if path and not (path.is_dir() or name == "IGNORE" and path.is_file()):
             raise InputError(f"{name} {path} is not a folder, or is missing: name the folder to read, or leave it out")
+        if path and str(path).encode(errors="ignore") != os.fsencode(path):
+            raise InputError(f"{name} {path}: the path is not valid UTF-8 and cannot be recorded: rename it")
 
 
 def _data_dir(asked: Training) -> Path:
@@ -163,6 +167,11 @@ def _own(asked: OwnImages, data_dir: Path) -> dict:
         )
     own = layouts.Own(asked.TEST_DIR, asked.TEST_LABEL, asked.IGNORE, asked.TILE)
     layouts.list_files("folder", "", data_dir, 0, own=own)
+    places = (data_dir, find(data_dir, "train"), find(data_dir, "test"), *filter(None, [asked.TEST_DIR]))
+    names = [folder.name for place in places for folder in subfolders(place)] + [place.name for place in places[3:]]
+    for name in asked.TEST_LABEL if isinstance(asked.TEST_LABEL, dict) else ():
+        if name.lower() not in map(str.lower, names):
+            raise InputError(f"TEST_LABEL has {name!r}, but no folder has this name{did_you_mean(name, names)}")
     return {"own": own, "false_alarms": asked.FALSE_ALARMS, "map": asked.MAP, "score_by": asked.SCORE}
 
 

@@ -5,6 +5,8 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from kdhelpers import training
 from kdhelpers.cache import SourceActivations, keep_freed_memory
 from kdhelpers.data import ignore, tiles
@@ -24,28 +26,33 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     Training resumes from the cloner with a new Adam. An accepted picture is no longer held out, since a threshold must
     not be set on learned pictures. Pictures accepted earlier are learned again. `detector` itself does not change.
     Raises InputError for missing pictures, when fewer than two held-out ones would remain, for a cloner of a data set,
-    when the number of good pictures has changed since the training, and when no rate set the threshold (none, or one
-    set by hand), because the new threshold needs one.
+    when the held-out pictures do not score as they did, and when no rate set the threshold (none, or one set by hand),
+    because the new threshold needs one.
     """
     if not detector.threshold or detector.threshold.false_alarms is None:
         raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
-    parameters, environment, data = (detector.record[name] for name in ("parameters", "environment", "data"))
+    parameters, environment = detector.record["parameters"], detector.record["environment"]
     if detector.record["dataset"] != "folder":
         raise InputError("only a detector that 00_quickstart made learns accepted pictures")
-    test_dir = environment.get("test_dir")
-    own = Own(test_dir and Path(test_dir), parameters["test_label"])
+    test_dir, masks = (value and Path(value) for value in map(environment.get, ("test_dir", "ignore")))
+    gone = test_dir and not test_dir.is_dir()  # good ones among its pictures are missed below
+    own = Own(None, parameters["test_label"]) if gone else Own(test_dir, parameters["test_label"], masks)
     split = list_files("folder", "", Path(environment["data_dir"]), parameters["seed"], own=own)
-    if (len(split.train), sum(image.label == 0 for image in split.test)) != (data["train"], data["test_normal"]):
-        # Others would be held out now, most of them learned.
-        raise InputError(f"{environment['data_dir']} has other good pictures than when they were learned: train again")
+    good = [image.path for image in split.test if image.label == 0]
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
     with reading():
-        known = {file_sha256(path) for path in accepted}
-    held_out = [image.path for image in split.test if image.label == 0 and file_sha256(image.path) not in known]
+        sums = {path: file_sha256(path) for path in [*split.train, *good, *accepted]}
+    learned, known = {sums[Path(path)] for path in detector.accepted}, {sums[path] for path in accepted}
+    scores, expected = detector.scores([p for p in good if sums[p] not in learned]), detector.held_out["scores"]
+    if len(scores) != len(expected) or not np.allclose(scores, expected, rtol=1e-4):
+        # Others would be held out now, most of them learned.
+        what = f"the good pictures in {environment['data_dir']}, or what is ignored, have changed"
+        raise InputError(f"{what}: the threshold was set on other held-out pictures; train again")
+    held_out = [path for path in good if sums[path] not in known]
     if len(held_out) < 2:
         left = f"{len(held_out)} held-out good pictures would be left for the threshold"
         raise InputError(f"{left}: add good ones to the folder, and train again")
-    train = [*(path for path in split.train if file_sha256(path) not in known), *accepted]
+    train = [*(path for path in split.train if sums[path] not in known), *accepted]
     before = detector.scores(accepted)
 
     cloner = deepcopy(detector.cloner)

@@ -66,10 +66,9 @@ class Detector:
 
     def calibrated(self, good: Sequence[Path], false_alarms: float, scores: np.ndarray | None = None) -> "Detector":
         """The detector with both thresholds set on held-out good pictures for this rate; scores: theirs, if known."""
-        good = _listed(good)
-        maps = self.maps(good)
-        scores = self.scores(good, maps) if scores is None else scores
-        held_out = {"scores": scores.tolist(), "maxima": [float(heat.max()) for heat in maps]}
+        good = listed(good)
+        scores = self.scores(good) if scores is None else scores
+        held_out = {"scores": scores.tolist(), "maxima": [float(heat.max()) for heat in self.each_map(good)]}
         return replace(self, held_out=held_out).with_threshold(false_alarms=false_alarms)
 
     def with_threshold(self, value: float | None = None, *, false_alarms: float | None = None) -> "Detector":
@@ -99,7 +98,7 @@ class Detector:
         images: a folder with or without subfolders, one picture, or a list of pictures. Raises InputError for a path
         that is not a picture.
         """
-        paths = _listed(images)
+        paths = listed(images)
         table = pd.DataFrame({"image": [str(path) for path in paths], "score": self.scores(paths)})
         return table.assign(bad=table["score"] > np.float32(self.threshold.value)) if self.threshold else table
 
@@ -110,25 +109,27 @@ class Detector:
         threshold = np.float32(self.threshold.value)
         return table.assign(bad=np.where(table["score"] > threshold, "yes", "no"), threshold=threshold)
 
-    def scores(self, paths: Sequence[Path], maps: list[np.ndarray] | None = None) -> np.ndarray:
-        """The score of each picture: float32 (n,); a loss is the highest over its tiles. maps: if already computed."""
+    def scores(self, paths: Sequence[Path]) -> np.ndarray:
+        """The score of each picture: float32 (n,); a loss is the highest over its tiles."""
         if self.score_by != "loss":
-            return np.array([strongest(heat, self.score_by) for heat in maps or self.maps(paths)], np.float32)
+            return np.array([strongest(heat, self.score_by) for heat in self.each_map(paths)], np.float32)
         return np.array([found.max() for found, _, _ in self._each(paths, self.loss, "scores")], np.float32)
 
-    @torch.enable_grad()
     def maps(self, images: Path | str | Sequence[Path | str]) -> list[np.ndarray]:
         """One map of anomalies per picture, after the filters of Eq. 6: float32 (h, w), 0 or more, 0 where ignored.
 
         (h, w) is `image_size` or, with tiles, the size of the joined tiles. Unlike the article's, maps are not
         stretched picture by picture, so good and bad pictures are comparable. images: as in `score`.
         """
-        maps = []
-        for found, size, mask in self._each(_listed(images), self.attribution, "heat maps"):
+        return list(self.each_map(listed(images)))
+
+    @torch.enable_grad()
+    def each_map(self, paths: Sequence[Path | str]) -> Iterator[np.ndarray]:
+        """Yield the `maps` one by one, because those of tiles are large."""
+        for found, size, mask in self._each(paths, self.attribution, "heat maps"):
             heat = tiles.joined(localization.localization_map(found), size, self.tile)
-            heat[ignored(heat.shape, mask)] = 0
-            maps.append(heat)
-        return maps
+            heat[ignore.ignored(heat.shape, mask)] = 0
+            yield heat
 
     @torch.no_grad()
     def loss(self, x: Tensor) -> Tensor:
@@ -155,13 +156,6 @@ class Detector:
             pixels = torch.from_numpy(tiles.cut(picture, self.tile, self.image_size))
             found = torch.cat([function(Images(part).to(device)[:]) for part in pixels.split(_AT_ONCE)])
             yield found.cpu().numpy(), picture.size, mask
-
-
-def ignored(shape: tuple[int, int], mask: Image.Image | None) -> np.ndarray:
-    """The mask at a map's (height, width): bool, True where ignored."""
-    if mask is None:
-        return np.zeros(shape, bool)
-    return np.asarray(mask.resize(shape[::-1], Image.Resampling.NEAREST)) > 0
 
 
 def save(detector: Detector, path: Path) -> None:
@@ -232,9 +226,11 @@ def read(path: Path | str) -> Detector:
 
 
 @reading()
-def _listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
+def listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
+    """The pictures of a folder, with or without subfolders, or of a list; InputError when there are none."""
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
+        place.stat()
         kinds = {folder.name: layouts.UNKNOWN for folder in subfolders(place)}  # so that no name needs a label
         images = [image.path for image in layouts.to_score(place, kinds)] if place.is_dir() else [place]
     if not len(images):
@@ -250,23 +246,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--source", help="the new path of the source's weights, if they were moved")
     parser.add_argument("--ignore", type=Path, metavar="PATH", help="other regions to ignore; the thresholds stay")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the scores to this file, not to standard output")
-    parser.add_argument(
-        "--regions", type=Path, metavar="FOLDER", help="also write boxes, masks and maps to this empty folder"
-    )
+    parser.add_argument("--regions", type=Path, metavar="FOLDER", help="write boxes, masks, maps to this empty folder")
     parser.add_argument("--threshold", type=float, help="set the threshold to this value")
     parser.add_argument("--false-alarms", type=float, metavar="SHARE", help="set the threshold by this rate, e.g. 0.01")
     parser.add_argument("--accept", type=Path, metavar="FILE", nargs="+", help="learn these false alarms, and save")
     parser.add_argument("--save", type=Path, metavar="DETECTOR", help="save the changed detector to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
-    if given.folder is None and (given.out or given.regions):
-        raise InputError("--out and --regions need FOLDER, the pictures to score")
+    if given.folder is None and (given.out or given.regions or not (given.save or given.accept)):
+        raise InputError("--out and --regions need FOLDER, the pictures to score; without it, give --save or --accept")
+    if given.regions and any(given.regions.glob("*")):
+        raise InputError(f"{given.regions} is not empty: name an empty or a new folder for --regions")
     loaded = load(given.detector, given.source, given.device)
     if given.ignore:
         loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
         ignore.reader(loaded.ignore)  # or a missing one would be saved
     if given.regions and not loaded.threshold:
         raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
+    paths = given.folder and listed(given.folder)
     if given.threshold is not None or given.false_alarms is not None:
         loaded = loaded.with_threshold(given.threshold, false_alarms=given.false_alarms)
         print(loaded.threshold, file=sys.stderr)
@@ -279,7 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
         save(loaded, given.save or given.detector)
     if given.folder is None:
         return
-    table, above = loaded.verdicts(loaded.score(given.folder)), "there is no threshold"
+    table, above = loaded.verdicts(loaded.score(paths)), "there is no threshold"
     if loaded.threshold:
         above = f"{(table['bad'] == 'yes').sum()} of {len(table)} are above the threshold"
     if given.out:
@@ -289,9 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be invalid text
         print(table.to_csv(index=False), end="")
     if given.regions:
-        paths = [Path(path) for path in table["image"]]
-        names = [f"{number:05d}" for number in range(1, len(paths) + 1)]
-        regions.write(given.regions, names, paths, loaded.maps(paths), loaded.pixel_threshold)
+        names = (f"{number:05d}" for number in range(1, len(paths) + 1))
+        regions.write(given.regions, zip(names, paths, loaded.each_map(paths), strict=True), loaded.pixel_threshold)
     print(above, file=sys.stderr)
 
 

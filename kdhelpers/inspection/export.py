@@ -140,7 +140,7 @@ def _attribution(trained: Detector, x: Tensor) -> Tensor:
 def _counted(trained: Detector) -> np.ndarray:
     """1 at a map's pixels, and 0 where the detector's mask ignores them; float32 (h, w)."""
     mask = ignore.reader(trained.ignore)(Path())  # one for all pictures
-    return (~detector.ignored(sides(trained.image_size), mask)).astype(np.float32)
+    return (~ignore.ignored(sides(trained.image_size), mask)).astype(np.float32)
 
 
 def _score(trained: Detector, x: Tensor, heat: Tensor) -> Tensor:

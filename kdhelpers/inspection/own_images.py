@@ -4,6 +4,8 @@ import math
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from kdhelpers.data import ignore, safe_name, weights
 from kdhelpers.data.images import read_masks, read_picture
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
-from kdhelpers.files import atomic_write
+from kdhelpers.files import atomic_write, refusal
 from kdhelpers.inspection import detector, regions
 from kdhelpers.inspection.detector import Detector
 from kdhelpers.protocols import PRECISIONS
@@ -41,6 +43,7 @@ def describe(split) -> str:
     good, bad, unlabeled = np.bincount(split.labels, minlength=3)
     lines = [
         f"{len(split.train)} good images to learn from",
+        *split.notes,
         f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
     kinds = np.array(["good", "bad", "unlabeled"])[split.labels]
@@ -109,7 +112,7 @@ def pixels_of(made: Detector, split) -> str:
         path, mask = split.paths[i], split.mask_paths[i]
         (heat,) = made.maps([path])
         truth = read_masks([(mask, path)], heat.shape, own=True)[0] >= 0.5 if mask else np.zeros(heat.shape, bool)
-        inside = ~detector.ignored(heat.shape, mask_of(path))
+        inside = ~ignore.ignored(heat.shape, mask_of(path))
         step = math.ceil(math.sqrt(heat.size * len(known) / MEASURED))
         measured.append([pixels[::step, ::step].copy() for pixels in (heat, truth, inside)])  # a view would keep all
     maps, masks, counted = zip(*measured, strict=True)
@@ -131,30 +134,40 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     bad = int((table["bad"] == "yes").sum())
     worst = table.sort_values("score", ascending=False, kind="stable").head(min(max(bad, ON_SHEET), MOST))
     pictures, kinds = list(worst["image"]), list(worst["kind"])
-    maps = made.maps(pictures)
     with atomic_write(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False, errors="surrogateescape")
-    for old in folder.glob("heat_maps/*.png"):
-        old.unlink()
-    shutil.rmtree(folder / "regions", ignore_errors=True)
+    try:
+        for old in [*folder.glob("heat_maps/*.png"), *folder.glob("regions")]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    except OSError as error:
+        raise refusal(error.filename or folder, error) from error
     top = made.pixel_threshold / figures.LOW  # so that exactly the heat above the threshold is drawn
-    names, on_sheet = [], []
-    for path, kind, heat in zip(pictures, kinds, maps, strict=True):
-        picture = _picture(path)
-        hot = figures.overlay(picture, heat, top)
-        # A file's name has at most 255 bytes.
-        words = (safe_name(name).encode()[:80].decode(errors="ignore") or "image" for name in (kind, Path(path).stem))
-        names.append("-".join([f"{len(names) + 1:03d}", *words]))
-        with atomic_write(folder / "heat_maps" / f"{names[-1]}.png") as temporary:
-            Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
-        on_sheet += [hot] if len(names) <= ON_SHEET else []
-    regions.write(folder / "regions", names, pictures, maps, made.pixel_threshold)
+    on_sheet = []
+
+    def drawn() -> Iterator[tuple[str, str, np.ndarray]]:
+        """Write the heat maps one by one, since all maps may exceed the memory; yield name, picture and map."""
+        for number, (path, kind, heat) in enumerate(zip(pictures, kinds, made.each_map(pictures), strict=True), 1):
+            picture = _picture(path)
+            hot = figures.overlay(picture, heat, top)
+            # A file's name has at most 255 bytes.
+            words = (safe_name(w).encode()[:80].decode(errors="ignore") or "image" for w in (kind, Path(path).stem))
+            name = "-".join([f"{number:03d}", *words])
+            with atomic_write(folder / "heat_maps" / f"{name}.png") as temporary:
+                Image.fromarray(np.hstack([picture, np.full_like(picture[:, :8], 255), hot])).save(temporary, "png")
+            on_sheet.extend([hot] * (number <= ON_SHEET))
+            yield name, path, heat
+
+    regions.write(folder / "regions", drawn(), made.pixel_threshold)
     title = f"{run.classes[0]}: the {len(on_sheet)} highest scores of {len(table)}, in orange above the threshold"
     title += f" — {run.title}" if run.title else ""
     sheet = figures.show_sheet(on_sheet, pictures, kinds, worst["score"].to_numpy(), made.threshold.value, title)
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at, here = folder / "detector.safetensors", Path(sys.executable)
+    saved, previous = _saved(run), ""
+    if saved and (saved.accepted or saved.threshold.false_alarms is None):  # chosen by a person
+        made_at.replace(folder / "detector-previous.safetensors")
+        previous = "  detector-previous.safetensors  the last one, with your threshold or accepted pictures\n"
     detector.save(made, made_at)
     above = table.groupby("kind", sort=False)["bad"].agg(lambda each: f"{(each == 'yes').sum()} of {len(each)}")
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
@@ -165,7 +178,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         f"{folder}:\n  scores.csv            {len(table)} images\n"
         f"  heat_maps/            the {len(worst)} worst{of_more}\n"
         f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"
-        f"  detector.safetensors  for new pictures:\n"
+        f"{previous}  detector.safetensors  for new pictures:\n"
         f"    {python} -m kdhelpers.inspection.detector {quoted} FOLDER\n"
         f"    {python} -m kdhelpers.inspection.detector {quoted} --false-alarms 0.01 --save {quoted}\n"
         f"    {python} -m kdhelpers.inspection.detector {quoted} --accept FILE ...\n"
@@ -176,13 +189,17 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 def is_written(run) -> bool:
     """True when the saved detector has the run's record, map, score and false-alarm rate."""
-    try:
-        saved = detector.read(folder_of(run) / "detector.safetensors")
-    except InputError:  # missing, damaged or of another version
+    if not (saved := _saved(run)):
         return False
     current = results.read(run.record_path(run.classes[0]))
     same = (saved.map, saved.score_by, saved.threshold.false_alarms) == (run.map, run.score_by, run.false_alarms)
     return same and saved.record == current
+
+
+def _saved(run) -> Detector | None:
+    """The detector of an earlier run; None when it is missing, damaged or of another version."""
+    with suppress(InputError):
+        return detector.read(folder_of(run) / "detector.safetensors")
 
 
 def _picture(path: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The regions of maps above the pixel threshold, written as bounding boxes, masks and raw maps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ from scipy.ndimage import maximum
 from kdhelpers.data.images import upright_size
 from kdhelpers.files import atomic_write
 
-COLUMNS = ["image", "x", "y", "width", "height", "area", "peak"]
+COLUMNS = ["image", "mask", "x", "y", "width", "height", "area", "peak"]
 
 
 def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
@@ -23,24 +23,22 @@ def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
     count, numbers, stats, _ = cv2.connectedComponentsWithStats((heat > threshold).astype(np.uint8), connectivity=8)
     peaks = maximum(heat, numbers, range(1, count))
     rows = [(*map(int, box), float(peak)) for box, peak in zip(stats[1:], peaks, strict=True)]
-    return pd.DataFrame(rows, columns=COLUMNS[1:]).sort_values("peak", ascending=False, kind="stable")
+    return pd.DataFrame(rows, columns=COLUMNS[2:]).sort_values("peak", ascending=False, kind="stable")
 
 
-def write(
-    folder: Path, names: Sequence[str], paths: Sequence[Path], maps: Sequence[np.ndarray], threshold: float
-) -> None:
+def write(folder: Path, found: Iterable[tuple[str, Path | str, np.ndarray]], threshold: float) -> None:
     """Write boxes.csv (in the pictures' pixels), masks/NAME.png (255 above `threshold`), maps/NAME.npy (float32).
 
-    names: of the files, one per picture of `paths`. maps: (h, w) each; maps/ stores them as computed, boxes and masks
-    are of the map stretched to the picture. Raises InputError when `folder` cannot be written to.
+    found: NAME, picture and map (h, w) of each; maps/ stores the maps as computed, boxes and masks are of the map
+    stretched to the picture. Raises InputError when `folder` cannot be written to.
     """
-    found = []
-    for name, path, heat in zip(names, paths, maps, strict=True):
+    tables = []
+    for name, path, heat in found:
         stretched = cv2.resize(heat.astype(np.float32), upright_size(path), interpolation=cv2.INTER_LINEAR)
-        found.append(boxes(stretched, threshold).assign(image=str(path)))
+        tables.append(boxes(stretched, threshold).assign(image=str(path), mask=f"masks/{name}.png"))
         with atomic_write(folder / "masks" / f"{name}.png") as temporary:
             Image.fromarray(np.where(stretched > threshold, 255, 0).astype(np.uint8)).save(temporary, "png")
         with atomic_write(folder / "maps" / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, heat.astype(np.float32))
     with atomic_write(folder / "boxes.csv") as temporary:
-        pd.concat(found).to_csv(temporary, columns=COLUMNS, index=False, errors="surrogateescape")
+        pd.concat(tables).to_csv(temporary, columns=COLUMNS, index=False, errors="surrogateescape")

@@ -121,6 +121,10 @@ def linked_to_itself(at: Path, _) -> None:
     os.symlink(at.name, at)
 
 
+def not_text(at: Path, _) -> dict:
+    return {"DATA_DIR": str(at.rename(at.with_name(os.fsdecode(b"gr\xfcn"))))}
+
+
 def copies(folder: str, count: int = 1) -> Callable:
     """Copies of a training image in another folder, or under another name."""
     return lambda at, _: [shutil.copy(at / "train/good/000.jpg", at / folder / f"copy{i}.jpg") for i in range(count)]
@@ -183,6 +187,7 @@ def counts(train: int = 10, normal: int = 4, anomalous: int = 6, masks: bool = T
     return check
 
 
+EMPTIED, LOTS = remove("test/good/*"), (put(COLOUR, "test/good/img/a.png"), put(COLOUR, "test/good/lot_2/b.png"))
 CRACK, MASK = "test/crack/000.jpg", "ground_truth/crack/000_mask.png"
 MARKED = np.zeros((SIZE, SIZE), np.uint8)
 MARKED[8:16, 4:16] = 1
@@ -320,6 +325,7 @@ TABLE = {
         ("picture of one bit", put(GREY.convert("1")), seen(GREY.convert("1"))),
         ("16-bit PNG", put(Image.fromarray(RAMP.astype(np.uint16) * 257)), seen(GREY)),
         ("16-bit TIFF", put(Image.fromarray(RAMP.astype(np.uint16) * 257), kind="TIFF"), seen(GREY)),
+        ("12-bit PNG", put(Image.fromarray(RAMP.astype(np.uint16) * 16)), counts(normal=5), ("black 16-bit", "by 16")),
         ("32-bit TIFF", put(Image.fromarray(RAMP.astype(np.int32) * 257), kind="TIFF"), seen(GREY)),
         ("CMYK TIFF", put(COLOUR.convert("CMYK"), kind="TIFF"), seen(COLOUR.convert("CMYK"))),
         ("CMYK JPEG", put(JPEG, kind="JPEG"), seen(Image.open(io.BytesIO(encoded(JPEG, "JPEG"))))),
@@ -349,6 +355,12 @@ TABLE = {
         ("folder among pictures", put(COLOUR, "train/good/x/a.png"), ("train/good/x", "move its images up")),
         ("picture beside the folders", put(COLOUR, "test/a.png"), ("test/a.png", "move it to", "test/good")),
         ("picture beside train/good", put(COLOUR, "train/a.png"), ("train/a.png", "move it to", "train/good")),
+        ("picture beside train and test", put(COLOUR, "a.png"), ("a.png: is not read", "move it to train/good")),
+        ("folder beside train and test", put(COLOUR, "lot_2/x/a.png"), ("lot_2: is not read", "or out of")),
+        ("bad pictures in train", put(COLOUR, "train/scratch/a.png"), ("train/scratch: is not read", "test/<kind>")),
+        ("readme and licence", both(put(b"", "readme.txt"), put(b"", "about/license.txt")), counts()),
+        ("folder of its parent's name, alone", both(EMPTIED, put(COLOUR, "test/good/good/a.png")), counts(normal=1)),
+        ("img beside another folder", both(EMPTIED, *LOTS), ("test/good/img", "move its images up")),
         # sets that are lopsided
         ("copies in train and test", copies("test/good"), counts(normal=5), ("test/good/copy0.jpg", "000.jpg")),
         ("five copies in train and test", copies("test/good", 5), counts(normal=9), ("copy2.jpg = ", "jpg and 2 more")),
@@ -359,6 +371,7 @@ TABLE = {
         ("empty folder of a kind", lambda at, _: (at / "test/x").mkdir(), ("test/x", "no image files", "remove")),
         ("no folder of test images", remove("test/*"), ("test: there are no folders", "add")),
         ("no anomalous test image", remove("test/[cm]*", "ground_truth"), undefined),
+        ("two good images", remove("test/good", "train/good/00[2-9]*"), ("2 distinct good images", "3 are needed")),
         ("no normal test image", remove("test/good"), counts(train=5, normal=5)),  # held out of those for training
         ("images of one colour each", of_one_colour, counts()),
         # masks
@@ -401,6 +414,8 @@ TABLE = {
     "run": [
         ("data folder that is a file", lambda at, _: {"DATA_DIR": str(at / CRACK)}, ("000.jpg", "is not a folder")),
         ("data folder that is not there", lambda at, _: {"DATA_DIR": str(at / "x")}, ("x is not a folder", "name")),
+        ("data folder that is not UTF-8", not_text, ("DATA_DIR", r"gr\udcfcn", "is not valid UTF-8", "rename it")),
+        ("label of no folder", lambda *_: {"TEST_LABEL": {"crak": "bad"}}, ("'crak'", "did you mean crack")),
         ("data folder linked to itself", linked_to_itself, ("Prüf teile is not a folder", "name the folder")),
         ("weights file that is not there", lambda *_: {"SOURCE": "a.pt"}, ("'a.pt'", "neither imagenet, nor")),
         ("mistyped parameter", lambda *_: {"EPOCH": 3}, ("EPOCH", "did you mean EPOCHS")),

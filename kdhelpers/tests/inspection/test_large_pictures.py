@@ -57,6 +57,11 @@ def test_tiles_overlap_and_their_maps_are_joined_where_they_were_cut(size):
     assert np.allclose(tiles.joined(cut[:, 0].astype(float), size, side), picture[..., 0], atol=1e-3)
 
 
+def test_maps_of_tiles_have_a_value_everywhere(whole, tmp_path):
+    Image.new("RGB", (120, 91)).save(tmp_path / "a.png")
+    assert np.isfinite(replace(whole, image_size=45, tile=90).maps(tmp_path)[0]).all()
+
+
 def test_a_picture_scores_as_its_worst_tile(pictures, source):
     run, record, split, made, table = judged(pictures, TILE=64)
     assert record["parameters"]["tile"] == 64 and record["localization"] is None
@@ -158,6 +163,7 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
     Image.fromarray(mask).save(place)
     given = place.parent if per_picture else place
     run, record, split, made, table = judged(pictures, IGNORE=str(given))
+    assert ("IGNORE: 1 of 9 images have a mask" in own_images.describe(split)) == per_picture
     odd = pictures / "bad" / "odd.png"
     before, (heat,) = made.scores([odd]), made.maps([odd])
     assert table["score"][split.names.index("bad/odd.png")] == before[0]
@@ -178,21 +184,27 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
 
 
 @pytest.mark.parametrize(
-    "name, value, words",
+    "names, value, words",
     [
-        ("all.png", 0, ("all.png", "ignores nothing", "white what is to be ignored")),
-        ("all.png", 255, ("all.png", "ignores everything")),
-        ("strange.png", 1, ("strange.png", "no picture for this mask")),
-        (None, 1, ("IGNORE", "is missing")),
+        (["all.png"], 0, ("all.png", "ignores nothing", "white what is to be ignored")),
+        (["all.png"], 255, ("all.png", "ignores everything")),
+        (["strange.png"], 1, ("strange.png", "0 pictures are called strange")),
+        (["1.png", "1_mask.png"], 1, ("1.png: 2 masks and 1 pictures are called 1", "the one mask")),
+        (["7.png"], 1, ("7.png", "1 masks and 2 pictures", "the one picture NAME")),
+        (["all.png", "new/all.png"], 1, ("new/all.png lies among the pictures",)),
+        ([], 1, ("IGNORE", "is missing")),
     ],
 )
-def test_masks_that_cannot_be_meant_are_refused(pictures, name, value, words):
+def test_masks_that_cannot_be_meant_are_refused(pictures, names, value, words):
     folder = pictures.parent / "masks"
-    if name:
-        folder.mkdir()
+    (pictures / "bad" / "odd.png").rename(pictures / "bad" / "7.png")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 9), value).save(folder / name)
+    new = {"TEST_DIR": str(folder / "new")} if (folder / "new").is_dir() else {}
+    of_all = [name for name in names[-1:] if name.endswith("all.png")]
     with refused(*words):
-        judged(pictures, IGNORE=str(folder / name if name == "all.png" else folder))
+        judged(pictures, IGNORE=str(folder.joinpath(*of_all)), **new)
 
 
 def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypatch, capsys):
@@ -200,7 +212,8 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     held_out = split.paths[0]
     odd = pictures / "bad" / "odd.png"
     before = made.scores([odd])[0]
-    learned, report = accept(made, [odd, held_out], epochs=30)
+    gone = made.record | {"environment": made.record["environment"] | {"test_dir": "/gone"}}
+    learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
     assert f"{odd}: score {before:.6g} before" in report
@@ -218,8 +231,11 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     with refused("only a detector that 00_quickstart made"):
         accept(replace(again, record=again.record | {"dataset": "mvtec"}), [odd])
     Image.new("RGB", (200, 90)).save(pictures / "good" / "new.png")  # others would be held out
-    with refused("other good pictures than when they were learned"):
+    with refused("good pictures", "have changed", "train again"):
         accept(again, [odd])
+    min({*(pictures / "good").iterdir()} - {*split.paths}).unlink()  # as many as before, but others are held out
+    with refused("good pictures", "have changed", "train again"):
+        accept(made, [odd])
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):

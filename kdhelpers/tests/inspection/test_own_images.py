@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from kdhelpers import data, metrics
+from kdhelpers import data, metrics, paths
 from kdhelpers.data.layouts import LABELS, Own, list_files
 from kdhelpers.experiments import config, runner
 from kdhelpers.inspection import detector, own_images, regions, thresholds
@@ -53,7 +53,7 @@ def load(root, **changed):
     return run.load(run.classes[0])
 
 
-@pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (2, 1)])
+@pytest.mark.parametrize("count, held_out", [(51, 11), (30, 10), (15, 7), (3, 1)])
 def test_good_ones_are_held_out(tmp_path, count, held_out):
     for i in range(count):
         (tmp_path / f"{i}.png").write_text(f"picture {i}")
@@ -79,6 +79,8 @@ def test_good_ones_are_held_out(tmp_path, count, held_out):
         ({"no": 12, "yes": 3}, {"no": "good", "yes": "bad"}, 6, {"good": 6, "yes": 3}),
         ({"train/PASS": 6, "test/pass": 3, "test/dent": 2}, None, 6, {"good": 3, "dent": 2}),
         ({"a": 12, "b": 2}, {"a": "good"}, 6, {"good": 6, "b": 2}),
+        ({"good": 12, "unknown": 2}, {"unknown": "bad"}, 6, {"good": 6, "bad": 2}),
+        ({"ok": 12, "Good": 2}, {"good": "bad"}, 6, {"good": 6, "bad": 2}),
         # good ones only, and a folder to judge
         ({"good/lot_1": 6, "good/lot_2": 6, "Pass": 2}, None, 6, {"good": 8}),
         ({"good": 12, "new/dent": 1, "new/good": 1, "new/unknown": 1}, None, 6, {"good": 7, "dent": 1, "unknown": 1}),
@@ -107,7 +109,6 @@ def test_folders_are_understood_by_their_names(tmp_path, layout, label, train, t
         ("new", "good", "new", 0),
         ("new", "unknown", "new", 2),
         ("new", {"New": "bad"}, "new", 1),
-        ("new", {"lot 7": "bad"}, "new", 2),  # names another folder
         ("PASS", None, "good", 0),
     ],
 )
@@ -147,6 +148,10 @@ def with_folders(root):
         path.rename(root / "new" / "dent" / path.name)
 
 
+def with_a_folder_beside(root):
+    Image.new("RGB", (9, 9)).save((root / "new" / "old").mkdir() or root / "new" / "old" / "a.png")
+
+
 @pytest.mark.parametrize(
     "spoil, changed, words",
     [
@@ -155,6 +160,7 @@ def with_folders(root):
         (None, {"TEST_DIR": "fine"}, ("TEST_DIR", "my parts/fine is DATA_DIR too", "name a folder of other pictures")),
         (None, {"TEST_DIR": "."}, ("is in DATA_DIR and in TEST_DIR", "my parts/fine/", "share no picture")),
         (with_folders, {"TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad'", "my parts/new has folders", "leave TEST_LABEL")),
+        (with_a_folder_beside, {}, ("lies beside the folders of new", "move the folders away, or name one of them")),
         (None, {"DATA_DIR": ".", "TEST_DIR": None}, ("my parts: no folder in it holds good", "good images only")),
         (None, {"TEST_LABEL": "god"}, ("TEST_LABEL is 'god'", "'good', 'bad' or 'unknown'", "did you mean good")),
         (None, {"TEST_DIR": None, "TEST_LABEL": "bad"}, ("TEST_LABEL is 'bad' and there is no TEST_DIR",)),
@@ -172,6 +178,9 @@ def test_refused_in_one_line(folders, spoil, changed, words):
 
 def test_copies_of_held_out_pictures_are_warned_of_by_name(folders):
     held_out = load(folders).paths[0]
+    shutil.copy(held_out, folders / "fine" / f"zz{held_out.suffix}")
+    assert "byte-identical copies of good images, left out: 1\n" in own_images.describe(load(folders))
+    (folders / "fine" / f"zz{held_out.suffix}").unlink()
     copy = shutil.copy(held_out, folders / "new" / f"h{held_out.suffix}")
     with pytest.warns(UserWarning, match="images of TEST_DIR that are in DATA_DIR too") as caught:
         load(folders)
@@ -199,7 +208,11 @@ def test_the_whole_way_and_again(folders, capsys):
     said = own_images.describe(split) + own_images.auroc_of(record)
     for words in ("8 good images to learn from", "7 unlabeled", "no AUROC: there are no anomalous", "too few good"):
         assert words in said
-    assert f"  {folders / 'fine'}: 7 good" in said and f"  {folders / 'new'}: 7 unlabeled" in said
+    assert (
+        f"  {folders / 'fine'}: 8 good" in said
+        and f"  {folders / 'fine'}: 7 good" in said
+        and f"  {folders / 'new'}: 7 unlabeled" in said
+    )
     counts = {"train": 8, "test_normal": 7, "test_anomalous": 0, "test_unlabeled": 7}
     assert record["data"] == counts | {"sha256": split.sha256}
     assert record["parameters"]["test_label"] is None and record["environment"]["test_dir"] == str(folders / "new")
@@ -236,12 +249,16 @@ def test_the_whole_way_and_again(folders, capsys):
     assert len(list((regions_of / "masks").iterdir())) == 7 and (regions_of / "boxes.csv").is_file()
     assert capsys.readouterr().out == "" and (folders.parent / "new.csv").read_text().splitlines() == lines
 
-    # Another rate needs no training; another picture does, and what no longer belongs there goes.
+    # Another rate needs no training; another picture does, and what no longer belongs there goes, but no threshold of a
+    # person.
+    detector.save(loaded.with_threshold(0.25), file)
     path = run.record_path("fine")
     before = path.stat().st_mtime_ns
     assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5))
     assert own_images.is_written(written(folders, FALSE_ALARMS=0.5)[0]) and path.stat().st_mtime_ns == before
     looser = detector.read(file).threshold
+    assert "detector-previous.safetensors  the last one" in capsys.readouterr().out
+    assert detector.read(folder / "detector-previous.safetensors").threshold.value == 0.25
     assert (looser.false_alarms, looser.above, looser.value < threshold) == (0.5, 3, True)
     assert file.read_bytes() != first
     (folders / "new" / "wide.webp").unlink()
@@ -253,9 +270,15 @@ def test_the_whole_way_and_again(folders, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
-def test_a_picture_whose_name_is_not_text_is_trained_on_and_recorded(folders):
-    (folders / "new" / "wide.webp").rename(folders / "new" / os.fsdecode(b"w\xfcde.webp"))
+def test_a_picture_whose_name_is_not_text_is_trained_on_and_recorded(folders, monkeypatch):
+    place = folders / "new" / os.fsdecode(b"gr\xfcn")
+    place.mkdir()
+    (folders / "new" / "wide.webp").rename(place / os.fsdecode(b"w\xfcde.webp"))
+    for path in (folders / "new").glob("*.*"):
+        path.rename(place / path.name)
+    monkeypatch.setattr(paths, "DATA_DIR", folders / "fine")
     run, _, split, table = written(folders)
+    assert run_of(folders) == run  # the folder is recorded in full, not as that of the data sets
     assert run.fit("fine")[1].scores.shape[1] == len(split.paths) == len(table)
 
 
@@ -265,12 +288,24 @@ def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
     scores = np.arange(len(images), dtype=np.float32)
     table = pd.DataFrame({"image": images, "kind": "new", "score": scores, "bad": "yes", "threshold": np.float32(-1)})
     made = Mock(threshold=thresholds.choose(np.float32([-1]), 0.05), pixel_threshold=0.5)
-    made.maps = lambda paths: np.random.default_rng(0).random((len(paths), 32, 32), np.float32)
+    written = own_images.folder_of(run) / "heat_maps"
+
+    def each_map(paths):
+        for number in range(len(paths)):
+            assert len(list(written.iterdir())) == number  # each is written before the next one is computed
+            yield np.random.default_rng(0).random((32, 32), np.float32)
+
+    made.each_map = each_map
     monkeypatch.setattr(own_images, "MOST", 3)
     monkeypatch.setattr(own_images, "ON_SHEET", 2)
     monkeypatch.setattr(own_images.detector, "save", Mock())
+    written.mkdir(parents=True)
+    (written / "old.png").touch()
+    with refused("old.png cannot be written", "give another RESULTS_DIR"), monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", Mock(side_effect=PermissionError(13, "Permission denied", "old.png")))
+        own_images.write(run, made, table)
     own_images.write(run, made, table)
-    assert len(list(own_images.folder_of(run).glob("heat_maps/*.png"))) == 3
+    assert len(list(written.glob("*.png"))) == 3
     assert "the 3 worst of 7 above the threshold" in capsys.readouterr().out
 
 
@@ -328,6 +363,9 @@ def test_folders_to_score_need_no_label(made, tmp_path):
         (["gone", "--out", "scores.csv"], "gone: cannot be read (No such file or directory)"),
         (["empty.png", "--out", "scores.csv"], "empty.png: the file is empty"),
         (["--false-alarms", "0.1", "--out", "scores.csv"], "need FOLDER"),
+        (["--threshold", "0.1"], "need FOLDER"),
+        (["gone", "--threshold", "0.1", "--save", "it.safetensors"], "gone: cannot be read"),
+        (["empty.png", "--regions", "."], "is not empty"),
         (["--ignore", "no_mask.png", "--save", "it.safetensors"], "no_mask.png: cannot be read"),
         (["--threshold", "nan", "--save", "it.safetensors"], "the threshold is not a number"),
     ],
@@ -446,10 +484,11 @@ def test_regions_are_those_of_the_drawn_map(tmp_path):
     for i, size in enumerate([(16, 8), (8, 8)]):
         Image.new("RGB", size).save(tmp_path / f"{i}.png")
     paths = [tmp_path / "0.png", tmp_path / "1.png"]
-    regions.write(tmp_path / "out", ["a", "b"], paths, heat, 1)
+    regions.write(tmp_path / "out", zip("ab", paths, heat, strict=True), 1)
     with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
         assert mask.size == (16, 8) and set(np.unique(mask)) == {0, 255}
         assert np.asarray(mask)[1, 6] == 255 and np.asarray(mask)[4, 4] == 0
     assert np.array_equal(np.load(tmp_path / "out" / "maps" / "b.npy"), heat[1])
     table = pd.read_csv(tmp_path / "out" / "boxes.csv")
+    assert list(table["mask"]) == ["masks/a.png"] * 2
     assert list(table.image) == [str(paths[0])] * 2 and table.width[1] > 4  # stretched to the picture

@@ -24,7 +24,7 @@ def maps(index):
     asked.extend(index.tolist())
     return np.random.default_rng(0).random((len(index), 32, 32), np.float32)
 
-widgets.threshold_slider(split, maps, scores, 0.5)
+widgets.threshold_slider(split, maps, scores, 0.5, save=asked.append)
 print("asked", asked)
 """
 
@@ -73,7 +73,7 @@ def test_attended_runs_show_sliders_that_change_the_picture(kernel):
     messages = run(kernel, CODE, attended=True)
     types = [set(output["data"]) for output in shown(messages)[0]]
     assert sum("image/png" in one for one in types) == 2  # the picture, and the one below the sliders
-    assert sum("application/vnd.jupyter.widget-view+json" in one for one in types) == 1
+    assert sum("application/vnd.jupyter.widget-view+json" in one for one in types) == 2
     opened = {
         message["content"]["data"]["state"]["_model_name"]: message["content"]["comm_id"]
         for message in messages
@@ -91,3 +91,6 @@ def test_attended_runs_show_sliders_that_change_the_picture(kernel):
     last = move("IntSliderModel", 12)
     assert shown(run(kernel, "print(asked[-1])", attended=True))[1] == "0\n"  # the lowest score is the first one's
     assert last != move("FloatSliderModel", 0.25)
+    click = {"method": "custom", "content": {"event": "click"}}
+    kernel.shell_channel.send(kernel.session.msg("comm_msg", {"comm_id": opened["ButtonModel"], "data": click}))
+    assert shown(run(kernel, "print(asked[-1])", attended=True))[1] == "0.25\n"  # saved
