@@ -197,9 +197,10 @@ def is_written(run) -> bool:
 
 
 def _saved(run) -> Detector | None:
-    """The detector of an earlier run; None when it is missing, damaged or of another version."""
+    """The detector of an earlier run; None when it is missing, damaged, of another version or without a threshold."""
     with suppress(InputError):
-        return detector.read(folder_of(run) / "detector.safetensors")
+        found = detector.read(folder_of(run) / "detector.safetensors")
+        return found if found.threshold else None
 
 
 def _picture(path: str) -> np.ndarray:
