@@ -90,17 +90,18 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
     return _beside_main(with_variants(notebook, records, metric), metric)
 
 
-def precisions_beside(plain: Sequence[dict], others: Sequence[dict]) -> pd.DataFrame:
-    """Main runs in other precisions beside those in float32, which are the main run here, paired over seeds; text.
+def settings_beside(plain: Sequence[dict], others: Sequence[dict]) -> pd.DataFrame:
+    """Main runs of another protocol or precision beside those of `plain`, paired over seeds; text.
 
-    plain, others: records of the same source, in float32 and otherwise. Only runs whose parameters are otherwise the
+    plain: official and in float32; others: not, and of the same source. Only runs whose parameters are otherwise the
     same are paired.
     """
 
     def row(record: dict) -> dict:
-        same = {k: v for k, v in record["parameters"].items() if k not in ("precision", "source_name")}
-        precision = record["parameters"].get("precision", PRECISIONS[0])
-        names = {"variant": precision, "main": precision == PRECISIONS[0], "stale": is_stale(record)}
+        same = {k: v for k, v in record["parameters"].items() if k not in ("precision", "source_name", "protocol")}
+        precision, protocol = record["parameters"].get("precision", PRECISIONS[0]), record["protocol"]
+        setting = precision if protocol == "official" else f"protocol {protocol}"
+        names = {"variant": setting, "main": setting == PRECISIONS[0], "stale": is_stale(record)}
         return record | names | {"auroc": record["detection"]["auroc"], "same": json.dumps(same, sort_keys=True)}
 
     rows = [row(record) for record in main_runs([*plain, *others]) if record["variant"] is None]

@@ -96,9 +96,10 @@ def findings(found: dict[Kind, list[dict]]) -> str:
                 if len(variants):
                     link = f"[{notebook}](../notebooks/{notebook}.ipynb), {METRICS[metric]}"
                     lines += ["", f"{link} against the main run, paired over seeds:", "", *_markdown(variants)]
-        precisions = extras.precisions_beside(records, others)
-        if len(precisions):
-            lines += ["", "`PRECISION`, AUROC against float32, paired over seeds:", "", *_markdown(precisions)]
+        settings = extras.settings_beside(records, others)
+        if len(settings):
+            words = "`PROTOCOL` and `PRECISION`, AUROC against official and float32, paired over seeds:"
+            lines += ["", words, "", *_markdown(settings)]
     return "\n".join(lines).strip()
 
 
@@ -128,12 +129,13 @@ def recorded(found: dict[Kind, list[dict]]) -> str:
 
 def _official(found: dict[Kind, list[dict]]) -> list[tuple[str, pd.DataFrame, list[dict], list[dict]]]:
     """For each source with a number of the article's: its name in words, `article_beside_ours`, and its full runs of
-    the official protocol, in float32 and in others."""
+    the official protocol in float32, and others."""
     by_source = []
     for kind, records in found.items():
         if kind[1:] == ("full", "official") and precision_of(kind.source) == PRECISIONS[0]:
             beside = article_beside_ours(records)
-            others = [found.get(kind._replace(source=source_name(kind.source, name)), []) for name in PRECISIONS[1:]]
+            kinds = [kind._replace(source=source_name(kind.source, name)) for name in PRECISIONS[1:]]
+            others = [found.get(other, []) for other in (kind._replace(protocol="text"), *kinds)]
             if beside["ours"].notna().any():
                 by_source.append((SOURCES.get(kind.source, kind.source), beside, records, sum(others, [])))
     return by_source

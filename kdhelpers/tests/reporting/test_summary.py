@@ -78,7 +78,7 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
     assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in text
 
 
-def test_findings_pair_each_precision_with_float32_and_the_readme_has_float32_alone(record):
+def test_findings_pair_protocols_and_precisions_and_the_readme_has_the_official_one_in_float32_alone(record):
     rough = f"{ORIGINAL}-bfloat16"
     found = {Kind(source, "full", "official"): [] for source in (ORIGINAL, rough)}
     for seed, difference in enumerate((0.1, -0.2, 0.4)):
@@ -93,7 +93,10 @@ def test_findings_pair_each_precision_with_float32_and_the_readme_has_float32_al
     found[Kind(ORIGINAL, "full", "official")].append(record("06_head_ct", "head_ct", auroc=60.0, **medical))
     other |= {"image_size": 128}
     found[Kind(rough, "full", "official")].append(record("07_brain_mri", "brain_mri", parameters=other, **medical))
+    told = {"cls": "3", "seed": 1, "source_name": ORIGINAL, "protocol": "text"}
+    found[Kind(ORIGINAL, "full", "text")] = [record(auroc=92.0, **told)]
     text = summary.findings(found)
+    assert "| MNIST | protocol text | 1 | 1 | 92.00 | 91.00 | +1.00 |" in text
     assert "| MNIST | bfloat16 | 1 | 3 | 91.10 ± 1.18 | 91.00 | +0.10 | -0.65 to +0.85 | 0.75 (n = 3) |" in text
     assert text.count("| bfloat16 |") == text.count("###") == 1
     assert "50.00" not in text and summary.markdown(found).count("With ") == 1
