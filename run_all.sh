@@ -68,7 +68,7 @@ hash=$(cat "$lock" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c1-12)
 ready() { [[ $(cat "$folder/finished" 2>/dev/null) == "$hash" ]]; }
 if ! ready; then
     { mkdir -p "$folder" && : >>"$folder.lock"; } 2>/dev/null ||
-        fail "$folder cannot be written: make this folder writable, or activate an environment that lacks nothing"
+        fail "$folder cannot be written: make its folder writable, or activate an environment with all packages"
     exec 9>"$folder.lock"
     ! command -v flock >/dev/null || flock 9 || true # the second of two commands waits; some file systems cannot lock
 fi

@@ -125,7 +125,7 @@ def test_the_command_itself_ends_in_that_line():
     one_line(done.stderr.strip(), ("error: 'EPOCHS' is not NAME=VALUE",))
     nowhere = {"VIRTUAL_ENV": "", "CONDA_PREFIX": "", "XDG_CACHE_HOME": "/dev/null"}
     done = subprocess.run([ROOT / "run_all.sh"], env=ENVIRONMENT | nowhere, capture_output=True, text=True)
-    one_line(done.stderr.strip(), ("error: /dev/null/kdhelpers/", " cannot be written: make this folder writable, or"))
+    one_line(done.stderr.strip(), ("error: /dev/null/kdhelpers/", " cannot be written: make its folder writable, or"))
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="there is no setpriv")
