@@ -65,12 +65,14 @@ done
 
 hash=$(cat "$lock" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c1-12)
 [[ ${CI:-} != true ]] || folder=${XDG_CACHE_HOME:-$HOME/.cache}/kdhelpers/$hash
-mkdir -p "$folder"
-if command -v flock >/dev/null; then # two commands at once: the second waits for the first one's environment
+ready() { [[ $(cat "$folder/finished" 2>/dev/null) == "$hash" ]]; }
+if ! ready; then
+    { mkdir -p "$folder" && : >>"$folder.lock"; } 2>/dev/null ||
+        fail "$folder cannot be written: make its folder writable, or activate an environment with all packages"
     exec 9>"$folder.lock"
-    flock 9
+    ! command -v flock >/dev/null || flock 9 || true # the second of two commands waits; some file systems cannot lock
 fi
-if [[ $(cat "$folder/finished" 2>/dev/null) != "$hash" ]]; then
+if ! ready; then
     base=
     for candidate in python3.12 python3.13 python3.11 python3 python; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then

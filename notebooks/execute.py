@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import logging
 import os
 import re
@@ -88,7 +89,10 @@ def values_of(words: list[str]) -> dict:
         name, equals, value = word.partition("=")
         try:
             is_path = name in PATHS and value not in ("", "null") and value[0] not in "\"'"
-            found[name] = value if is_path else yaml.safe_load(value)
+            try:
+                found[name] = value if is_path else json.loads(value)  # YAML takes 1e-05, a number in JSON, for text
+            except ValueError:
+                found[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             equals = ""
         if not equals:

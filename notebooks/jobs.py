@@ -1,5 +1,6 @@
 """Run planned jobs: fetch their weights and data, hand them to Snakemake, and print the progress."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import psutil
 import torch
 from execute import duration
 from plan import Job
+from platformdirs import user_cache_dir
 
 from kdhelpers import paths
 from kdhelpers.data import downloads, weights
@@ -62,12 +65,14 @@ def _short(what: str) -> Iterator[None]:
 def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, cores: int, cluster: bool) -> dict:
     """The jobs for the Snakefile, as JSON stores them.
 
-    Threads: one in smoke, all cores for notebooks that measure time, else an equal share of them for each job that the
-    GPUs have room for. On this machine, jobs are distributed over its GPUs; on a cluster, the scheduler gives each job
-    one. A GPU has `jobs_per_gpu` places; with "auto", one place per megabyte of free memory, for up to MOST jobs.
+    Threads: one in smoke, all cores on a cluster and for notebooks that measure time, else an equal share of them for
+    each job that the GPUs have room for. On this machine, jobs are distributed over its GPUs and share its free memory;
+    on a cluster, the scheduler gives each job a GPU. A GPU has `jobs_per_gpu` places; with "auto", one place per
+    megabyte of free memory, for up to MOST jobs.
     """
     gpus = torch.cuda.device_count() if settings["gpus"] == "auto" else settings["gpus"]
-    visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+    visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).replace(" ", "").split(",")
+    memory = psutil.virtual_memory().available >> 20
     auto = settings["jobs_per_gpu"] == "auto" and not cluster
     jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
     room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
@@ -75,19 +80,18 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     for number, job in enumerate(jobs):
         on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
         resources, environment = {}, ""
+        mem_mb = 2_000 if profile == "smoke" else MEMORY.get(job.notebook, 8_000)
         if cluster:
-            resources = {
-                "gpu": int(on_gpu and settings["gpus"] != 0),
-                "mem_mb": 2_000 if profile == "smoke" else MEMORY.get(job.notebook, 8_000),
-            }
+            resources = {"gpu": int(on_gpu and settings["gpus"] != 0), "mem_mb": mem_mb}
         elif on_gpu and gpus:
             gpu = loads.index(min(loads))
             loads[gpu] += job.work
             taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
-            resources, environment = {f"gpu{gpu}": taken}, f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
-        threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else -(-cores // max(1, places))
+            resources = {f"gpu{gpu}": taken, "mem_mb": min(mem_mb, memory)}  # one job always fits
+            environment = f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
+        threads = 1 if profile == "smoke" else 0 if cluster or job.stage == (2, 0) else -(-cores // max(1, places))
         found[job.name] = {
-            "path": f"notebooks/{job.notebook}.ipynb",
+            "path": str(paths.ROOT / "notebooks" / f"{job.notebook}.ipynb"),
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
             # Two ablations of one main run: the second finds it trained.
             "needs": [
@@ -108,7 +112,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         "logs": str(results / "logs" / profile),
         "cluster": bool(cluster),
         "pid": os.getpid(),
-        "limits": {} if cluster else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)},
+        "limits": {} if cluster or not gpus else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory},
     }
 
 
@@ -123,14 +127,19 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
     plan_file.write_text(json.dumps(planned))
     # --forceall: all planned jobs are pending, even if earlier runs left their notebooks. --nolock: Snakemake's lock
     # outlives a killed process, `lock` does not. New session: Ctrl-C reaches only this process, which ends the others.
-    command = [sys.executable, "-m", "snakemake", "--snakefile", "notebooks/Snakefile", "--directory", str(paths.ROOT)]
-    command += ["--forceall", "--keep-going", "--nolock", "--rerun-incomplete", *options]
-    command += ["--resources", *(f"{name}={most}" for name, most in planned["limits"].items())] * bool(
-        planned["limits"]
-    )
+    # Snakemake writes to its working directory: ROOT if possible, because the sources of a pod have to lie below it.
+    directory = paths.ROOT if os.access(paths.ROOT, os.W_OK) else results
+    environment, cache = dict(os.environ), Path(user_cache_dir("snakemake")).absolute()
+    if not os.access(next(filter(os.path.exists, [cache, *cache.parents])), os.W_OK):  # for a user without a home
+        environment |= {"XDG_CACHE_HOME": str(results / ".cache"), "TORCH_HOME": str(Path(torch.hub.get_dir()).parent)}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "notebooks" / "Snakefile")]
+    command += ["--directory", str(directory), "--forceall", "--keep-going", "--nolock", "--rerun-incomplete", *options]
+    limits = [f"{name}={most}" for name, most in planned["limits"].items()]
+    command += ["--resources", *limits] * bool(limits)
     command += ["--config", f"plan={plan_file}"]
     with open(said, "w") as file:
-        snakemake = subprocess.Popen(command, stderr=file, start_new_session=True, pass_fds=[lock.fileno()])
+        started = {"stderr": file, "env": environment, "start_new_session": True, "pass_fds": [lock.fileno()]}
+        snakemake = subprocess.Popen(command, **started)
     start, done = time.monotonic(), []
     try:
         code = None
@@ -171,7 +180,8 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
         if failed and name not in done + failed:
             print(f"not run: {name}, because a run that it needs failed", file=sys.stderr)
     if not failed:  # Snakemake itself, or a cluster's scheduler, failed
-        lines = [line.strip() for line in said.read_text().splitlines() if re.search("rror|nvalid|denied", line)]
+        pattern = re.compile("rror|xception|nvalid|denied")
+        lines = [line.strip() for line in said.read_text().splitlines() if pattern.search(line)]
         print(f"error: {lines[0] if lines else 'Snakemake failed'}; see {said}", file=sys.stderr)
     return 1
 
@@ -198,6 +208,10 @@ def locked(results: Path) -> Iterator[IO]:
             owner = (results / ".lock").read_text() or "unknown"
             way = "wait for it, stop it, or give another RESULTS_DIR"
             raise InputError(f"{results} is in use by another ./run_all.sh (process {owner}): {way}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # of some network file systems
+                raise refusal(results, error) from None
+            print(f"warning: {results} cannot be locked: start no second ./run_all.sh with it", file=sys.stderr)
         file.truncate(0)
         print(os.getpid(), end="", file=file, flush=True)
         yield file

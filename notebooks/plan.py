@@ -86,19 +86,23 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         raise InputError("give the profile as the first word, smoke or full, instead of PROFILE")
     given = given | {"PROFILE": profile}
     notebooks = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    wanted = only or [name for name in notebooks if name != PEERS and (name != OWN_IMAGES or profile == "smoke")]
+    by_default = [name for name in notebooks if name != PEERS and (name != OWN_IMAGES or profile == "smoke")]
+    wanted = {name: parameters_of(NOTEBOOKS / f"{name}.ipynb") for name in only or by_default}
+    if settings["seeds"] is not None and not wanted.keys() & DATASETS:
+        raise InputError(f"seeds is for notebooks that train, not for {', '.join(wanted)}: give SEED if it has one")
     jobs, rows, help_ = [], [], {}
-    for notebook in wanted:
+    for notebook, defaults in wanted.items():
         path = NOTEBOOKS / f"{notebook}.ipynb"
-        defaults = parameters_of(path)
         if notebook not in DATASETS:  # tables and running time take no parameters of trainings
-            mine = {name: value for name, value in given.items() if name in defaults or len(wanted) == 1}
+            others = {name for names in wanted.values() for name in names} - defaults.keys()
+            mine = {name: value for name, value in given.items() if name not in others}
             check_names(path, mine)
-            measured = False
+            measured, asked = False, defaults | mine
             if notebook == RUNNING_TIME and not only:
-                cases, record = running_time.resolve(notebook, **defaults | mine)
+                cases, record = running_time.resolve(notebook, **asked)
                 measured = running_time.is_current(record, cases)
-            jobs.append(Job(notebook, None, mine, pending=not measured))
+            source = asked["SOURCE"] if profile == "full" and notebook in (RUNNING_TIME, PEERS) else None
+            jobs.append(Job(notebook, None, mine, pending=not measured, source=source))
             continue
         check_names(path, given)
         if "SEED" in given:
@@ -121,7 +125,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     text = _table(rows) if rows else "; ".join(job.notebook for job in jobs)
     if profile == "full" and not only and not any(job.recorded or not job.downloads for job in trainings):
         help_["none"] = NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser())
-    if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in trainings):
+    if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
     notes = [
         textwrap.fill(note, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
@@ -198,7 +202,7 @@ def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -
     if asked is None:
         return range(1 if profile == "smoke" else most)
     if isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked):
-        return [seed for seed in asked if named or seed < most or most == SEEDS]
+        return dict.fromkeys(seed for seed in asked if named or seed < most or most == SEEDS)
     if not isinstance(asked, int) or asked < 1:
         raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
     return range(asked)

@@ -1,7 +1,7 @@
 """./run_all.sh release: write the repository's address and version into all files that name them, commit and tag.
 
-Both are set in pyproject.toml and nowhere else. Nothing is pushed. Trained cloners in results/cloners are listed in
-results/cloners.csv and collected in dist/cloners under their names as release assets.
+Both are set in pyproject.toml and nowhere else. Nothing is pushed. Trained cloners in results/cloners are packed in
+dist/cloners as release assets.
 """
 
 import re
@@ -35,7 +35,7 @@ def release(root: Path = ROOT) -> None:
         raise InputError(f"{tag} is already tagged, and {names} would change: raise version in pyproject.toml")
     if tagged and git(root, "rev-parse", f"{tag}^{{commit}}") != git(root, "rev-parse", "HEAD"):
         raise InputError(f"{tag} is already tagged on another commit: raise version in pyproject.toml")
-    collected = cloners.collect(root / "results", root / "dist" / "cloners")
+    packed = cloners.pack(root / "results", root / "dist" / "cloners")
     if tagged:
         print(f"nothing is new: {tag} is tagged, and every file names {address}")
         return
@@ -46,7 +46,7 @@ def release(root: Path = ROOT) -> None:
         git(root, "add", *map(str, changes))
         git(root, "commit", "--quiet", "--message", f"Release {tag}")
     git(root, "tag", "--annotate", "--message", tag, tag)
-    assets = " dist/cloners/*" if collected else ""
+    assets = " dist/cloners/*.zip" if packed else ""
     print(f"{tag} is tagged. To publish it: git push origin HEAD {tag} && gh release create {tag}{assets}")
 
 
@@ -66,8 +66,7 @@ def texts(root: Path, address: str, version: str) -> dict[Path, str]:
         for pattern, value in fields.items():
             text = re.sub(pattern, value, text, flags=re.MULTILINE)
         found[root / name] = text
-    listed = cloners.table(root / "results")
-    return found | ({root / "results" / cloners.LIST: listed} if listed else {})
+    return found
 
 
 def git(root: Path, *arguments: str) -> str:

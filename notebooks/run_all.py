@@ -34,6 +34,7 @@ def run_notebooks(profile: str, words: list[str]) -> int:
     import jobs  # slow: imported after the checks above, where Ctrl-C is handled
     import plan
     from execute import values_of
+    from snakemake.utils import available_cpu_count
 
     values = values_of(asked.config)
     given = {name: value for name, value in values.items() if name.isupper()}
@@ -65,7 +66,7 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         options.append(f"--cores={asked.cores or 'all'}")
     with jobs.locked(results) as lock:
         pending, lost = jobs.fetch(pending)
-        cores = int(asked.cores) if str(asked.cores).isdecimal() else os.cpu_count()
+        cores = int(asked.cores) if str(asked.cores).isdecimal() else available_cpu_count()
         found = jobs.for_snakemake(pending, results, profile, settings, cores, cluster=bool(asked.profile))
         return (jobs.run(found, options, lock) if pending else 0) or lost
 

@@ -99,15 +99,17 @@ def _code() -> dict[str, str | bool | None]:
 
     def git(*words: str) -> str | None:
         try:
-            command = ["git", "-C", paths.ROOT, *words]
+            # The checkout may belong to another user, or be read-only.
+            command = ["git", "-C", paths.ROOT, "--no-optional-locks", "-c", f"safe.directory={paths.ROOT}", *words]
             return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    if not paths.IN_REPOSITORY:  # the working directory may be in another one
+    root, _, commit = (git("rev-parse", "--show-toplevel", "HEAD") or "").rpartition("\n")
+    if not paths.IN_REPOSITORY or root != str(paths.ROOT):  # the working directory, or ROOT, is in another one
         return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 _CODE = _code()  # at the import, because a later commit changes nothing in what runs

@@ -1,7 +1,5 @@
-"""Trained cloners as assets of a release: listed, downloaded, put in place, and scored with instead of trained."""
+"""Trained cloners as assets of a release: packed, unpacked, and scored with instead of trained."""
 
-import csv
-import hashlib
 import shutil
 
 import pandas as pd
@@ -20,41 +18,30 @@ def made(of_a_run):
     return run
 
 
-def test_a_downloaded_cloner_is_used_instead_of_a_training(made, tmp_path, monkeypatch):
-    results, downloads = made.results_dir, tmp_path / "downloads"
-    assert cloners.collect(results, downloads) == 2
-    (results / cloners.LIST).write_text(cloners.table(results))
-    rows = list(csv.DictReader((results / cloners.LIST).open()))
-    assert {row["file"] for row in rows} == {path.name for path in downloads.iterdir()}
-    for row in rows:
-        content = (downloads / row["file"]).read_bytes()
-        assert (row["sha256"], row["bytes"]) == (hashlib.sha256(content).hexdigest(), str(len(content)))
-        assert results / row["record"] == made.record_path("bottle")
-    shutil.copytree(downloads, tmp_path / "copies")  # not links
-    before = {path: path.read_bytes() for path in results.rglob("*-seed2.*")}
+def test_a_packed_cloner_is_used_instead_of_a_training(made, tmp_path, monkeypatch):
+    results, zips = made.results_dir, tmp_path / "zips"
+    for other in ("00_quickstart", "06_head_ct"):  # the maintainer's own pictures, and some without a licence
+        shutil.copytree(made.record_path("bottle").parent, made.record_path("bottle").parents[1] / other)
+        shutil.copytree(made.cloner_path("bottle").parent, made.cloner_path("bottle").parents[1] / other)
+    assert cloners.pack(results, zips) == [zips / "untrained-04_mvtec.zip"]
+    before = {path: path.read_bytes() for path in results.rglob("04_mvtec/*")}
+    assert len(before) == 3
     shutil.rmtree(results / "cloners")
-    assert made.is_pending("bottle", cloner=True) and cloners.table(results) == ""
+    assert made.is_pending("bottle", cloner=True)
 
-    cloners.place(tmp_path / "copies", results)
-    assert {path: path.read_bytes() for path in results.rglob("*-seed2.*")} == before
+    shutil.unpack_archive(zips / "untrained-04_mvtec.zip", results)
+    assert {path: path.read_bytes() for path in results.rglob("04_mvtec/*")} == before
+    assert not list(results.glob("cloners/*/*/*/06_head_ct"))
     monkeypatch.setattr(runner.training, "fit", lambda *_, **__: pytest.fail("it was trained"))
     runner.run_experiments([made], cloners=True)
 
     record = made.record_path("bottle")
     record.write_text(record.read_text().replace('"seconds"', '"seconds" '))
     assert not made.is_pending("bottle") and made.is_pending("bottle", cloner=True)
+    assert cloners.pack(results, zips) == [] and not zips.exists()  # the cloner is of another record
     made.cloner_path("bottle").write_bytes(b"half of it")
     with refused(str(made.cloner_path("bottle")), "is damaged: remove it"):
         made.is_pending("bottle", cloner=True)
-    shutil.rmtree(results / "cloners")
-    with refused("is not the cloner of", str(record)):
-        cloners.place(tmp_path / "copies", results)
-    assert not (results / "cloners").exists()  # not even the predictions, which belong to it
-    (tmp_path / "copies" / rows[0]["file"]).write_bytes(b"half of it")
-    with refused(rows[0]["file"], "download it again"):
-        cloners.place(tmp_path / "copies", results)
-    with refused("has none of the files in"):
-        cloners.place(tmp_path, results)
 
 
 def test_a_cloner_scores_pictures_as_its_training_did(made, sample_data):

@@ -99,6 +99,11 @@ def test_the_commit_is_that_of_the_loaded_code_and_results_are_no_change_of_it(r
     code.write_text("changed")
     assert artifacts._code()["dirty"] is True
     assert artifacts.environment(run.device) == loaded
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a container with the checkout of another user
+    assert artifacts._code() == {"commit": git("-c", f"safe.directory={tmp_path}", "rev-parse", "HEAD"), "dirty": True}
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "results")  # an archive unpacked in another repository
+    assert artifacts._code() == {"commit": None, "dirty": None}
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "IN_REPOSITORY", False)
     assert artifacts._code() == {"commit": None, "dirty": None}
 

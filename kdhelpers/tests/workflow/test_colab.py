@@ -196,8 +196,10 @@ get_ipython = Shell
 def test_the_setup_cell_in_python_3_12_replaces_nothing_that_is_loaded(host, preloaded, wheel, needed, tmp_path):
     python, work, kaggle = tmp_path / "env/bin/python", tmp_path / "work", tmp_path / "kaggle/input"
     subprocess.run([python_3_12(), "-m", "venv", tmp_path / "env"], check=True)
-    work.mkdir()
-    shutil.copy(wheel, work)  # the cell installs it in place of the tag's archive
+    uploaded = kaggle / "mine" if host == "kaggle" else work
+    for folder in (work, uploaded):
+        folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(wheel, uploaded)  # the cell installs it in place of the tag's archive
     no_gpu = "class cuda:\n    is_available = staticmethod(lambda: False)\n"
     loaded = [make_wheel(tmp_path, name, number, no_gpu) for name, number in preloaded.items()]
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", *loaded], check=True)
@@ -210,7 +212,7 @@ def test_the_setup_cell_in_python_3_12_replaces_nothing_that_is_loaded(host, pre
     own = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "index")}
     if host == "kaggle":
         mount(kaggle)
-        cell = cell.replace("prepare()", f"prepare({str(kaggle)!r})")
+        cell = cell.replace("/kaggle/input", str(kaggle)).replace("prepare()", f"prepare({str(kaggle)!r})")
         own["KAGGLE_KERNEL_RUN_TYPE"] = "Interactive"
     others = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     shell = SHELL.format(loaded="sys.modules['google.colab'] = sys" if host == "colab" else "")
@@ -226,7 +228,7 @@ def test_the_setup_cell_in_python_3_12_replaces_nothing_that_is_loaded(host, pre
     assert described["kdhelpers"] in wheel.name and described["seaborn"] == "99"
     *_, gpu = lines = done.stdout.splitlines()
     assert gpu.startswith("no GPU is attached") and ("Accelerator" in gpu) == (host == "kaggle")
-    assert sum(str(kaggle) in line for line in lines) == (2 if host == "kaggle" else 0)
+    assert sum(f": from {kaggle}" in line for line in lines) == (2 if host == "kaggle" else 0)
 
 
 def mount(folder: Path, inner: str = "head_ct/head_ct", datasets: str = "") -> None:

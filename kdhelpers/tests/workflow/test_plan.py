@@ -1,11 +1,16 @@
 """What ./run_all.sh plans: for a newcomer, with some of the data, from a run list, and on several GPUs."""
 
+import errno
+import fcntl
 import json
+import os
 import re
 import socket
 import subprocess
+from unittest.mock import Mock
 from urllib.error import URLError
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -39,10 +44,10 @@ def handed_over(planned, monkeypatch):
         (path,) = [word.removeprefix("plan=") for word in words if word.startswith("plan=")]
         raise InputError(open(path).read())
 
-    def plan(*words, **given):
+    def plan(*words, option="--cores=2", **given):
         with monkeypatch.context() as patch:
             patch.setattr(subprocess, "Popen", start)
-            return json.loads(planned(*words, option="--cores=2", **given).stderr.splitlines()[-1].partition(": ")[2])
+            return json.loads(planned(*words, option=option, **given).stderr.splitlines()[-1].partition(": ")[2])
 
     return plan
 
@@ -86,7 +91,8 @@ def test_without_a_network_a_download_is_one_short_line(offline, planned, handed
     given = {"option": "--cores=1", "DATA_DIR": tmp_path}
     by_hand = "cannot be downloaded; by hand: see data/README.md"
     offline.side_effect = URLError(socket.gaierror(-2, "Name or service not known"))
-    assert planned("01", **given).stderr == f"error: no network, VGG-16's ImageNet weights {by_hand}\n"
+    for words in ("01", given), ("21", {"option": "--cores=1", "SOURCE": "imagenet"}), ("30", {"option": "--cores=1"}):
+        assert planned(words[0], **words[1]).stderr == f"error: no network, VGG-16's ImageNet weights {by_hand}\n"
     assert planned("01", **given, SOURCE="untrained").stderr == f"error: no network, MNIST {by_hand}\n"
     # There is a network: which server, and the fix.
     offline.side_effect = URLError(ConnectionRefusedError(111, "Connection refused"))
@@ -111,17 +117,21 @@ def test_your_own_images_are_pending_until_their_results_are_written(planned, tm
 
 def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkeypatch, sample_data):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Mock(available=50_000 << 20))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
     given = {"DATA_DIR": sample_data, "SOURCE": "untrained", "jobs_per_gpu": 3}
+    (cached,) = handed_over("03", **given, seeds=1)["jobs"].values()
+    assert cached["resources"] == {"gpu0": 1, "mem_mb": 50_000}  # less than it may need, so that it runs
     found = handed_over("01", "04", "11", "90", **given)
-    assert found["limits"] == {"gpu0": 3, "gpu1": 3}
+    assert found["limits"] == {"gpu0": 3, "gpu1": 3, "mem_mb": 50_000}
     tables = found["jobs"].pop("90_tables_and_figures")
     assert len(tables["needs"]) == 30 and not tables["resources"]
     assert sorted(found["jobs"]["11_critical_layers-seed4"]["needs"]) == ["01_mnist-seed4", "04_mvtec-seed4"]
     assert not found["jobs"]["04_mvtec-seed4"]["needs"]
     work = [0.0, 0.0]
     for job in found["jobs"].values():
-        (gpu,) = job["resources"]
+        gpu, memory = job["resources"]
+        assert job["resources"][memory] == 8_000
         assert job["environment"] == f"CUDA_VISIBLE_DEVICES={[2, 5][int(gpu[-1])]}"
         work[int(gpu[-1])] += job["work"]
     assert abs(work[0] - work[1]) <= max(job["work"] for job in found["jobs"].values())
@@ -132,7 +142,37 @@ def test_ablations_of_one_main_run_wait_for_each_other(handed_over, planned, sam
     found = handed_over("12", "14", **given, seeds=1)["jobs"]
     assert found["14_interpretability-seed0"]["needs"] == ["12_cloner_size-seed0"]
     assert not found["12_cloner_size-seed0"]["needs"]
-    assert "would run 15_unstated_details-seed5\n" in planned("15", **given, seeds="[5]").stdout
+    assert "would run 15_unstated_details-seed5\n" in planned("15", "15", **given, seeds="[5, 5]").stdout
+
+
+def test_the_cores_of_a_job_are_those_it_may_use_and_on_a_cluster_the_profiles(handed_over, sample_data):
+    def threads(*words, **option):
+        (job,) = handed_over("06", *words, **option, DATA_DIR=sample_data, SOURCE="untrained", seeds=1)["jobs"].values()
+        return job["threads"]
+
+    assert threads() == 2
+    for jobs in 1, 20:
+        assert threads("--profile=notebooks/profiles/slurm", option=f"--jobs={jobs}") == 0  # as many as there are
+    if hasattr(os, "sched_setaffinity"):
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(before)})
+        try:
+            assert threads(option="--cores=all") == 1
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("error, words", [(errno.ENOLCK, "warning: "), (errno.EIO, "error: ")])
+def test_a_folder_without_locks_is_used_with_a_warning(planned, monkeypatch, error, words):
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(error, "no")))
+    monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=InputError("it started")))
+    first, *others = planned("90", option="--cores=1").stderr.splitlines()
+    assert first.startswith(words) and others == ["error: it started"] * (words == "warning: "), first
+
+
+def test_a_small_number_is_a_number(handed_over, sample_data):
+    given = {"DATA_DIR": sample_data / "own_images", "SOURCE": "untrained", "FALSE_ALARMS": "1e-5"}
+    assert "FALSE_ALARMS=1e-05" in handed_over("00", **given)["jobs"]["00_quickstart-seed0"]["values"]
 
 
 @pytest.mark.parametrize("memory, most", [(80_000, [4, 1, 4]), (16_000, [4, 1, 2]), (8_000, [3, 1, 1])])
@@ -142,7 +182,7 @@ def test_small_jobs_share_a_gpu_as_far_as_its_memory_goes(handed_over, monkeypat
     notebooks = "01_mnist", "03_cifar10", "04_mvtec"
     found = handed_over(*notebooks, DATA_DIR=sample_data, SOURCE="untrained")
     taken = [found["jobs"][f"{name}-seed0"]["resources"]["gpu0"] for name in notebooks]
-    assert found["limits"] == {"gpu0": memory} and [memory // each for each in taken] == most
+    assert found["limits"]["gpu0"] == memory and [memory // each for each in taken] == most
 
 
 @pytest.mark.parametrize(

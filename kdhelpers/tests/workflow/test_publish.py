@@ -9,6 +9,7 @@ import sys
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from safetensors.numpy import save
 
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ENVIRONMENT, one_line
@@ -104,6 +105,10 @@ def test_a_release_names_address_and_tag_everywhere_and_is_made_once(command, gi
 
     project, unpublished = copy / "pyproject.toml", f"https://github.com/{PLACEHOLDER}/kdhelpers"
     shutil.copy(copy / "notebooks/01_mnist.ipynb", copy / "notebooks/99_mine.ipynb")
+    for path in ("records/x.json", "cloners/x.predictions.csv.gz", "cloners/x.safetensors"):
+        path = copy / "results" / path.replace("x", "untrained/full/official/01_mnist/mnist-0-seed0")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(save({}, {"record": "a record"}) if path.suffix == ".safetensors" else b"a record")
     commit(unpublished)
     refused(unpublished, "[project.urls] in pyproject.toml")
     commit(ADDRESS)
@@ -111,7 +116,8 @@ def test_a_release_names_address_and_tag_everywhere_and_is_made_once(command, gi
     refused("uncommitted changes")
     (copy / "new").unlink()
 
-    assert command("release", root=copy).returncode == 0
+    assert command("release", root=copy).stdout.endswith("gh release create v9.2.0 dist/cloners/*.zip\n")
+    assert [path.name for path in copy.glob("dist/cloners/*")] == ["untrained-01_mnist.zip"]
     assert git("status", "--porcelain") == "" and git("tag", "--points-at", "HEAD") == "v9.2.0"
     for path in [copy / "README.md", *copy.glob("notebooks/*.ipynb")]:
         text = path.read_text()

@@ -1,5 +1,6 @@
 """./run_all.sh as it is called: run lists, seeds shared out, and what goes wrong in one line each."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import torch
 
 from kdhelpers.experiments import config, runner
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import comparable, one_line, run_all, times
+from kdhelpers.tests.conftest import ENVIRONMENT, comparable, one_line, run_all, times
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +86,14 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("full 01 --config DEVICE=cuda:1", "give DEVICE=cuda, and before the command CUDA_VISIBLE_DEVICES=1"),
         ("results/measured.yaml 01", "results/measured.yaml names its notebooks and seeds: give neither beside it"),
         ("results/measured.yaml --config seeds=1", "names its notebooks and seeds: give neither beside it"),
+        (
+            "full 30 --dry-run --config seeds=3",
+            "seeds is for notebooks that train, not for 30_beside_anomalib",
+        ),
+        (
+            "full 21 90 --dry-run --config SIZE=[32]",
+            "unknown parameter SIZE (did you mean SIZES?): 21_running_time",
+        ),
         ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; it is how many"),
         ("full 01 --config seeds=[-1]", "seeds is [-1]"),
         ("verify RESULTS_DIR=2024", "there are no records under "),
@@ -114,13 +123,48 @@ def test_the_command_itself_ends_in_that_line():
     done = run_all("smoke", "01", "--config", "EPOCHS")
     assert done.returncode == 1
     one_line(done.stderr.strip(), ("error: 'EPOCHS' is not NAME=VALUE",))
+    nowhere = {"VIRTUAL_ENV": "", "CONDA_PREFIX": "", "XDG_CACHE_HOME": "/dev/null"}
+    done = subprocess.run([ROOT / "run_all.sh"], env=ENVIRONMENT | nowhere, capture_output=True, text=True)
+    one_line(done.stderr.strip(), ("error: /dev/null/kdhelpers/", " cannot be written: make its folder writable, or"))
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="there is no setpriv")
+def test_only_the_results_folder_has_to_be_writable(sample_data, tmp_path):
+    for name in ("kdhelpers", "notebooks", "data/paper"):
+        shutil.copytree(ROOT / name, tmp_path / "code" / name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    for name in ("run_all.sh", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path / "code")
+    (tmp_path / "home").mkdir()
+    folders = [path for root in ("code", "home") for path in [tmp_path / root, *(tmp_path / root).rglob("*/")]]
+    given = {"DATA_DIR": sample_data, "RESULTS_DIR": tmp_path / "results", "SOURCE": "untrained", "CLASSES": "[3]"}
+    given |= {"EPOCHS": 1, "IMAGE_SIZE": 32, "seeds": 1, "gpus": 0}
+    words = [tmp_path / "code/run_all.sh", "01", "--config", *(f"{name}={value}" for name, value in given.items())]
+    try:
+        for folder in folders:
+            folder.chmod(0o500)
+        if os.getuid() == 0:
+            words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *words]  # a root whom rights bind
+        own = {name: value for name, value in ENVIRONMENT.items() if name not in ("PYTHONPATH", "XDG_CACHE_HOME")}
+        own |= {"HOME": str(tmp_path / "home/none")}
+        done = subprocess.run(words, env=own, capture_output=True, text=True)
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+    assert done.returncode == 0 and ended(done.stdout) == ["01_mnist-seed0"], done.stdout + done.stderr
 
 
 def test_an_environment_that_lacks_something_is_not_used(tmp_path):
     (tmp_path / "notebooks").mkdir()
     script = shutil.copy(ROOT / "notebooks" / "requirements.py", tmp_path / "notebooks")
     here = (ROOT / "pyproject.toml").read_text()
-    for text, lacks in (here, ""), (here.replace('"torch>=', '"torch>=99.'), "torch>=99."):
+    (tmp_path / "torch-99.9.9.dist-info").mkdir()
+    (tmp_path / "torch-99.9.9.dist-info" / "METADATA").write_text("Name: torch\nVersion: 99.9.9\n")
+    newer, first = here.replace('"torch>=', '"torch>=99.'), {"PYTHONPATH": str(tmp_path)}  # which Python imports
+    for text, own, lacks in (here, {}, ""), (newer, {}, "torch>=99."), (newer, first, ""):
         (tmp_path / "pyproject.toml").write_text(text)
-        done = subprocess.run([sys.executable, script, "run", "test"], capture_output=True, text=True)
+        words = [sys.executable, script, "run", "test"]
+        done = subprocess.run(words, env=os.environ | own, capture_output=True, text=True)
         assert done.returncode == bool(lacks) and done.stdout.startswith(lacks or "\n") and not done.stderr, done
+    old = f"import runpy, sys; sys.version_info = (3, 10); runpy.run_path({script!r})"
+    done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Python 3.11 (it has 3.")
