@@ -202,7 +202,7 @@ def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -
     if asked is None:
         return range(1 if profile == "smoke" else most)
     if isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked):
-        return dict.fromkeys(seed for seed in asked if named or seed < most or most == SEEDS)
+        return list(dict.fromkeys(seed for seed in asked if named or seed < most or most == SEEDS))
     if not isinstance(asked, int) or asked < 1:
         raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
     return range(asked)
