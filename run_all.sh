@@ -70,7 +70,7 @@ if ! ready; then
     { mkdir -p "$folder" && : >>"$folder.lock"; } 2>/dev/null ||
         fail "$folder cannot be written: make its folder writable, or activate an environment with all packages"
     exec 9>"$folder.lock"
-    ! command -v flock >/dev/null || flock 9 || true # the second of two commands waits; some file systems cannot lock
+    ! command -v flock >/dev/null || flock 9 || echo "warning: $folder cannot be locked" >&2 # a second command waits
 fi
 if ! ready; then
     base=

@@ -26,6 +26,7 @@ from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.text import BASELINES, either_way
 
+DETECTOR = "detector.safetensors"
 MOST = 100  # heat maps at most, of the highest scores above the threshold
 MEASURED = 2 * 10**7  # pixels at most; each takes about 120 bytes
 ON_SHEET = 24  # images with the highest scores, above the threshold or not; these always have a heat map
@@ -163,7 +164,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     sheet = figures.show_sheet(on_sheet, pictures, kinds, worst["score"].to_numpy(), made.threshold.value, title)
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
-    made_at, here = folder / "detector.safetensors", Path(sys.executable)
+    made_at, here = folder / DETECTOR, Path(sys.executable)
     saved, previous = _saved(run), ""
     if saved and (saved.accepted or saved.threshold.false_alarms is None):  # chosen by a person
         made_at.replace(folder / "detector-previous.safetensors")
@@ -199,7 +200,7 @@ def is_written(run) -> bool:
 def _saved(run) -> Detector | None:
     """The detector of an earlier run; None when it is missing, damaged, of another version or without a threshold."""
     with suppress(InputError):
-        found = detector.read(folder_of(run) / "detector.safetensors")
+        found = detector.read(folder_of(run) / DETECTOR)
         return found if found.threshold else None
 
 
