@@ -109,6 +109,9 @@ def test_cifar10_as_the_released_code_prepares_it(sample_data, size, larger):
     prepare = T.Compose([T.Resize((larger, larger), Image.LANCZOS), T.CenterCrop(size), T.ToTensor(), normalise])
     expected = torch.stack([prepare(Image.open(sample_data / name)) for name in split.names[:4]])
     assert torch.allclose(split.test[:4], expected, atol=1e-6)
+    of_class = sorted((sample_data / "cifar10/train/automobile").iterdir())
+    expected = torch.stack([prepare(Image.open(path)) for path in of_class])
+    assert torch.allclose(split.train[:], expected, atol=1e-6)
 
 
 def test_mnist_as_torchvision_reads_and_resizes_it(sample_data):

@@ -116,11 +116,13 @@ def test_archives_put_by_hand_are_unpacked_and_stay(sample_data, mnist, tmp_path
 def test_cifar10_from_the_server(cifar10, archive, server, tmp_path):
     split = load("cifar10", "dog", tmp_path)
     assert (len(split.train), len(split.test), split.labels.sum(), split.cls) == (10, 20, 18, "5")
-    batch = pickle.loads((cifar10 / "cifar10" / downloads.BATCHES / "test_batch").read_bytes())
-    pixels = batch["data"][7].reshape(3, 32, 32).transpose(1, 2, 0)
-    expected = images.fit(Image.fromarray(pixels), 32, lanczos=True)
-    assert np.array_equal(split.test.pixels[7].permute(1, 2, 0).numpy(), expected)
-    assert split.names[7] == "cifar10/cifar-10-batches-py/test_batch[7]" and split.test.normalise
+    for name, index, found in (("data_batch_1", 5, split.train.pixels[0]), ("test_batch", 7, split.test.pixels[7])):
+        batch = pickle.loads((cifar10 / "cifar10" / downloads.BATCHES / name).read_bytes())
+        pixels = batch["data"][index].reshape(3, 32, 32).transpose(1, 2, 0)
+        expected = images.fit(Image.fromarray(pixels), 32, lanczos=True)
+        assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
+    assert split.names[7] == "cifar10/cifar-10-batches-py/test_batch[7]"
+    assert split.train.normalise and split.test.normalise
     assert archive not in visible(tmp_path) and set(server.asked) == {archive}
 
 

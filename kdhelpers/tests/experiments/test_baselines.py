@@ -35,7 +35,7 @@ def test_pca_is_the_singular_value_decomposition(count, channels, monkeypatch):
     x, y = (im.reshape(len(im), channels, 4, 2, 4, 2).mean((3, 5)).reshape(len(im), -1) / 255 for im in (train, test))
     mean = x.mean(0)
     _, s, v = np.linalg.svd(x - mean, full_matrices=False)
-    kept = v[: np.searchsorted(np.cumsum(s**2) / np.sum(s**2), baselines.PCA_VARIANCE) + 1]
+    kept = v[: np.searchsorted(np.cumsum(s**2) / np.sum(s**2), 0.95) + 1]
     left = (y - mean) - (y - mean) @ kept.T @ kept
     of = split(train, test, [0] * 6)
     assert np.allclose(baselines._pca(of.train, of.test), (left**2).sum(1), rtol=1e-6)

@@ -9,7 +9,8 @@ from kdhelpers import paths
 from kdhelpers.data import samples
 from kdhelpers.experiments import config
 from kdhelpers.experiments.variants import variants_of
-from kdhelpers.protocols import PROTOCOLS, SETTINGS, protocol_for
+from kdhelpers.protocols import CLASS_NAMES, PROTOCOLS, SETTINGS, protocol_for
+from kdhelpers.reporting import extras
 from kdhelpers.tests.conftest import ASKED, refused
 
 
@@ -40,10 +41,27 @@ def test_none_stands_for_the_article_s_value_and_every_deviation_is_named(given,
 def test_both_protocols_differ_as_the_article_and_its_code():
     text, official = PROTOCOLS["text"], PROTOCOLS["official"]
     assert (text.lam, text.score_points, text.batch_norm, text.gradient) == (None, 4, False, "cloner")
+    assert (text.renormalise, text.soft_masks, text.stop) == (False, False, "converged")
     assert (official.score_points, official.batch_norm, official.gradient) == (3, True, "both")
+    assert (official.renormalise, official.soft_masks, official.stop) == (True, True, "epochs")
     for dataset in SETTINGS:
         assert protocol_for("official", dataset).lam == (0.5 if dataset in ("mvtec", "folder") else 0.01)
         assert protocol_for("text", dataset) == text and not text.bias and not official.bias
+
+
+def test_the_settings_are_those_of_the_article_and_its_code():
+    assert {name: (setting.image_size, setting.epochs) for name, setting in SETTINGS.items()} == {
+        "mnist": (32, 51),
+        "fashion_mnist": (32, 51),
+        "cifar10": (224, 201),
+        "mvtec": (128, 601),
+        "retinal_oct": (128, 51),
+        "head_ct": (128, 601),
+        "brain_mri": (256, 601),
+        "folder": (128, 200),
+    }
+    names = "airplane automobile bird cat deer dog frog horse ship truck"  # the columns of Table 2
+    assert CLASS_NAMES["cifar10"] == tuple(names.split())
 
 
 @pytest.mark.parametrize(
@@ -84,6 +102,8 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
         ("mvtec", "11_critical_layers", "last_two", 2),
         ("mvtec", "11_critical_layers", "last", 1),
     ]
+    changes = extras.changes(runs)["changes"].tolist()
+    assert changes[:3] == ["nothing: the run of 01_mnist", "points: 4 → 2", "points: 4 → 1"]
     assert {r.dataset: (r.classes, r.epochs) for r in runs} == {"mvtec": (("bottle",), 601), "mnist": (("3",), 5)}
     # The main run is what a chosen variant is compared with; in another notebook, it is a variant like the others.
     chosen = config.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
@@ -106,6 +126,16 @@ def test_unstated_details_change_one_thing_at_a_time(protocol, dataset):
     measured = differing if dataset == "mvtec" else differing - {"gradient", "soft_masks"}
     assert single == (measured - {"renormalise"}) | {"bias"}  # plain gradients are not renormalised by either
     assert replace(replace(main, **variants["all"].protocol), name=other.name) == other
+
+
+def test_variants_change_what_their_names_say():
+    official, text = PROTOCOLS["official"], PROTOCOLS["text"]
+    terms = {v.name: v.protocol.get("terms") for v in variants_of("13_loss_terms", "mnist", official)}
+    assert terms == {None: None, "dir": "dir", "val": "val"}
+    unstated = {v.name: v for v in variants_of("15_unstated_details", "head_ct", official)}
+    assert unstated["bias_no_batch_norm"].protocol == {"bias": True, "batch_norm": False}
+    assert unstated["order_lam"].protocol == {"order": text.order, "lam": None}
+    assert unstated["size_256"].run == {"image_size": 256}
 
 
 def test_an_ablation_does_not_undo_a_main_run_made_otherwise(given, record):

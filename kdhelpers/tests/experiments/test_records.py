@@ -17,6 +17,7 @@ from kdhelpers.data import weights
 from kdhelpers.experiments import artifacts, baselines, config, records, runner
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.reporting import ablations, article_figures, comparison, extras, tables
+from kdhelpers.tests import conftest
 from kdhelpers.tests.conftest import make_record, refused
 
 
@@ -130,9 +131,10 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, text):
         records.read(tmp_path / "r.json")
 
 
-def test_a_run_trains_with_its_seed_and_switches_tf32_off_before_the_source_computes(run, source, monkeypatch):
+def test_a_run_has_its_seed_and_switches_tf32_off_before_the_source_computes(run, source, monkeypatch):
     """cuDNN's convolutions would use TF32 by default; a record says float32."""
     run = replace(run, epochs=2, batch_size=4)
+    assert run.load("normal").names == conftest.load("head_ct", "normal", run.data_dir, seed=2).names
     known, cloner = SourceActivations(source, run.load("normal").train), networks.make_cloner(run.protocol, 2)
     by_hand = training.fit(known, cloner, run.protocol, epochs=2, batch_size=4, seed=2)
     seen, load = [], weights.load_source

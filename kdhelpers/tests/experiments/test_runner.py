@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import localization, training
+from kdhelpers import localization, metrics, training
 from kdhelpers.data import weights
 from kdhelpers.experiments import config, verification
 from kdhelpers.experiments import runner as experiment
@@ -32,6 +32,13 @@ def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice
     assert experiment.run_experiments(runs) == [by_ablation, equal]
 
 
+def test_a_class_recorded_with_others_is_the_one_recorded_alone(given):
+    (run,) = config.resolve("04_mvtec", **given | {"CLASSES": ["bottle", "carpet"], "EPOCHS": 1})
+    *_, carpet = experiment.run_experiments([run])
+    run.record_path("carpet").unlink()
+    assert not verification.differences(carpet, experiment.run_experiments([run])[1])
+
+
 def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     trainings = []
     train = training.fit
@@ -47,6 +54,13 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
         assert record["seconds"].get("train", 0) == 0
     cloner, fit = runs[0].fit("bottle")
     split, (source, _) = runs[0].load("bottle"), weights.load_source("untrained")
+    few, kept = split.sample_indices(), runs[0].pictures("bottle")
+    maps = localization.maps("gradients", source, cloner, split.test, fit.protocol, seed=0)["gaussian"]
+    np.testing.assert_allclose(kept.maps, maps[few], atol=1e-3)
+    np.testing.assert_allclose(kept.masks, split.masks[few], atol=1e-6)
+    assert kept.kinds == [split.kinds[i] for i in few] and "good" in kept.kinds
+    maps = localization.maps("smoothgrad", source, cloner, split.test, fit.protocol, seed=1)  # the run's
+    assert metrics.localization_of(maps, split, fit.protocol) == records[1]["localization"]["smoothgrad"]
     maps = localization.maps("disagreement", source, cloner, split.test, fit.protocol, seed=0)["gaussian"]
     found = records[-1]["localization"]["disagreement"]["gaussian"]
     assert found["auroc_maximum"] == pytest.approx(100 * roc_auc_score(split.labels, maps.max(axis=(1, 2))))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers import losses, networks
+from kdhelpers import cache, losses, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.protocols import PROTOCOLS
 
@@ -54,7 +54,7 @@ def test_the_score_takes_the_protocol_s_points_order_and_terms(activations, name
     np.testing.assert_allclose(score, expected(*by_hand(a_s[-points:], a_c[-points:])), rtol=1e-5)
 
 
-def test_lambda_brings_both_terms_to_one_scale(source, images):
+def test_lambda_brings_both_terms_to_one_scale_in_several_chunks_too(source, images, monkeypatch):
     cloner = networks.make_cloner(PROTOCOLS["text"], seed=0)
     known = SourceActivations(source, images)
     with torch.no_grad():
@@ -62,5 +62,7 @@ def test_lambda_brings_both_terms_to_one_scale(source, images):
     l_val, l_dir = by_hand(*both)
     lam = losses.calibrate(known, cloner, PROTOCOLS["text"])
     assert lam == pytest.approx(l_val.sum() / l_dir.sum(), rel=1e-4)
+    monkeypatch.setattr(known, "by_chunks", lambda function: cache.in_chunks(function, len(known), 3))
+    assert losses.calibrate(known, cloner, PROTOCOLS["text"]) == pytest.approx(lam, rel=1e-5)
     swapped = replace(PROTOCOLS["text"], order="dir + lambda * val")
     assert losses.calibrate(known, cloner, swapped) == pytest.approx(1 / lam, rel=1e-6)

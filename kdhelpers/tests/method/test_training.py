@@ -76,7 +76,15 @@ def test_text_calibrates_lambda_and_stops_when_converged(source, images):
     assert len(found.loss) == 3 * LAST_EPOCHS  # twenty to see that nothing moves, ten to report on
     assert found.scored == [10, 20, *range(21, 31)]
     assert np.ptp(found.scores, axis=0).max() == 0
-    assert training.has_converged([1.0] * 10 + [0.995] * 10) and not training.has_converged([1.0] * 10 + [0.98] * 10)
+    assert len(fit(source, images, still, epochs=25)[0].loss) == 25  # the protocol's epochs are a maximum
+    assert training.has_converged([1.0] * 10 + [0.991] * 10) and not training.has_converged([1.0] * 10 + [0.989] * 10)
+    assert not training.has_converged([1.0] * 10 + [0.5] * 4 + [1.0] * 6)  # means, not medians
+
+
+def test_the_total_loss_decides_when_training_has_converged(source, images, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "has_converged", seen.append)
+    assert fit(source, images, PROTOCOLS["text"], epochs=2)[0].loss == seen[-1]
 
 
 @pytest.mark.parametrize("rate, loss", [(0.1, r"\d\S*e\+"), (1e30, "(inf|nan)")])
@@ -90,6 +98,14 @@ def test_both_networks_see_the_augmented_images(source, images):
     ways = (flipped, None), (images, lambda x: x.flip(3))
     expected, found = (fit(source, seen, OFFICIAL, epochs=2, augment=a)[0].loss for seen, a in ways)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_seed_decides_the_augmentation(source, images):
+    drawn = []
+    for seed in (0, 1, 0):
+        fit(source, images, OFFICIAL, epochs=1, seed=seed, augment=lambda x: drawn.append(torch.rand(1).item()) or x)
+    first, other, again = drawn[:2], drawn[2:4], drawn[4:]
+    assert first == again and not set(first) & set(other)
 
 
 def test_no_graph_has_work_on_the_cpu_in_it(source, images, monkeypatch):

@@ -77,3 +77,13 @@ def test_the_main_run_has_the_classes_of_its_variants_and_one_seed_has_no_interv
     assert table["AUROC"].to_dict() == {"last four": "99.00", "last": "97.00"}
     assert table["difference"].tolist() == ["", "-2.00"] and set(table["95 % interval"]) == {""}
     assert extras.ablation(NOTEBOOK, records)["class"].tolist() == ["3"]
+
+
+@pytest.mark.parametrize("setting", ["epochs", "batch_size", "image_size"])
+def test_runs_of_other_settings_are_left_out_unless_the_variant_is_that_setting(record, setting):
+    changed = record(NOTEBOOK, cls="3", variant="last", parameters={setting: 7})
+    frame, left_out = variants_frame(NOTEBOOK, [record(cls="3"), changed])
+    assert len(frame) == len(left_out) == 1
+    size = record("15_unstated_details", "head_ct", "normal", "size_256", parameters={"image_size": 256})
+    frame, left_out = variants_frame("15_unstated_details", [record("06_head_ct", "head_ct", "normal"), size])
+    assert len(frame) == 2 and not left_out

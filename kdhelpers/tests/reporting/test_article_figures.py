@@ -141,10 +141,12 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3"]
     assert "lowest recorded seed: 2" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
     pictures = results.load_pictures(heat_maps.pictures_of(lowest, tmp_path)[0])
-    image, heat = figure.axes[1:3]  # after MVTecAD's empty frame
-    assert np.array_equal(image.images[0].get_array(), pictures.pixels[0])
-    hidden = heat.images[1].get_array().mask
-    assert np.array_equal(hidden, pictures.maps[0] < figures.LOW * pictures.maps.max())
+    for i in range(3):
+        image, heat = figure.axes[1 + 2 * i : 3 + 2 * i]  # after MVTecAD's empty frame
+        assert np.array_equal(image.images[0].get_array(), pictures.pixels[i])
+        hidden = heat.images[1].get_array().mask
+        assert np.array_equal(hidden, pictures.maps[i] < figures.LOW * pictures.maps.max())
+        assert heat.images[1].get_clim() == (0, pictures.maps.max())
 
 
 def test_figure_6_has_image_mask_and_map_by_category_also_from_committed_pictures(record, tmp_path):
@@ -154,6 +156,12 @@ def test_figure_6_has_image_mask_and_map_by_category_also_from_committed_picture
     kinds = ["one kind", "another kind", "one kind"]
     assert captions == [f"{cls}\n{kind}" for cls in ("metal nut", "zipper") for kind in kinds]
     assert sum(bool(axes.images) for axes in figure.axes) == 3 * len(captions) and SMOKE in heading_of(figure)
+    zipper = results.load_pictures(heat_maps.pictures_of(records[0], tmp_path)[0])
+    drawn = [axes.images[-1].get_array().data for axes in figure.axes if axes.images]
+    for i in (1, 2, 3):  # the good picture, 0, is not drawn; metal nut's nine come first
+        image, mask, heat = drawn[6 + 3 * i : 9 + 3 * i]
+        assert np.array_equal(image, zipper.pixels[i]) and np.array_equal(mask, zipper.masks[i])
+        assert np.array_equal(heat, zipper.maps[i])
     medical = keep(tmp_path, record("06_head_ct", "head_ct", "normal"))
     heat_maps.commit_pictures([*records, medical], tmp_path)
     shutil.rmtree(tmp_path / "cloners")

@@ -34,10 +34,34 @@ def texts(figure):
 
 @pytest.mark.parametrize(("dataset", "words"), [("mvtec", ("normal", "anomalous")), ("folder", ("good", "bad"))])
 def test_one_s_own_images_are_good_and_bad(dataset, words):
-    shown = texts(figures.show_split(split(dataset)))
+    images, figure = split(dataset), figures.show_split(split(dataset))
+    rows = np.arange(12), *np.arange(12).reshape(3, 4)  # all for training, then four of each label
+    for line, members in zip(np.reshape(figure.axes, (4, 8)), rows, strict=True):
+        drawn = [axes.images[0].get_array() for axes in line if axes.images]
+        chosen = np.unique(np.linspace(members[0], members[-1], 8).astype(int))
+        assert np.array_equal(drawn, figures.pixels(images.test, chosen))
+    shown = texts(figure)
     assert {f"train,\n{words[0]}", *(f"test,\n{word}" for word in (*words, "unlabeled"))} <= shown
     scores = {"x": (np.arange(12.0), split().labels)}
-    assert {*words, "unlabeled"} <= texts(figures.show_scores(scores, labels=figures.labels_of(dataset)))
+    figure = figures.show_scores(scores, labels=figures.labels_of(dataset))
+    assert {*words, "unlabeled"} <= texts(figure)
+    for first, bars in zip((0, 4, 8), figure.axes[0].containers, strict=True):
+        drawn = [bar.get_x() + bar.get_width() / 2 for bar in bars if bar.get_height()]
+        assert first - 0.5 < min(drawn) and max(drawn) < first + 3.5
+
+
+def test_each_curve_and_each_map_is_under_its_own_name(record):
+    one = record()
+    one["training"] |= {"loss": [3.0, 1.0], "loss_val": [5.0, 4.0], "loss_dir": [7.0, 6.0]}
+    drawn = [axes.lines[0].get_ydata().tolist() for axes in figures.show_losses([one]).axes]
+    assert drawn == [[3, 1], [5, 4], [7, 6]]
+    maps = np.random.default_rng(0).random((2, 2, 4, 4)).astype(np.float32)
+    methods = [Pictures(np.zeros((2, 4, 4, 3), np.uint8), None, of_method, ["good"] * 2) for of_method in maps]
+    lines = np.reshape(figures.show_methods(methods, ["a", "b"], one_scale=True).axes, (3, 2))[1:]
+    for line, of_method in zip(lines, maps, strict=True):
+        for axes, heat in zip(line, of_method, strict=True):
+            assert np.array_equal(axes.images[1].get_array().data, heat)
+            assert axes.images[1].get_clim() == (0, of_method.max())
 
 
 def test_pictures_of_a_sheet_keep_their_shape_below_names_at_one_height():

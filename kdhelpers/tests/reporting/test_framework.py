@@ -14,6 +14,7 @@ def test_the_drawing_says_what_the_networks_are(source, protocol):
     for row in networks.describe(source, cloner, IMAGE_SIZE):
         shape = " × ".join(map(str, row["channels, height, width"]))
         assert any(text.startswith(f"{row['critical point']}\n{shape}") for text in texts)
-    for network in (source, cloner):
-        count = f"\n{sum(p.numel() for p in network.parameters()):,} parameters"
-        assert any(count in text for text in texts)
+    for name, network in (("S", source), ("C", cloner)):
+        count = sum(p.numel() for p in network.parameters())
+        assert row[f"parameters of {name}"] == count  # up to the last critical point: all
+        assert any(f"\n{count:,} parameters" in text for text in texts)

@@ -68,6 +68,10 @@ def test_a_number_made_as_the_articles_is_counted_and_one_that_deviates_is_not()
     assert len(re.findall(r"<code>\./run_all\.sh full \d\d_", numbers)) == 75  # each with its command
 
 
+def test_every_verdict_counts_as_a_regenerated_number():
+    assert "<strong>1 of the 75</strong>" in page_of(*(record(seed=seed, auroc=90.0) for seed in range(SEEDS)))
+
+
 def test_nothing_is_loaded_and_every_anchor_of_the_contents_is_there_once():
     page = report.render({FULL: [record()], STAND_IN: [record(STAND_IN)]}, FULL, {"figure_1": PNG})
     tags = BeautifulSoup(page, "html.parser").find_all(True)

@@ -62,6 +62,12 @@ def test_brightness_separates_either_way_round(records):
     assert screw["mean brightness alone"] == 98 and pd.isna(screw["PCA of the pixels"])
 
 
+def test_a_notebook_s_table_compares_a_variant_with_the_article_s_number_of_it(record):
+    augmented = record("06_head_ct", "head_ct", "normal", "augmented", auroc=81.0)
+    (row,) = tables.beside_article([augmented], 6).to_dict("records")
+    assert (row["ours"], row["article"], row["difference"]) == (81.0, 80.42, pytest.approx(0.58))
+
+
 @pytest.fixture(scope="module")
 def written(records, record, tmp_path_factory):
     """The tables of `records` in a folder that had those of another kind."""
