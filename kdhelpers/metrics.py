@@ -10,6 +10,7 @@ from kdhelpers.protocols import LAST_EPOCHS
 
 TOP = 0.01  # share of a map's pixels, the highest ones, whose mean is the score "top"
 AUPRO_LIMIT = 0.3  # the false-positive rate up to which the PRO curve is integrated
+Arrays = Sequence[np.ndarray]  # (h, w) for each image; sizes may differ
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float | None:
@@ -50,14 +51,7 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
 
 
-def localization(
-    maps: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    labels: np.ndarray,
-    *,
-    soft: bool,
-    counted: Sequence[np.ndarray] | None = None,
-) -> dict:
+def localization(maps: Arrays, masks: Arrays, labels: np.ndarray, *, soft: bool, counted: Arrays | None = None) -> dict:
     """Pixel-level results in per cent: {pixel_auroc, pixel_auroc_all, aupro}; None with a `reason` where undefined.
 
     maps, masks: float (h, w) of each image. `pixel_auroc` covers the anomalous images, as in the article;
@@ -109,12 +103,12 @@ def detection_by_maps(maps: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {} if None in found.values() else found
 
 
-def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> float:
+def pixel_auroc(maps: Arrays, masks: Arrays) -> float:
     """Area under the ROC curve of pixels, in [0, 1]; a pixel with mask m has weight m as anomalous, 1 − m as normal.
 
     maps, masks: (h, w) of each image. With masks of 0 and 1, this is scikit-learn's `roc_auc_score`.
     """
-    score, weight = _flat(maps), _flat(masks).astype(np.float64)
+    score, weight = np.concatenate(maps, axis=None), np.concatenate(masks, axis=None, dtype=np.float64)
     anomalous, normal = weight > 0, weight < 1
     return float(
         roc_auc_score(
@@ -125,34 +119,28 @@ def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> floa
     )
 
 
-def aupro(
-    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], counted: Sequence[np.ndarray] | None = None
-) -> float:
+def aupro(maps: Arrays, masks: Arrays, counted: Arrays | None = None) -> float:
     """Area under per-region overlap against false-positive rate up to AUPRO_LIMIT, divided by it; in [0, 1].
 
     maps, masks: float and bool (h, w) of each image, with at least one region and one normal pixel. Overlap: mean over
     all 8-connected regions of all masks. False-positive rate: over all pixels outside them. Exact: one sort, with tied
     pixels taken together, and linear interpolation. counted: as in `localization`; no mask has other pixels.
     """
-    inside = slice(None) if counted is None else _flat(counted)
+    inside = slice(None) if counted is None else np.concatenate(counted, axis=None)
     gains, regions = [], 0  # what a pixel above the threshold adds to the sum of the regions' overlaps
     for mask in masks:
         numbers, count = label(mask, structure=np.ones((3, 3)))
         gains.append(np.where(mask, 1 / np.bincount(numbers.ravel())[numbers], 0))
         regions += count
-    score = _flat(maps)[inside]
+    score = np.concatenate(maps, axis=None)[inside]
     order = np.argsort(-score, kind="stable")
     score = score[order]
     last_of_tie = np.append(score[1:] != score[:-1], True)
-    overlap = np.append(0, np.cumsum(_flat(gains)[inside][order])[last_of_tie] / regions)
-    normal = ~_flat(masks)[inside][order]
+    gained = np.concatenate(gains, axis=None)[inside][order]
+    overlap = np.append(0, np.cumsum(gained)[last_of_tie] / regions)
+    normal = ~np.concatenate(masks, axis=None)[inside][order]
     rate = np.append(0, np.cumsum(normal)[last_of_tie] / normal.sum())
     low = rate <= AUPRO_LIMIT
     rate_cut = np.append(rate[low], AUPRO_LIMIT)
     overlap_cut = np.append(overlap[low], np.interp(AUPRO_LIMIT, rate, overlap))
     return min(1.0, float(np.trapezoid(overlap_cut, rate_cut)) / AUPRO_LIMIT)
-
-
-def _flat(images: Sequence[np.ndarray]) -> np.ndarray:
-    """The pixels of all images, which may differ in size, as one vector."""
-    return np.concatenate([image.ravel() for image in images])
