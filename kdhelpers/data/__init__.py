@@ -78,8 +78,6 @@ def load(
     """
     data_dir = Path(data_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
-    if min(sides(image_size)) < 32:
-        raise InputError(f"image size {image_size} is too small: VGG-16 halves it five times; at least 32")
     if _is_binary(dataset, data_dir):
         split = _load_arrays(dataset, cls, data_dir, image_size)
     else:
@@ -170,11 +168,7 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
         kinds=[image.kind for image in files.test],
         names=[_name(path, data_dir, own) for path in paths],
         sha256=_digest(files.all, sums, data_dir, own),
-        deviations=(
-            ("image folders instead of CIFAR-10's own files",)
-            if is_cifar
-            else official.deviations(dataset, cls, len(train) + len(test))
-        ),
+        deviations=official.deviations(dataset, cls, len(train) + len(test)),
         paths=paths,
         mask_paths=[image.mask for image in files.test],
         notes=files.notes,

@@ -83,15 +83,19 @@ def fetch(dataset: str, data_dir: Path) -> None:
 
 @contextmanager
 def downloading(what: str, place: Path, fix: str) -> Iterator[None]:
-    """Turn errors of torchvision and torch.hub during a download to `place` into an InputError with the fix."""
+    """Turn errors of torchvision and torch.hub during a download to `place` into an InputError with the fix.
+
+    A silent server is such an error: torchvision and torch.hub would wait forever.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
-        with _network_timeout():
-            yield
+        yield
     except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
-        raise InputError(
-            f"{what} could not be downloaded ({_reason(error)}): {fix}; or check the network, and "
-            f"that {place} can be written to"
-        ) from error
+        other = f"or check the network, and that {place} can be written to"
+        raise InputError(f"{what} could not be downloaded ({_reason(error)}): {fix}; {other}") from error
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _reason(error: Exception) -> str:
@@ -136,14 +140,3 @@ def _batch_sums() -> dict[str, str]:
     """The names of CIFAR-10's files and their MD5 checksums."""
     cifar = datasets.CIFAR10
     return {cifar.meta["filename"]: cifar.meta["md5"]} | dict(cifar.train_list + cifar.test_list)
-
-
-@contextmanager
-def _network_timeout() -> Iterator[None]:
-    """Time out on a silent server inside the block; torchvision and torch.hub would wait forever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

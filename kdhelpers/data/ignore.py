@@ -1,18 +1,18 @@
 """IGNORE: regions of your own images that may vary and are not judged, such as a label or a timestamp."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from kdhelpers.data.images import read_picture
+from kdhelpers.data.images import MaskOf, read_picture
 from kdhelpers.data.listing import pictures
 from kdhelpers.errors import InputError
 
 
-def reader(ignore: Path | np.ndarray | None) -> Callable[[Path], Image.Image | None]:
+def reader(ignore: Path | np.ndarray | None) -> MaskOf:
     """A function from a picture's path to its mask ("L", 255 where ignored), or to None if nothing is ignored.
 
     ignore: the file of one mask for all pictures; a folder with masks NAME.png or NAME_mask.png for pictures called

@@ -24,6 +24,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = (128, 128, 128)  # the colour of ignored regions
 Size = int | tuple[int, int]  # pixels: the side of a square, or (height, width)
+MaskOf = Callable[[Path], Image.Image | None]  # from a picture's path to the mask of what is ignored: `ignore.reader`
 _FEW = 16  # maximum number of values in a mask that numbers defects; soft edges have more
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 89_478_485  # above this, Pillow warns of a decompression bomb; here it is an error
@@ -65,7 +66,6 @@ class Images:
 
 
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and standard deviation on a device."""
     return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
 
 
@@ -78,18 +78,13 @@ def read_picture(path: Path | str) -> Image.Image:
 
 
 def read_images(
-    paths: Sequence[Path],
-    size: Size,
-    *,
-    lanczos: bool = False,
-    ignored: Callable[[Path], Image.Image | None] = lambda path: None,
-    title: str = "images",
+    paths: Sequence[Path], size: Size, *, lanczos: bool = False, ignored: MaskOf = lambda _: None, title: str = "images"
 ) -> Tensor:
     """Read pictures in several threads and resize them with `fit`: uint8 (n, 3, h, w).
 
-    EXIF orientation is applied, transparency is dropped, and 16-bit pictures are scaled to 8 bits. ignored: a function
-    from `ignore.reader`. title: of the progress bar. Raises InputError naming a file that is unreadable, empty,
-    truncated or not a picture, that holds several pictures, or that has more than 89 million pixels.
+    EXIF orientation is applied, transparency is dropped, and 16-bit pictures are scaled to 8 bits. title: of the
+    progress bar. Raises InputError naming a file that is unreadable, empty, truncated or not a picture, that holds
+    several pictures, or that has more than 89 million pixels.
     """
     return _stacked(lambda path: blanked(read_picture(path), ignored(path)), paths, 3, size, lanczos, title)
 
@@ -219,9 +214,8 @@ def _two_valued(path: Path, mask: Image.Image, most: int) -> Image.Image:
     values = np.asarray(mask)
     top = values.max()
     if top == 0:
-        raise InputError(
-            f"{path}: the mask of an anomalous image marks nothing; draw it, or move the image to test/good"
-        )
+        fix = "draw it, or move the image to test/good"
+        raise InputError(f"{path}: the mask of an anomalous image marks nothing; {fix}")
     if len(np.unique(values)) <= most and values.min() == 0 or values.min() == top:
         values = np.where(values > 0, 255, 0)
     elif mask.mode != "L":

@@ -126,9 +126,8 @@ def kind_of(folder: Path, labels: str | dict[str, str] | None) -> str:
     if isinstance(labels, dict) and name in (given := {key.lower(): label for key, label in labels.items()}):
         return folder.name if given[name] == "bad" and name not in LABELS else given[name]
     if name in EITHER:
-        raise InputError(
-            f"{folder}: {folder.name!r} may mean good or bad; give TEST_LABEL={{{folder.name!r}: 'good'}}, or 'bad'"
-        )
+        fix = f"give TEST_LABEL={{{folder.name!r}: 'good'}}, or 'bad'"
+        raise InputError(f"{folder}: {folder.name!r} may mean good or bad; {fix}")
     return next((kind for kind, names in FOLDERS.items() if name in names), folder.name)
 
 
@@ -142,15 +141,12 @@ def cifar_folders(data_dir: Path) -> dict[str, str]:
         return {number: folders[name] for number, name in zip(NUMBERS, CLASS_NAMES["cifar10"], strict=True)}
     found = {safe_name(name): name for name in sorted(folders.values())}
     if len({name.lower() for name in found}) < len(folders) or folders.keys() & {GOOD, UNKNOWN}:
-        raise InputError(
-            f"{root / 'train'}: a class there has a reserved name ({GOOD}, {UNKNOWN}), or two have names that are too "
-            f"similar ({', '.join(found)}); rename one"
-        )
+        why = f"a reserved name ({GOOD}, {UNKNOWN}), or two have names that are too similar ({', '.join(found)})"
+        raise InputError(f"{root / 'train'}: a class there has {why}; rename one")
     return found
 
 
 def _of_kinds(folders: dict[Path, str]) -> list[TestImage]:
-    """The test images in folders of the given kinds."""
     images = [(path, kind) for place, kind in folders.items() for path in pictures(place)]
     return [TestImage(path, kind, LABELS.get(kind, LABELS["bad"])) for path, kind in images]
 
@@ -254,10 +250,8 @@ def to_score(root: Path, labels: str | dict[str, str] | None) -> list[TestImage]
     """
     if subfolders(root):
         if isinstance(labels, str):
-            raise InputError(
-                f"TEST_LABEL is {labels!r}, but {root} has folders, whose names are the labels: leave TEST_LABEL out, "
-                "or name one of the folders as TEST_DIR"
-            )
+            fix = "leave TEST_LABEL out, or name one of the folders as TEST_DIR"
+            raise InputError(f"TEST_LABEL is {labels!r}, but {root} has folders, whose names are the labels: {fix}")
         return _in_folders(root, partial(kind_of, labels=labels), "move the folders away, or name one of them")
     name = root.name.lower()
     named = isinstance(labels, dict) and name in map(str.lower, labels)

@@ -25,10 +25,8 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
         if path.is_dir():
             raise InputError(f"{path}: a folder where image files are expected; move its images up or the folder away")
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            raise InputError(
-                f"{path}: not an image file ({' '.join(sorted(SUFFIXES))}) or a link that leads nowhere, or to itself; "
-                "convert it, move it away or remove it"
-            )
+            what = f"not an image file ({' '.join(sorted(SUFFIXES))}) or a link that leads nowhere, or to itself"
+            raise InputError(f"{path}: {what}; convert it, move it away or remove it")
     if not found and not empty:
         raise InputError(f"{root}: there are no image files in it; put some there, remove the folder, or leave it out")
     return found

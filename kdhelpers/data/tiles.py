@@ -1,7 +1,7 @@
 """Tiles of large pictures: overlapping square crops, each resized to the networks' input size."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdhelpers.data.images import Size, blanked, fit, in_threads, read_picture
+from kdhelpers.data.images import MaskOf, Size, blanked, fit, in_threads, read_picture
 
 OVERLAP = 0.25  # minimum, as a share of a tile's side
 
@@ -40,11 +40,7 @@ def cut(picture: Image.Image, tile: int | None, size: Size) -> np.ndarray:
 
 
 def read(
-    paths: Sequence[Path],
-    size: Size,
-    tile: int | None,
-    ignored: Callable[[Path], Image.Image | None],
-    title: str = "tiles",
+    paths: Sequence[Path], size: Size, tile: int | None, ignored: MaskOf, title: str = "tiles"
 ) -> tuple[Tensor, np.ndarray]:
     """The tiles of all pictures, uint8 (n, 3, h, w), and the index of each picture's first tile, long (len(paths),)."""
 

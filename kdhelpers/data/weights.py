@@ -60,10 +60,8 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
             return network
     fix = wanted["name"] if wanted["name"] in _BUILTIN else "the path of that file"
     of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
-    raise InputError(
-        f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {given}{of} is "
-        f"another one: give {fix} as source"
-    )
+    trained = f"the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…)"
+    raise InputError(f"{path} was trained with {trained}, and {given}{of} is another one: give {fix} as source")
 
 
 def identify_source(source: str) -> dict[str, str]:
@@ -75,9 +73,8 @@ def identify_source(source: str) -> dict[str, str]:
     with reading(path):
         if not path.is_file():
             made = f" (python -m kdhelpers.data.original_weights {path} makes it)" * (path.name == "vgg16_imagenet.pt")
-            raise InputError(
-                f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file{made}"
-            )
+            known = "neither imagenet, nor untrained, nor an existing weights file"
+            raise InputError(f"SOURCE {source!r} is {known}{made}")
         sha256 = file_sha256(path)
     return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
 

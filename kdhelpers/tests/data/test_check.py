@@ -6,20 +6,15 @@ from kdhelpers.data import check
 from kdhelpers.protocols import MVTEC
 
 
-def fill(data_dir, *datasets):
-    """As many empty files as there are images; their contents are not looked at."""
-    for dataset in datasets:
-        for place, count in check.COUNTS[dataset].items():
-            folder = data_dir / dataset / place.replace("*", "kind")
-            folder.mkdir(parents=True)
-            for i in range(count):
-                (folder / f"{i:03d}{'_mask' if 'ground_truth' in place else ''}.png").touch()
-
-
 def test_complete_is_what_has_all_images_masks_and_labels(tmp_path, monkeypatch):
     two = {place: count for place, count in check.COUNTS["mvtec"].items() if place.startswith(("bottle", "toothbrush"))}
     monkeypatch.setitem(check.COUNTS, "mvtec", two)
-    fill(tmp_path, "mvtec", "head_ct", "brain_mri")
+    for dataset in ("mvtec", "head_ct", "brain_mri"):
+        for place, count in check.COUNTS[dataset].items():
+            folder = tmp_path / dataset / place.replace("*", "kind")
+            folder.mkdir(parents=True)
+            for i in range(count):  # empty: their contents are not looked at
+                (folder / f"{i:03d}{'_mask' if 'ground_truth' in place else ''}.png").touch()
     assert check.check("mvtec", tmp_path) == check.check("brain_mri", tmp_path) == "complete"
     assert "labels.csv is missing" in check.check("head_ct", tmp_path)
     labels = "".join(f"{i}, {int(i < 100)}\n" for i in range(200))
