@@ -60,10 +60,10 @@ class Split:
             tiles=None,
         )
 
-    def sample_indices(self, count: int = 8) -> np.ndarray:
-        """Indices of up to `count` test images to show: one normal image, then the other kinds in turn."""
+    def sample_indices(self) -> np.ndarray:
+        """Indices of up to eight test images to show: one normal image, then the other kinds in turn."""
         first, by_kind = np.flatnonzero(self.labels == 0)[:1], {}
         for i in np.flatnonzero(self.labels):
             by_kind.setdefault(self.kinds[i], []).append(i)
-        turns = [members[turn] for turn in range(count) for members in by_kind.values() if turn < len(members)]
-        return np.array([*first, *sorted(turns[: count - len(first)])])
+        turns = [members[turn] for turn in range(8) for members in by_kind.values() if turn < len(members)]
+        return np.array([*first, *sorted(turns[: 8 - len(first)])])

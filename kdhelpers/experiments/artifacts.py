@@ -68,8 +68,7 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
 
 def load_cloner(path: Path, protocol: Protocol, device: torch.device | str = "cpu") -> torch.nn.Sequential:
     """Load the trained cloner at `path`, in eval mode."""
-    prefix = "cloner."
-    state = {name.removeprefix(prefix): v for name, v in load_file(path).items() if name.startswith(prefix)}
+    state = {name.removeprefix("cloner."): v for name, v in load_file(path).items() if name.startswith("cloner.")}
     cloner = networks.make_cloner(protocol, seed=0)
     cloner.load_state_dict(state)
     return cloner.eval().to(device)

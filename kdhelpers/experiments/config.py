@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from kdhelpers import data, paths
+from kdhelpers import data, paths, protocols
 from kdhelpers.data import layouts, samples, weights
 from kdhelpers.data.listing import find, subfolders
 from kdhelpers.errors import InputError, did_you_mean
@@ -15,15 +15,6 @@ from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, 
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
-from kdhelpers.protocols import (
-    BATCH_SIZE,
-    PRECISIONS,
-    SETTINGS,
-    SMOKE_BATCH_SIZE,
-    SMOKE_EPOCHS,
-    SMOKE_SIZE,
-    protocol_for,
-)
 
 
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
@@ -112,21 +103,22 @@ def _main_run(dataset: str, asked: Training) -> Run:
     def of_dataset(value):
         return value.get(dataset) if isinstance(value, dict) else value
 
-    setting, smoke, data_dir = SETTINGS[dataset], asked.is_smoke, _data_dir(asked)
+    setting, smoke, data_dir = protocols.SETTINGS[dataset], asked.is_smoke, _data_dir(asked)
     device, precision = device_of(asked.DEVICE), asked.PRECISION
     if precision == "auto":
-        precision = PRECISIONS[0] if smoke else _fast_precision(device)
-    size = of_dataset(asked.IMAGE_SIZE) or (min(setting.image_size, SMOKE_SIZE) if smoke else setting.image_size)
+        precision = protocols.PRECISIONS[0] if smoke else _fast_precision(device)
+    default = min(setting.image_size, protocols.SMOKE_SIZE) if smoke else setting.image_size
+    size = of_dataset(asked.IMAGE_SIZE) or default
     return Run(
         notebook=main_notebook(dataset),
         dataset=dataset,
-        protocol=protocol_for(asked.PROTOCOL, dataset),
+        protocol=protocols.protocol_for(asked.PROTOCOL, dataset),
         source=asked.source,
         source_name=records.source_name(weights.source_name(asked.source), precision),
         classes=_classes(of_dataset(asked.CLASSES), dataset, data_dir, smoke),
-        epochs=of_dataset(asked.EPOCHS) or (SMOKE_EPOCHS if smoke else setting.epochs),
+        epochs=of_dataset(asked.EPOCHS) or (protocols.SMOKE_EPOCHS if smoke else setting.epochs),
         image_size=tuple(size) if isinstance(size, list) else size,
-        batch_size=asked.BATCH_SIZE or (SMOKE_BATCH_SIZE if smoke else BATCH_SIZE),
+        batch_size=asked.BATCH_SIZE or (protocols.SMOKE_BATCH_SIZE if smoke else protocols.BATCH_SIZE),
         device=device,
         precision=precision,
         data_dir=data_dir,
@@ -152,19 +144,16 @@ def _data_dir(asked: Training) -> Path:
     if asked.is_smoke:
         return paths.SAMPLES_DIR / ("own_images" if is_own else "")
     if is_own:
-        raise InputError(
-            "DATA_DIR is not given: name the folder of your images, with good ones in it, or train/good/* and "
-            "test/<kind>/*"
-        )
+        layout = "with good ones in it, or train/good/* and test/<kind>/*"
+        raise InputError(f"DATA_DIR is not given: name the folder of your images, {layout}")
     return paths.DATA_DIR
 
 
 def _own(asked: OwnImages, data_dir: Path) -> dict:
     """The settings for your own images; lists the images, so that errors in the folders are reported here."""
     if isinstance(asked.TEST_LABEL, str) and not asked.TEST_DIR:
-        raise InputError(
-            f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR, whose pictures it labels: give TEST_DIR too"
-        )
+        fix = "whose pictures it labels: give TEST_DIR too"
+        raise InputError(f"TEST_LABEL is {asked.TEST_LABEL!r} and there is no TEST_DIR, {fix}")
     own = layouts.Own(asked.TEST_DIR, asked.TEST_LABEL, asked.IGNORE, asked.TILE)
     layouts.list_files("folder", "", data_dir, 0, own=own)
     places = (data_dir, find(data_dir, "train"), find(data_dir, "test"), *filter(None, [asked.TEST_DIR]))
@@ -223,10 +212,8 @@ def _refuse_namesake(run: Run) -> None:
     for path in sorted(run.results_dir.glob(f"records/*/{run.profile}/*/{name}")):
         other = records.read(path)["environment"]["data_dir"]
         if Path(other) != run.data_dir:
-            raise InputError(
-                f"{run.results_dir} has the results of {other}, another folder called {cls}: rename one of the "
-                f"folders, give another RESULTS_DIR, or remove {path}"
-            )
+            fix = f"rename one of the folders, give another RESULTS_DIR, or remove {path}"
+            raise InputError(f"{run.results_dir} has the results of {other}, another folder called {cls}: {fix}")
 
 
 def refuse_to_replace(runs: list[Run]) -> None:
@@ -234,8 +221,7 @@ def refuse_to_replace(runs: list[Run]) -> None:
     for run, cls in [(main, cls) for main in runs if main.variant is None for cls in main.classes]:
         path, asked = run.record_path(cls), run.parameters(cls)
         recorded = records.read(path)["parameters"] if path.is_file() else asked
-        if differs := [name for name in asked if recorded.get(name) != asked[name]]:
-            raise InputError(
-                f"{path} has {differs[0]} {recorded.get(differs[0])}, this run {asked[differs[0]]}; they are not "
-                f"comparable: give the same parameters as to {run.notebook}, or another RESULTS_DIR"
-            )
+        for name in (name for name in asked if recorded.get(name) != asked[name]):
+            fix = f"give the same parameters as to {run.notebook}, or another RESULTS_DIR"
+            differs = f"{path} has {name} {recorded.get(name)}, this run {asked[name]}"
+            raise InputError(f"{differs}; they are not comparable: {fix}")

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,8 +45,10 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
             todo += [(cls, main, main)] if main.is_pending(cls, cloners or used) else []
             todo += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
             in_order += [(cls, run) for run in (main, *variants)]
-    if todo:
-        _check_writable(runs[0].results_dir)  # before hours of training
+    if todo:  # before hours of training: InputError when the folder is not writable
+        with atomic_write(probe := runs[0].results_dir / ".writable"):
+            pass
+        probe.unlink(missing_ok=True)
     shared: dict[str, tuple] = {}
     for number, (cls, run, main) in enumerate(todo):
         name = " ".join(filter(None, (run.dataset, cls, run.variant)))
@@ -57,13 +58,6 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
             print(f"stopped at {name}; {number} of {len(todo)} are recorded; rerun to resume from its checkpoint")
             raise
     return [records.read(run.record_path(cls)) for cls, run in in_order]
-
-
-def _check_writable(folder: Path) -> None:
-    """Create `folder` if needed; raise InputError when it is not writable."""
-    with atomic_write(folder / ".writable") as temporary:
-        temporary.touch()
-    (folder / ".writable").unlink(missing_ok=True)
 
 
 def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
@@ -146,7 +140,6 @@ def _distil(
         shared.pop("train", None)
         shared.pop("test", None)
         torch.cuda.empty_cache()
-    raise InputError(
-        f"{run.device} has no room for a batch of {run.batch_size} images of {in_words(run.image_size)}, even without "
-        "a cache: give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
-    )
+    batch = f"a batch of {run.batch_size} images of {in_words(run.image_size)}, even without a cache"
+    fix = "give a smaller BATCH_SIZE, which deviates from the article, or DEVICE=cpu"
+    raise InputError(f"{run.device} has no room for {batch}: {fix}")

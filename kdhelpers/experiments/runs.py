@@ -81,9 +81,8 @@ class Run:
 
     def load(self, cls: str) -> data.Split:
         """Load the training and test images of a class, on the device."""
-        names = ("image_size", "seed", "normal_test", "own")
-        split = data.load(self.dataset, cls, self.data_dir, **{name: getattr(self, name) for name in names})
-        return split.to(self.device)
+        given = {"image_size": self.image_size, "seed": self.seed, "normal_test": self.normal_test, "own": self.own}
+        return data.load(self.dataset, cls, self.data_dir, **given).to(self.device)
 
     def is_pending(self, cls: str, cloner: bool = False) -> bool:
         """True without an up-to-date record with these parameters; cloner: also without its own cloner on this machine.
@@ -163,8 +162,7 @@ def summary(runs: Sequence[Run]) -> str:
     lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
     for dataset in dict.fromkeys(run.dataset for run in runs):
         main = next(run for run in runs if run.dataset == dataset)
-        size = in_words(main.image_size)
-        lines.append(f"{dataset}, classes {', '.join(main.classes)}; {size}, {main.epochs} epochs")
+        lines.append(f"{dataset}, classes {', '.join(main.classes)}; {in_words(main.image_size)}, {main.epochs} epochs")
     lines.append(f"to do: {sum(pending)} of {len(pending)}" + ("" if all(pending) else "; the others are recorded"))
     lines.append(f"deviates from the article: {'; '.join(deviations) or 'in nothing'}")
     return "\n".join([*lines, f"records: {runs[-1].record_path('').parent}"])

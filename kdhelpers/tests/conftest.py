@@ -21,6 +21,7 @@ from kdhelpers.cache import keep_freed_memory
 from kdhelpers.data import samples, weights
 from kdhelpers.data.images import Images
 from kdhelpers.errors import InputError
+from kdhelpers.experiments import records
 from kdhelpers.protocols import METHOD_VERSION, PROTOCOLS, SETTINGS, protocol_for
 
 keep_freed_memory()  # as every run does; without it a training step takes twice as long
@@ -75,6 +76,14 @@ def make_record(notebook="01_mnist", dataset="mnist", cls="0", variant=None, see
 @pytest.fixture(scope="session")
 def record():
     return make_record
+
+
+def write_record(results, one):
+    """Write a record in its place under RESULTS_DIR; return its path."""
+    path = records.path_of(results, "records", one, ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(one))
+    return path
 
 
 @pytest.fixture(scope="session")

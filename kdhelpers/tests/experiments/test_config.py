@@ -1,6 +1,5 @@
 """A name or value that is not allowed is refused, in one line that says what is."""
 
-import json
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,7 +10,7 @@ from kdhelpers.experiments import config
 from kdhelpers.experiments.variants import variants_of
 from kdhelpers.protocols import CLASS_NAMES, PROTOCOLS, SETTINGS, protocol_for
 from kdhelpers.reporting import extras
-from kdhelpers.tests.conftest import ASKED, refused
+from kdhelpers.tests.conftest import ASKED, refused, write_record
 
 
 @pytest.fixture
@@ -141,9 +140,7 @@ def test_variants_change_what_their_names_say():
 def test_an_ablation_does_not_undo_a_main_run_made_otherwise(given, record):
     wanted = given | {"CLASSES": {"mnist": ["3"]}, "EPOCHS": 5}
     main = config.resolve("11_critical_layers", **wanted)[0]
-    path = main.record_path("3")
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(record(cls="3", source_name="untrained", parameters=main.parameters("3"))))
+    write_record(main.results_dir, record(cls="3", source_name="untrained", parameters=main.parameters("3")))
     assert config.from_notebook("11_critical_layers", wanted)[0].epochs == 5
     with refused("mnist-3-seed0.json has epochs 5, this run 6", "another RESULTS_DIR"):
         config.from_notebook("11_critical_layers", wanted | {"EPOCHS": 6})

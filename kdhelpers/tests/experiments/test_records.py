@@ -18,7 +18,7 @@ from kdhelpers.experiments import artifacts, baselines, config, records, runner
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.reporting import ablations, article_figures, comparison, extras, tables
 from kdhelpers.tests import conftest
-from kdhelpers.tests.conftest import make_record, refused
+from kdhelpers.tests.conftest import make_record, refused, write_record
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def finished(run, source):
     measured = {"source": {"name": "untrained", "sha256": "0" * 64}, "localization": None, "seconds": {"data": 0.5}}
     measured["detection"] = metrics.detection(fit.scores, split.labels, fit.scored)
     measured["baselines"] = baselines.without_network(split)
-    shown = split.subset(split.sample_indices(3)), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)
+    shown = split.subset(split.sample_indices()[:3]), np.linspace(0, 1, 3 * 32 * 32).reshape(3, 32, 32)
     return {"run": run, "cls": "normal"} | dict(split=split, fit=fit, cloner=cloner, shown=shown, measured=measured)
 
 
@@ -181,9 +181,7 @@ def test_an_untrained_variant_belongs_to_the_run_that_it_varies(record):
 def test_records_are_found_by_kind_each_in_its_place(record, tmp_path):
     assert records.find(tmp_path / "nothing", "full") == {}
     for one in [record(seed=1), record(seed=0), *(record(**other) for other in OTHERS)]:
-        path = records.path_of(tmp_path, "records", one, ".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(one))
+        path = write_record(tmp_path, one)
     found = records.find(tmp_path, "full")
     assert list(found) == sorted(found) and len(found) == 3
     assert [one["seed"] for one in found["imagenet", "full", "official"]] == [0, 1]

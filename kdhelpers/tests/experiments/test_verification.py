@@ -11,7 +11,7 @@ from PIL import Image
 from kdhelpers.experiments import config, runner, verification
 from kdhelpers.experiments.variants import DATASETS
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ASKED, refused
+from kdhelpers.tests.conftest import ASKED, refused, write_record
 
 pytestmark = pytest.mark.slow
 
@@ -160,19 +160,13 @@ def test_the_run_of_every_variant_of_every_notebook_comes_from_its_record(record
 
 
 def test_records_are_drawn_by_the_seed(record, tmp_path):
-    def write(**changed):
-        one = record(**changed)
-        path = tmp_path / "records" / f"{verification.name_of(one)}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(one))
-
     for seed in range(5):
-        write(seed=seed, source_name="untrained", profile="smoke")
+        write_record(tmp_path, record(seed=seed, source_name="untrained", profile="smoke"))
     assert len(verification.choose(tmp_path)) == 5  # all of smoke
     with refused("there are no records of profile full under", "./run_all.sh full first"):
         verification.choose(tmp_path, profile="full")
     for seed in range(20):
-        write(seed=seed)
+        write_record(tmp_path, record(seed=seed))
     drawn = [[one["seed"] for one in verification.choose(tmp_path, seed=seed)] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and [len(set(seeds)) for seeds in drawn] == [3, 3, 3]
     assert len(verification.choose(tmp_path, 7)) == 7 and len(verification.choose(tmp_path, 50)) == 20

@@ -24,7 +24,7 @@ from kdhelpers.inspection.accepting import accept
 from kdhelpers.localization import localization_map
 from kdhelpers.protocols import protocol_for
 from kdhelpers.reporting import figures
-from kdhelpers.tests.conftest import OWN, make_record, one_line, refused
+from kdhelpers.tests.conftest import OWN, make_record, one_line, refused, write_record
 
 PROTOCOL = protocol_for("official", "folder")
 
@@ -208,11 +208,8 @@ def test_the_whole_way_and_again(folders, capsys):
     said = own_images.describe(split) + own_images.auroc_of(record)
     for words in ("8 good images to learn from", "7 unlabeled", "no AUROC: there are no anomalous", "too few good"):
         assert words in said
-    assert (
-        f"  {folders / 'fine'}: 8 good" in said
-        and f"  {folders / 'fine'}: 7 good" in said
-        and f"  {folders / 'new'}: 7 unlabeled" in said
-    )
+    for folder, words in (("fine", "8 good"), ("fine", "7 good"), ("new", "7 unlabeled")):
+        assert f"  {folders / folder}: {words}" in said
     counts = {"train": 8, "test_normal": 7, "test_anomalous": 0, "test_unlabeled": 7}
     assert record["data"] == counts | {"sha256": split.sha256}
     assert record["parameters"]["test_label"] is None and record["environment"]["test_dir"] == str(folders / "new")
@@ -310,8 +307,6 @@ def test_no_more_heat_maps_than_it_says(folders, monkeypatch, capsys):
 
 
 def changed(**settings):
-    """Changes some of a detector's settings."""
-
     def spoil(path):
         with safe_open(path, "np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -400,12 +395,10 @@ def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
     """Most people's folder of good images is called good."""
     asked = given(folders, RESULTS_DIR=str(tmp_path / "results"), SEED=1)
     (run,) = config.from_notebook("00_quickstart", asked)
-    path = run.record_path("fine").with_name("folder-fine-seed0.json")
-    path.parent.mkdir(parents=True)
 
     def recorded(data_dir):
-        record = make_record(notebook="00_quickstart", dataset="folder", cls="fine")
-        path.write_text(json.dumps(record | {"environment": {"data_dir": data_dir}}))
+        record = make_record("00_quickstart", "folder", "fine", source_name="untrained", profile=run.profile)
+        write_record(run.results_dir, record | {"environment": {"data_dir": data_dir}})
         return config.from_notebook("00_quickstart", asked)
 
     with refused("has the results of /elsewhere/fine, another folder called fine: rename one"):
