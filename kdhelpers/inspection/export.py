@@ -80,9 +80,8 @@ def to_onnx(trained: Detector, path: Path, shown: np.ndarray) -> None:
             )
             close = of_score.max() < TOLERANCE and np.median(of_map) < TOLERANCE and of_map.max() < _TOLERANCE_OF_ONE
             if not close:
-                raise InputError(
-                    f"{path} is not written: it differs from PyTorch; try another version of torch, onnx or Pillow"
-                )
+                fix = "try another version of torch, onnx or Pillow"
+                raise InputError(f"{path} is not written: it differs from PyTorch; {fix}")
 
 
 def _is_fixed(trained: Detector) -> bool:

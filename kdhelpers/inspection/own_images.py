@@ -55,10 +55,8 @@ def describe(split) -> str:
     if not bad:
         lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
-        lines.append(
-            f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones, and "
-            "will call new good images bad; a hundred is a beginning"
-        )
+        why = "the cloner hardly learns what may vary among good ones, and will call new good images bad"
+        lines.append(f"too few good images: from {len(split.train)} {why}; a hundred is a beginning")
     return "\n".join(lines)
 
 
@@ -192,9 +190,8 @@ def is_written(run) -> bool:
     """True when the saved detector has the run's record, map, score and false-alarm rate."""
     if not (saved := _saved(run)):
         return False
-    current = results.read(run.record_path(run.classes[0]))
     same = (saved.map, saved.score_by, saved.threshold.false_alarms) == (run.map, run.score_by, run.false_alarms)
-    return same and saved.record == current
+    return same and saved.record == results.read(run.record_path(run.classes[0]))
 
 
 def _saved(run) -> Detector | None:

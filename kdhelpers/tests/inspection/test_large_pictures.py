@@ -38,9 +38,8 @@ def pictures(tmp_path):
 
 
 def judged(root, **changed):
-    (run,) = config.from_notebook(
-        "00_quickstart", OWN | {"DATA_DIR": str(root), "RESULTS_DIR": str(root.parent / "r")} | changed
-    )
+    folders = {"DATA_DIR": str(root), "RESULTS_DIR": str(root.parent / "r")}
+    (run,) = config.from_notebook("00_quickstart", OWN | folders | changed)
     (record,) = runner.run_experiments([run])
     split = run.load(run.classes[0])
     return run, record, split, *own_images.judge(run, split)
