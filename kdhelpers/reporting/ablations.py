@@ -58,16 +58,16 @@ def with_variants(notebook: str, records: Sequence[dict], metric: str) -> pd.Dat
     return frame[~frame.groupby(["dataset", "class"])["main"].transform("all").astype(bool)]
 
 
-def by_seed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The mean for each data set, variant and seed over the classes that all variants of the data set have.
+def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The mean AUROC for each data set, variant and seed over the classes that all variants of the data set have.
 
     frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (count), value. A variant's seed is left
     out unless it has all of these classes.
     """
-    frame = frame.dropna(subset=metric)
+    frame = frame.dropna(subset="auroc")
     variants = frame.groupby("dataset")["variant"].transform("nunique")
     frame = frame[frame.groupby(["dataset", "class"])["variant"].transform("nunique") == variants]
-    groups = _complete(frame).groupby(["dataset", "variant", "main", "seed"], sort=False)[metric]
+    groups = _complete(frame).groupby(["dataset", "variant", "main", "seed"], sort=False)["auroc"]
     return groups.agg(classes="size", value="mean").reset_index()
 
 

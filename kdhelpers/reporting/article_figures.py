@@ -37,7 +37,7 @@ def figure_4(records: Sequence[dict], *, title: str = "") -> Figure:
     """AUROC on MVTecAD with the compact and the large cloner (Fig. 4), by category and as the mean over them."""
     notebook, name = "12_cloner_size", "Figure 4: size of the cloner, on MVTecAD"
     frame, left_out = variants_frame(notebook, records)
-    means = by_seed(frame, "auroc")
+    means = by_seed(frame)
     frame = frame.dropna(subset="auroc").assign(group=frame["class"].map(title_of), value=frame["auroc"])
     groups = [title_of(cls) for cls in MVTEC if cls in set(frame["class"])]
     has_mean = len(groups) > 1 and len(means) > 0
@@ -59,7 +59,7 @@ def figure_5(records: Sequence[dict], *, title: str = "") -> Figure:
 
 def _by_dataset(notebook, records: Sequence[dict], name: str, variants, title: str, width: float = WIDTH) -> Figure:
     frame, left_out = variants_frame(notebook, records)
-    means = by_seed(frame, "auroc")
+    means = by_seed(frame)
     groups = {dataset: NAMES[dataset] for dataset in DATASETS[notebook]}
     for dataset, count in means.groupby("dataset")["classes"].first().items():
         every = len(classes_of(dataset))
@@ -72,13 +72,7 @@ def _by_dataset(notebook, records: Sequence[dict], name: str, variants, title: s
 
 @in_style
 def _bars(
-    values: pd.DataFrame,
-    variants: Sequence[str],
-    groups: Sequence[str],
-    name: str,
-    title: str,
-    lines: Sequence[str],
-    width: float,
+    values: pd.DataFrame, variants, groups: list[str], name: str, title: str, lines: list[str], width: float
 ) -> Figure:
     """Grouped bars: the mean over seeds, the standard deviation of several seeds, and a dot per seed.
 
@@ -154,10 +148,8 @@ def show_epochs(records: Sequence[dict], *, title: str = "") -> Figure:
         axes.set(xlabel="epoch", ylabel="image AUROC (%)")
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         mean, last, best = np.mean(marks, axis=0)
-        words = (
-            f"mean of the last ten (black) {mean:.2f}, last epoch (dot) {last:.2f}, "
-            f"best on the test set (star) {best:.2f}: choosing it adds {best - mean:.2f}"
-        )
+        words = f"mean of the last ten (black) {mean:.2f}, last epoch (dot) {last:.2f}"
+        words += f", best on the test set (star) {best:.2f}: choosing it adds {best - mean:.2f}"
         lines = [words, *lines]
     else:
         say_nothing(axes)

@@ -12,11 +12,7 @@ _OF_KIND = ("PROTOCOL", "SOURCE", "PRECISION", "DATA_DIR")  # a command for miss
 
 
 def command_for(
-    notebook: str,
-    classes: Sequence[str] | None,
-    variant: str | None,
-    used: Sequence[dict],
-    records: Sequence[dict] = (),
+    notebook: str, classes: list[str] | None, variant: str | None, used: Sequence[dict], records: Sequence[dict] = ()
 ) -> str:
     """The `./run_all.sh` line that reruns the records `used`; without any, the line that fills the cell, for all seeds.
 
@@ -24,7 +20,7 @@ def command_for(
     number; the line repeats their seeds and settings where these are not the defaults. records: all of the kind; a line
     without `used` takes its protocol, source, precision and data folder from a main run among them.
     """
-    settings: dict[str, object] = {} if classes is None else {"CLASSES": list(classes)}
+    settings: dict[str, object] = {} if classes is None else {"CLASSES": classes}
     if variant is not None or notebook == "06_head_ct":
         settings["VARIANTS"] = [variant or "plain"]
     if not used:

@@ -27,11 +27,11 @@ def metrics(records: Sequence[dict]) -> pd.DataFrame:
         rows.append(record | record["detection"] | {"best": max(last, default=None)})
     titles = {"seed": "seeds", "auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "auroc_last": "last epoch"}
     table = _means(rows, ["dataset", "class", "variant"], titles | {"best": "best of the last ten"})
-    return without_empty(table, "variant")
+    return without_empty_variant(table)
 
 
-def without_empty(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    return frame.drop(columns=column) if len(frame) and (frame[column] == "").all() else frame
+def without_empty_variant(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns="variant") if len(frame) and (frame["variant"] == "").all() else frame
 
 
 def localization(records: Sequence[dict]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from kdhelpers.experiments.records import STALE, Kind, is_stale, only_one, precision_of, remark
+from kdhelpers.experiments.records import STALE, Kind, is_stale, precision_of, remark
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.metrics import AUPRO_LIMIT
@@ -113,7 +113,6 @@ def write(found: dict[Kind, list[dict]], main: Kind, out: Path) -> Path:
 
 def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
     """The page's content for one kind. everything: True to include published numbers without records."""
-    only_one(records)
     of_article = comparison.cells(records)
     by_table = pd.crosstab(of_article["table"], of_article["verdict"], margins=True, margins_name="all")
     by_table = by_table.reindex(columns=["all", *VERDICTS], fill_value=0)

@@ -40,7 +40,7 @@ def beside_article(records: list[dict], table: int) -> pd.DataFrame:
         row["difference"] = None if row["ours"] is None else row["ours"] - row["article"]
         row |= {words: either_way(name, record["baselines"][name]) for name, words in TRIVIAL[table].items()}
         rows.append(row | {"deviates": "; ".join(record["deviations"]) or "in nothing"})
-    return extras.without_empty(pd.DataFrame(rows), "variant")
+    return extras.without_empty_variant(pd.DataFrame(rows))
 
 
 def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:

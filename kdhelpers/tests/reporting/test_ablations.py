@@ -42,7 +42,7 @@ def test_pairs_are_seeds_and_the_test_is_exact(six_seeds):
 
 def test_means_are_over_the_classes_that_all_variants_have(six_seeds):
     records, values = six_seeds
-    means = by_seed(variants_frame(NOTEBOOK, records)[0], "auroc")
+    means = by_seed(variants_frame(NOTEBOOK, records)[0])
     assert set(means["classes"]) == {1} and len(means) == 18
     assert means[means["main"]]["value"].tolist() == [values["0", seed][0] for seed in range(6)]
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 from safetensors.numpy import save_file
+from torch import nn
 
+from kdhelpers import networks
 from kdhelpers.experiments import records as results
 from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting import article_figures, figures, heat_maps, paper_style
+from kdhelpers.reporting.framework import IMAGE_SIZE, show_framework
 
 SMOKE = "smoke run: the numbers mean nothing"
 LAYERS = {"last": "last", "last_two": "last two", None: "last four"}
@@ -94,6 +97,20 @@ def test_one_seed_has_no_error_bar_and_a_variant_without_record_says_so(record):
     assert errors_of(axes) == [] and [bar.get_height() for bar in bars_of(axes)] == [90, 99]
     assert bars_of(axes)[1].get_x() - bars_of(axes)[0].get_x() > 0.5  # the place between them stays free
     assert "one seed" in heading_of(figure) and texts_of(figure).count("no record") == 2  # last two; MVTecAD
+
+
+def test_figure_2_says_what_the_networks_are(source, protocol):
+    cloner = networks.make_cloner(protocol, 0)
+    texts = [text.get_text() for text in show_framework(protocol).axes[0].texts]
+    convolutions = [layer for network in (source, cloner) for layer in network if isinstance(layer, nn.Conv2d)]
+    assert [int(text) for text in texts if text.isdigit()] == [layer.out_channels for layer in convolutions]
+    for row in networks.describe(source, cloner, IMAGE_SIZE):
+        shape = " × ".join(map(str, row["channels, height, width"]))
+        assert any(text.startswith(f"{row['critical point']}\n{shape}") for text in texts)
+    for name, network in (("S", source), ("C", cloner)):
+        count = sum(p.numel() for p in network.parameters())
+        assert row[f"parameters of {name}"] == count  # up to the last critical point: all
+        assert any(f"\n{count:,} parameters" in text for text in texts)
 
 
 def test_figure_4_has_the_categories_in_order_and_their_mean(record):

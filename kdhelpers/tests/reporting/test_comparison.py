@@ -14,7 +14,6 @@ from kdhelpers.tests.conftest import ASKED
 
 
 def mnist(records):
-    """The cells of MNIST by class."""
     return cells(records).query("table == 2 and dataset == 'mnist'").set_index("class")
 
 

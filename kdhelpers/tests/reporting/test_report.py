@@ -19,7 +19,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def record(kind=FULL, **fields) -> dict:
-    """A record of a kind, its AUROC a good one."""
     of_kind = {"source_name": kind.source, "profile": kind.profile, "protocol": kind.protocol}
     return make_record(**of_kind | {"auroc": 99.8} | fields)
 
@@ -35,7 +34,6 @@ def page_of(*records: dict) -> str:
 
 
 def between(page: str, start: str, end: str) -> str:
-    """What stands between two anchors of the page."""
     return page.split(f'id="{start}"')[1].split(f'id="{end}"')[0]
 
 
