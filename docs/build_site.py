@@ -42,8 +42,8 @@ def broken_links(site: Path) -> list[str]:
     return found
 
 
-def barriers(site: Path, browser: str, pages: list[str] = PAGES) -> list[str]:
-    """axe's serious and critical findings on the pages, in both colour schemes."""
+def barriers(site: Path, browser: str) -> list[str]:
+    """axe's serious and critical findings on PAGES, in both colour schemes."""
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
@@ -52,7 +52,7 @@ def barriers(site: Path, browser: str, pages: list[str] = PAGES) -> list[str]:
         chromium = started.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-dev-shm-usage"])
         for scheme in ("light", "dark"):
             page = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}).new_page()
-            for name in pages:
+            for name in PAGES:
                 page.goto((site / f"{name}.html").as_uri())
                 page.add_style_tag(content="* { transition: none !important }")  # axe would measure colours half-way
                 for one in Axe().run(page).response["violations"]:

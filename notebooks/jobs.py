@@ -110,7 +110,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         "results": str(results),
         "executed": str(results / "executed" / profile),
         "logs": str(results / "logs" / profile),
-        "cluster": bool(cluster),
+        "cluster": cluster,
         "pid": os.getpid(),
         "limits": {} if cluster or not gpus else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory},
     }
@@ -161,10 +161,8 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
             os.killpg(snakemake.pid, signal.SIGKILL)
         checkpoints = len(list(results.glob("checkpoints/**/*.pt")))
         trainings = f", {checkpoints} training{'s' * (checkpoints != 1)} half-way in checkpoints" * bool(checkpoints)
-        kept = f"every finished class is recorded in {results / 'records'}{trainings}"
-        print(
-            f"stopped: {len(done)} of {len(jobs)} runs done, {kept}; rerun the same command to resume", file=sys.stderr
-        )
+        kept = f"every finished class is recorded in {results / 'records'}{trainings}; rerun the same command to resume"
+        print(f"stopped: {len(done)} of {len(jobs)} runs done, {kept}", file=sys.stderr)
         return 130
     finally:
         plan_file.unlink(missing_ok=True)

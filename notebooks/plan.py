@@ -114,9 +114,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         mine = []
         if classes != []:
             changed = given_here | ({"CLASSES": classes} if classes else {})
-            mine = _jobs(
-                notebook, defaults, changed, _seeds(notebook, settings["seeds"], profile, bool(only)), downloads
-            )
+            seeds = _seeds(notebook, settings["seeds"], profile, bool(only))
+            mine = _jobs(notebook, defaults, changed, seeds, downloads)
         jobs += mine
         rows.append((notebook, state, mine))
         if missing and not (notebook in ABLATIONS and set(map(main_notebook, DATASETS[notebook])) <= set(wanted)):
@@ -127,11 +126,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         help_["none"] = NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser())
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
-    notes = [
-        textwrap.fill(note, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-        for note in help_.values()
-    ]
-    return jobs, "\n".join([text, *notes])
+    options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
 
 
 def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
@@ -183,10 +179,8 @@ def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
 def settings_of(values: dict) -> dict:
     """The settings in small letters, with their defaults; InputError for an unknown name or a wrong value."""
     for name in values.keys() - SETTINGS.keys():
-        hint = did_you_mean(name, SETTINGS)
-        raise InputError(
-            f"unknown setting {name}{hint}; it is one of {', '.join(SETTINGS)}, or a parameter in capitals"
-        )
+        known = f"it is one of {', '.join(SETTINGS)}, or a parameter in capitals"
+        raise InputError(f"unknown setting {name}{did_you_mean(name, SETTINGS)}; {known}")
     settings, present = SETTINGS | values, torch.cuda.device_count()
     for name in ("gpus", "jobs_per_gpu"):
         if (count := settings[name]) != "auto" and not (isinstance(count, int) and count >= (name != "gpus")):
@@ -216,7 +210,7 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
         return None, "generated", "", []
     if datasets == ("folder",):
         return None, "as given", "", []
-    given, present, states, missing, downloads = values.get("CLASSES"), {}, {}, [], []
+    given, present, lacking, missing, downloads = values.get("CLASSES"), {}, {}, [], []
     for dataset in [name for name in datasets if name in given] if isinstance(given, dict) else datasets:
         status = data.status(dataset, str(values["DATA_DIR"] or paths.DATA_DIR))  # `resolve` refuses a number
         lacks = {cls: line for cls, line in status.items() if line not in ("", "download")}
@@ -224,15 +218,13 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
         if found := [cls for cls in status if cls not in lacks]:
             present[dataset] = found
         missing += lacks.values()
-        state = f"{len(found)} of {len(status)} classes" if found and lacks else "missing" if lacks else "present"
-        states[dataset] = "download" if dataset in downloads else state
+        if lacks and dataset not in downloads:
+            state = f"{len(found)} of {len(status)} classes" if found else "missing"
+            lacking.setdefault(state, []).append(dataset)
     if given is not None:  # `resolve` checks whether these are present
         return None, "download" if downloads else "as given", "", downloads
     # All categories of one data set are fetched the same way: print the advice once.
     advice = "; or ".join({line.rpartition("; ")[2]: line for line in reversed(missing)}.values())
-    lacking = {state: [] for state in states.values() if state not in ("present", "download")}
-    for dataset, state in states.items():
-        lacking.get(state, []).append(dataset)
     words = [f"{state}: {', '.join(names)}" if len(datasets) > 1 else state for state, names in lacking.items()]
     state = "; ".join(words) or ("download" if downloads else "present")
     classes = present if len(datasets) > 1 else present.get(datasets[0], [])

@@ -59,6 +59,5 @@ def publish(results: Path, *names: str) -> None:
             nbformat.write(with_outputs(notebook, run, results), notebook)
             print(f"{notebook.relative_to(ROOT)}: from {run.name}, {notebook.stat().st_size / 1000:.0f} kB")
         elif notebook.stem in names:
-            raise InputError(
-                f"{results / 'executed' / 'full'} has no run of {notebook.stem}: ./run_all.sh full {notebook.stem}"
-            )
+            place = results / "executed" / "full"
+            raise InputError(f"{place} has no run of {notebook.stem}: ./run_all.sh full {notebook.stem}")

@@ -19,42 +19,42 @@ NAMED = re.compile(r"(github(?:\.com)?)/[\w.-]+/[\w.-]+/(blob|archive/refs/tags)
 BADGE = re.compile(r"(/blob/[\w.]+/notebooks/)\w+\.ipynb")  # of a notebook copied from another one
 
 
-def release(root: Path = ROOT) -> None:
+def release() -> None:
     """Release. Raises InputError for a placeholder as address, uncommitted changes, and a tag of another commit."""
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address, version = project["urls"]["Repository"], project["version"]
     if PLACEHOLDER in address or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
         raise InputError(f"{address} is no repository on GitHub: set Repository under [project.urls] in pyproject.toml")
-    if git(root, "status", "--porcelain"):
+    if git("status", "--porcelain"):
         raise InputError("there are uncommitted changes (git status): commit them, then release")
     tag = f"v{version}"
-    changes = {path: text for path, text in texts(root, address, version).items() if text != _read(path)}
-    tagged = git(root, "tag", "--list", tag)
+    changes = {path: text for path, text in texts(address, version).items() if text != _read(path)}
+    tagged = git("tag", "--list", tag)
     if tagged and changes:
-        names = ", ".join(str(path.relative_to(root)) for path in changes)
+        names = ", ".join(str(path.relative_to(ROOT)) for path in changes)
         raise InputError(f"{tag} is already tagged, and {names} would change: raise version in pyproject.toml")
-    if tagged and git(root, "rev-parse", f"{tag}^{{commit}}") != git(root, "rev-parse", "HEAD"):
+    if tagged and git("rev-parse", f"{tag}^{{commit}}") != git("rev-parse", "HEAD"):
         raise InputError(f"{tag} is already tagged on another commit: raise version in pyproject.toml")
-    packed = cloners.pack(root / "results", root / "dist" / "cloners")
+    packed = cloners.pack(ROOT / "results", ROOT / "dist" / "cloners")
     if tagged:
         print(f"nothing is new: {tag} is tagged, and every file names {address}")
         return
     for path, text in changes.items():
         path.write_text(text, encoding="utf-8")
-        print(f"{path.relative_to(root)}: written")
+        print(f"{path.relative_to(ROOT)}: written")
     if changes:
-        git(root, "add", *map(str, changes))
-        git(root, "commit", "--quiet", "--message", f"Release {tag}")
-    git(root, "tag", "--annotate", "--message", tag, tag)
+        git("add", *map(str, changes))
+        git("commit", "--quiet", "--message", f"Release {tag}")
+    git("tag", "--annotate", "--message", tag, tag)
     assets = " dist/cloners/*.zip" if packed else ""
     print(f"{tag} is tagged. To publish it: git push origin HEAD {tag} && gh release create {tag}{assets}")
 
 
-def texts(root: Path, address: str, version: str) -> dict[Path, str]:
+def texts(address: str, version: str) -> dict[Path, str]:
     """Each file that names the address or the version, and its text with the current ones."""
     place = address.removeprefix("https://github.com/")
     found = {}
-    for path in [root / "README.md", *sorted(root.glob("notebooks/*.ipynb"))]:
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("notebooks/*.ipynb"))]:
         found[path] = NAMED.sub(rf"\1/{place}/\2/v{version}", _read(path))
         if path.suffix == ".ipynb":
             found[path] = BADGE.sub(rf"\g<1>{path.name}", found[path])
@@ -62,16 +62,16 @@ def texts(root: Path, address: str, version: str) -> dict[Path, str]:
         "CITATION.cff": {r"(?<=^repository-code: ).*": address, r"(?<=^version: ).*": version},
         "codemeta.json": {r'(?<="codeRepository": ")[^"]*': address, r'(?<="version": ")[^"]*': version},
     }.items():
-        text = _read(root / name)
+        text = _read(ROOT / name)
         for pattern, value in fields.items():
             text = re.sub(pattern, value, text, flags=re.MULTILINE)
-        found[root / name] = text
+        found[ROOT / name] = text
     return found
 
 
-def git(root: Path, *arguments: str) -> str:
+def git(*arguments: str) -> str:
     """The output of a git command; InputError with its first line when it fails."""
-    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+    done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"git {arguments[0]} failed: {(done.stderr or done.stdout).strip().splitlines()[0]}")
     return done.stdout.strip()

@@ -78,10 +78,8 @@ def name_of(word: str) -> str:
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     found = [name for name in names if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0])]
     if not found:
-        commands = "smoke, full, test, report, publish, release, verify, site and gpu-check"
-        raise InputError(
-            f"there is no command or notebook {word}; commands are {commands}, notebooks {' '.join(names)}"
-        )
+        known = "commands are smoke, full, test, report, publish, release, verify, site and gpu-check"
+        raise InputError(f"there is no command or notebook {word}; {known}, notebooks {' '.join(names)}")
     return found[0]
 
 
@@ -95,9 +93,8 @@ def test(options: list[str]) -> int:
     with tempfile.TemporaryDirectory(dir=paths.ROOT, prefix=".test-") as folder:
         for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
             if notebook.stem == "30_beside_anomalib" and not find_spec("anomalib"):
-                print(
-                    f"{notebook.stem} is left out: the optional anomalib is not installed (pip install '.[anomalib]')"
-                )
+                why = "the optional anomalib is not installed (pip install '.[anomalib]')"
+                print(f"{notebook.stem} is left out: {why}")
                 continue
             parameters = {"PROFILE": "smoke", "RESULTS_DIR": f"{folder}/results"} | IN_SMOKE.get(notebook.stem, {})
             if "EPOCHS" in parameters_of(notebook):

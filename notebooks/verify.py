@@ -1,7 +1,7 @@
 """./run_all.sh verify: rerun recorded trainings and compare every number."""
 
-import sys
 import time
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from execute import Newest, duration, values_of
@@ -11,14 +11,7 @@ from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import verification
 from kdhelpers.experiments.records import is_stale
 
-KNOWN = {
-    "seed": 0,
-    "PROFILE": None,
-    "RESULTS_DIR": paths.RESULTS_DIR,
-    "DATA_DIR": None,
-    "SOURCE": None,
-    "DEVICE": "auto",
-}
+KNOWN = {"seed": 0} | dict.fromkeys(("PROFILE", "RESULTS_DIR", "DATA_DIR", "SOURCE")) | {"DEVICE": "auto"}
 WORDS = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}
 
 
@@ -33,6 +26,7 @@ def verify(words: list[str]) -> int:
         raise InputError("verify takes how many records (1 or more), seed=NUMBER and PROFILE=smoke or full")
     cache.keep_freed_memory()
     results = Path(str(given["RESULTS_DIR"] or paths.RESULTS_DIR)).expanduser().absolute()
+    where = {name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
     chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
     costs = [sum(record["seconds"].values()) for record in chosen]
     took = duration(sum(costs))
@@ -40,13 +34,8 @@ def verify(words: list[str]) -> int:
     start, verdicts = time.monotonic(), []
     for number, record in enumerate(chosen, start=1):
         newest = Newest(f"{number} of {len(chosen)} · {verification.name_of(record)}")
-        stdout, stderr, sys.stdout, sys.stderr = sys.stdout, sys.stderr, newest, newest
-        try:
-            where = {name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
+        with closing(newest), redirect_stdout(newest), redirect_stderr(newest):
             verdict, line = verification.verify(record, **where)
-        finally:
-            sys.stdout, sys.stderr = stdout, stderr
-            newest.close()
         verdicts.append(verdict)
         print(f"{number} of {len(chosen)} · {line}", flush=True)
         if number < len(chosen):

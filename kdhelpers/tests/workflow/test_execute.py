@@ -1,4 +1,4 @@
-"""notebooks/execute.py: a kernel that dies, a disk that is full, an exception in a cell."""
+"""notebooks/execute.py: the same record twice, a kernel that dies, a disk that is full, an exception in a cell."""
 
 import re
 import resource
@@ -6,7 +6,8 @@ import resource
 import nbformat
 import pytest
 
-from kdhelpers.tests.conftest import execute
+from kdhelpers.experiments import config, runner
+from kdhelpers.tests.conftest import ASKED, comparable, execute, times
 
 pytestmark = pytest.mark.slow
 
@@ -66,3 +67,15 @@ def test_a_full_disk_is_one_line_and_leaves_no_record(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written (File too large): make room" in line and "safetensors" in line
     assert [path for path in (tmp_path / "results").rglob("*") if path.is_file()] == []
+
+
+def test_a_notebook_records_what_the_package_does_and_makes_it_once(tmp_path):
+    asked = ASKED | {"PROFILE": "smoke", "EPOCHS": 2, "DATA_DIR": None}
+    done = execute("06_head_ct", tmp_path / "out.ipynb", **asked, RESULTS_DIR=str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    runner.run_experiments(config.resolve("06_head_ct", **asked, RESULTS_DIR=str(tmp_path / "b")))
+    assert comparable(tmp_path / "a") == comparable(tmp_path / "b")
+    written = times(tmp_path / "a")
+    assert sorted(path.stem for path in written) == ["head_ct-normal-augmented-seed0", "head_ct-normal-seed0"]
+    runner.run_experiments(config.resolve("06_head_ct", **asked, RESULTS_DIR=str(tmp_path / "a")))
+    assert times(tmp_path / "a") == written

@@ -86,14 +86,8 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("full 01 --config DEVICE=cuda:1", "give DEVICE=cuda, and before the command CUDA_VISIBLE_DEVICES=1"),
         ("results/measured.yaml 01", "results/measured.yaml names its notebooks and seeds: give neither beside it"),
         ("results/measured.yaml --config seeds=1", "names its notebooks and seeds: give neither beside it"),
-        (
-            "full 30 --dry-run --config seeds=3",
-            "seeds is for notebooks that train, not for 30_beside_anomalib",
-        ),
-        (
-            "full 21 90 --dry-run --config SIZE=[32]",
-            "unknown parameter SIZE (did you mean SIZES?): 21_running_time",
-        ),
+        ("full 30 --dry-run --config seeds=3", "seeds is for notebooks that train, not for 30_beside_anomalib"),
+        ("full 21 90 --dry-run --config SIZE=[32]", "unknown parameter SIZE (did you mean SIZES?): 21_running_time"),
         ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; it is how many"),
         ("full 01 --config seeds=[-1]", "seeds is [-1]"),
         ("verify RESULTS_DIR=2024", "there are no records under "),
