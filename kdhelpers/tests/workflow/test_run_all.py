@@ -1,4 +1,4 @@
-"""./run_all.sh as it is called: run lists, seeds shared out, and what goes wrong in one line each."""
+"""./run_all.sh as it is called: run lists, and what goes wrong in one line each."""
 
 import os
 import shutil
@@ -8,31 +8,14 @@ import sys
 import pytest
 import torch
 
-from kdhelpers.experiments import config, runner
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import ENVIRONMENT, comparable, one_line, run_all, times
+from kdhelpers.tests.conftest import ENVIRONMENT, one_line, run_all
 
 pytestmark = pytest.mark.slow
 
 
 def ended(said):
     return [line.split()[0] for line in said.splitlines() if " done: " in line]
-
-
-def test_seeds_run_apart_and_put_together_are_those_of_one_run(of_a_run, tmp_path):
-    def records(folder, *seeds):
-        for seed in seeds:
-            asked = of_a_run | {"CLASSES": ["3"], "SEED": seed, "RESULTS_DIR": str(tmp_path / folder)}
-            runner.run_experiments(config.resolve("01_mnist", **asked))
-        return comparable(tmp_path / folder)
-
-    one = records("one", 0, 1)
-    assert len(records("first", 0)) == len(records("second", 1)) == 1
-    for folder in ("records", "cloners"):  # cp -rn second/records second/cloners first/
-        shutil.copytree(tmp_path / "second" / folder, tmp_path / "first" / folder, dirs_exist_ok=True)
-    written = times(tmp_path / "first")
-    assert records("first", 0, 1) == one and len(one) == 2
-    assert times(tmp_path / "first") == written  # nothing is trained again
 
 
 def test_a_run_list_is_worked_through_in_its_order_and_once(command, sample_data, tmp_path):
