@@ -57,7 +57,6 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     metadata = {"record": to_json(record), "kinds": json.dumps(pictures.kinds)}
     with atomic_write(run.cloner_path(cls)) as temporary:
         temporary.write_bytes(to_bytes(tensors, metadata))  # an OSError when the disk is full
-    # One row per test image: its name, label, kind, and its score after each scored epoch.
     scores = {f"epoch {epoch}": map(repr, map(float, row)) for epoch, row in zip(fit.scored, fit.scores, strict=True)}
     predictions = pd.DataFrame({"name": split.names, "label": split.labels, "kind": split.kinds} | scores)
     with atomic_write(run.predictions_path(cls)) as temporary:
