@@ -44,13 +44,8 @@ notebooks/90_tables_and_figures
 ```{toctree}
 :hidden:
 :caption: Data sets
-notebooks/01_mnist
-notebooks/02_fashion_mnist
-notebooks/03_cifar10
-notebooks/04_mvtec
-notebooks/05_retinal_oct
-notebooks/06_head_ct
-notebooks/07_brain_mri
+:glob:
+notebooks/0[1-7]*
 data/README
 ```
 ```{toctree}

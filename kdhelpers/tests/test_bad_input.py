@@ -362,7 +362,7 @@ TABLE = {
         ("mask that numbers defects", mask(NUMBERED), marked),
         ("mask of 236 and 255", mask(NOISY), marked),
         ("soft mask that ends at 99", mask(Image.fromarray(RAMP[:32, :100])), (MASK, "end at 99", "0 and 255")),
-        ("folder called no", lambda at, _: (at / "test/crack").rename(at / "test/No"), ("No", "TEST_LABEL", "'bad'")),
+        ("folder called no", lambda at, _: (at / "test/crack").rename(at / "test/No"), ("/No:", "TEST_LABEL", "'bad'")),
         ("masks that mark everything", all_marked, counts()),
         ("mask without image", remove(CRACK), (MASK, "no test image", "remove it")),
         ("image without mask", remove(MASK), (CRACK, MASK, "is missing", "remove the folder ground_truth")),

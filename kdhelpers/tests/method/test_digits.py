@@ -5,6 +5,7 @@ weights are absent.
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,7 @@ from kdhelpers.data import weights
 from kdhelpers.data.images import Images, resize_arrays
 from kdhelpers.protocols import PROTOCOLS
 
-IMAGENET = next(
-    (path for path in (weights.imagenet_path(), paths.DATA_DIR / "vgg16_imagenet.pt") if path.is_file()), None
-)
+IMAGENET = next(filter(Path.is_file, [weights.imagenet_path(), paths.DATA_DIR / "vgg16_imagenet.pt"]), None)
 
 
 @cache
