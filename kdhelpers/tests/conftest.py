@@ -36,7 +36,7 @@ def source():
 def protocol(request):
     """Both protocols, λ set where it would be calibrated."""
     found = PROTOCOLS[request.param]
-    return replace(found, lam=0.5 if found.lam is None else found.lam)
+    return replace(found, lam=found.lam or 0.5)
 
 
 @pytest.fixture(scope="session")

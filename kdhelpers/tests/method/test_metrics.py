@@ -95,13 +95,11 @@ def slow_aupro(maps, masks, limit):
     for threshold in np.unique(maps)[::-1]:
         rate.append(np.mean(maps[~masks] >= threshold))
         overlap.append(np.mean([np.mean(region >= threshold) for region in regions]))
-    grid_rate = np.concatenate([np.array(rate)[np.array(rate) <= limit], [limit]])
-    after = next(i for i, r in enumerate(rate) if r > limit)
+    rate, overlap = np.array(rate), np.array(overlap)
+    low, after = rate <= limit, np.argmax(rate > limit)
     share = (limit - rate[after - 1]) / (rate[after] - rate[after - 1])
     at_limit = overlap[after - 1] + share * (overlap[after] - overlap[after - 1])
-    grid_overlap = np.concatenate([np.array(overlap)[np.array(rate) <= limit], [at_limit]])
-    area = sum((b - a) * (p + q) / 2 for a, b, p, q in zip(grid_rate, grid_rate[1:], grid_overlap, grid_overlap[1:]))  # noqa: B905
-    return area / limit
+    return np.trapezoid([*overlap[low], at_limit], [*rate[low], limit]) / limit
 
 
 @pytest.mark.parametrize("seed", range(4))
