@@ -183,7 +183,7 @@ def settings_of(values: dict) -> dict:
         raise InputError(f"unknown setting {name}{did_you_mean(name, SETTINGS)}; {known}")
     settings, present = SETTINGS | values, torch.cuda.device_count()
     for name in ("gpus", "jobs_per_gpu"):
-        if (count := settings[name]) != "auto" and not (isinstance(count, int) and count >= (name != "gpus")):
+        if (count := settings[name]) != "auto" and not (type(count) is int and count >= (name != "gpus")):
             raise InputError(f"{name} is {count!r}; it is how many, a whole number")
     if settings["gpus"] != "auto" and settings["gpus"] > present:
         raise InputError(f"gpus is {settings['gpus']}, and this machine has {present} that torch can use")
@@ -195,9 +195,9 @@ def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -
     most = 1 if notebook == OWN_IMAGES else FEWER_SEEDS.get(notebook, SEEDS)
     if asked is None:
         return range(1 if profile == "smoke" else most)
-    if isinstance(asked, list) and asked and all(isinstance(seed, int) and seed >= 0 for seed in asked):
+    if isinstance(asked, list) and asked and all(type(seed) is int and seed >= 0 for seed in asked):
         return list(dict.fromkeys(seed for seed in asked if named or seed < most or most == SEEDS))
-    if not isinstance(asked, int) or asked < 1:
+    if type(asked) is not int or asked < 1:
         raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
     return range(asked)
 

@@ -22,7 +22,7 @@ def verify(words: list[str]) -> int:
     for name in given.keys() - KNOWN.keys():
         raise InputError(f"unknown name {name}{did_you_mean(name, KNOWN)}; verify has {', '.join(KNOWN)}")
     given = KNOWN | given
-    if count == 0 or not isinstance(given["seed"], int) or given["PROFILE"] not in (None, "smoke", "full"):
+    if count == 0 or type(given["seed"]) is not int or given["PROFILE"] not in (None, "smoke", "full"):
         raise InputError("verify takes how many records (1 or more), seed=NUMBER and PROFILE=smoke or full")
     cache.keep_freed_memory()
     results = Path(str(given["RESULTS_DIR"] or paths.RESULTS_DIR)).expanduser().absolute()

@@ -60,6 +60,8 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("full 01 --batch all=1/2", "--batch would wait for the other batches: share the seeds, --config "),
         ("smoke 01 --config seeds=[one]", f"seeds is ['one']{SEEDS}"),
         ("smoke 01 --config seeds=[]", f"seeds is []{SEEDS}"),
+        ("smoke 01 --config seeds=yes", f"seeds is True{SEEDS}"),
+        ("smoke 01 --config seeds=1 jobs_per_gpu=true", "jobs_per_gpu is True"),
         ("smoke 01 --config seed=1", "unknown setting seed (did you mean seeds?)"),
         ("smoke 01 --config gpus=99", "gpus is 99, and this machine has"),
         ("smoke 01 --config EPOCHS", "'EPOCHS' is not NAME=VALUE"),
