@@ -224,7 +224,8 @@ def test_the_whole_way_and_again(folders, capsys):
     assert list(table) == ["image", "kind", "score", "bad", "threshold"] and len(table) == 14
     assert [sum(table.kind == kind) for kind in ("good", "new")] == [7, 7]
     threshold = np.float32(table.threshold[0])
-    assert threshold == table.score.astype(np.float32)[table.kind == "good"].max()  # 5 % of 7 is none
+    highest = table.score.astype(np.float32)[table.kind == "good"].max()
+    assert highest < threshold < 1.0001 * highest  # 5 % of 7 is none
     assert list(table.bad) == ["yes" if np.float32(score) > threshold else "no" for score in table.score]
     pictures = sorted((folder / "heat_maps").iterdir())
     assert len(pictures) == 14  # fewer than go on a sheet: all of them
@@ -420,9 +421,11 @@ def test_auroc_is_reported_beside_what_needs_no_network():
 
 def test_another_threshold_needs_no_training(made, tmp_path, capsys):
     whole, path = made
-    assert (whole.threshold.value, whole.pixel_threshold) == (18, 38)  # one of twenty above: 5 %
+    assert (whole.threshold.value, whole.pixel_threshold) == pytest.approx((18, 38), rel=2e-5)  # one of twenty: 5 %
+    assert whole.threshold.value > 18 and whole.pixel_threshold > 38  # by more than rounding
     tighter = whole.with_threshold(false_alarms=0.5)
-    assert (tighter.threshold.value, tighter.threshold.above, tighter.pixel_threshold) == (9, 10, 29)
+    found = tighter.threshold.value, tighter.threshold.above, tighter.pixel_threshold
+    assert found == pytest.approx((9, 10, 29), rel=2e-5)
     by_hand = whole.with_threshold(16.5)
     assert (by_hand.threshold.above, by_hand.threshold.false_alarms) == (3, None)
     assert by_hand.pixel_threshold == whole.pixel_threshold and "set by hand" in str(by_hand.threshold)
