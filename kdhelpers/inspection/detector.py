@@ -159,7 +159,13 @@ class Detector:
 
 
 def save(detector: Detector, path: Path) -> None:
-    """Atomically write the cloner's weights, with all settings as JSON in the metadata; the source is not included.
+    """Atomically write `contents` to `path`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(contents(detector))
+
+
+def contents(detector: Detector) -> bytes:
+    """The file: the cloner's weights, with all settings as JSON in the metadata; the source is not included.
 
     Raises InputError for a cloner without a threshold.
     """
@@ -176,8 +182,7 @@ def save(detector: Detector, path: Path) -> None:
     tensors = {name: value.contiguous() for name, value in detector.cloner.state_dict().items()}
     if isinstance(detector.ignore, np.ndarray):
         tensors["ignore"] = torch.from_numpy(detector.ignore)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)}))
+    return to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)})
 
 
 def load(path: Path | str, source: str | None = None, device: str = "auto") -> Detector:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.text import BASELINES, either_way
 
-DETECTOR = "detector.safetensors"
+DETECTOR, PREVIOUS = "detector.safetensors", "detector-previous.safetensors"
 MOST = 100  # heat maps at most, of the highest scores above the threshold
 MEASURED = 2 * 10**7  # pixels at most; each takes about 120 bytes
 ON_SHEET = 24  # images with the highest scores, above the threshold or not; these always have a heat map
@@ -165,11 +166,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at, here = folder / DETECTOR, Path(sys.executable)
-    saved, previous = _saved(run), ""
-    if saved and (saved.accepted or saved.threshold.false_alarms is None):  # chosen by a person
-        made_at.replace(folder / "detector-previous.safetensors")
-        previous = "  detector-previous.safetensors  the last one, with your threshold or accepted pictures\n"
-    detector.save(made, made_at)
+    previous = f"  {PREVIOUS}  the one that was there, which differs\n" if save(run, made) else ""
     above = table.groupby("kind", sort=False)["bad"].agg(lambda each: f"{(each == 'yes').sum()} of {len(each)}")
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
     python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
@@ -186,6 +183,20 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         f"    {python} -m kdhelpers.inspection.export {quoted} OUT.onnx"
     )
     return sheet
+
+
+def save(run, made: Detector) -> bool:
+    """Save the detector in `folder_of(run)`; True when a different one was there, which is now PREVIOUS.
+
+    A threshold set by hand replaces another one of the same cloner.
+    """
+    path, old = folder_of(run) / DETECTOR, _saved(run)
+    if old and made.threshold.false_alarms is None:
+        old = replace(old, threshold=made.threshold, pixel_threshold=made.pixel_threshold)
+    if differs := bool(old) and detector.contents(old) != detector.contents(made):
+        path.replace(path.with_name(PREVIOUS))
+    detector.save(made, path)
+    return differs
 
 
 def is_written(run) -> bool:

@@ -258,10 +258,23 @@ def test_the_whole_way_and_again(folders, capsys):
     assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5))
     assert own_images.is_written(written(folders, FALSE_ALARMS=0.5)[0]) and path.stat().st_mtime_ns == before
     looser = detector.read(file).threshold
-    assert "detector-previous.safetensors  the last one" in capsys.readouterr().out
-    assert detector.read(folder / "detector-previous.safetensors").threshold.value == 0.25
+    assert "detector-previous.safetensors  the one that was there" in capsys.readouterr().out
+    previous = folder / "detector-previous.safetensors"
+    assert detector.read(previous).threshold.value == 0.25
     assert (looser.false_alarms, looser.above, looser.value < threshold) == (0.5, 3, True)
     assert file.read_bytes() != first
+    of_run = file.read_bytes()
+    for chosen in (loaded.with_threshold(false_alarms=0.25), replace(loaded, ignore=np.eye(9, dtype=np.uint8))):
+        detector.save(chosen, file)
+        written(folders, FALSE_ALARMS=0.5)  # the same run
+        assert (previous.read_bytes(), file.read_bytes()) == (detector.contents(chosen), of_run)
+    capsys.readouterr()
+    written(folders, FALSE_ALARMS=0.5)
+    assert "previous" not in capsys.readouterr().out and previous.read_bytes() == detector.contents(chosen)
+    detector.save(replace(loaded, accepted=["a.png"]), file)  # in a terminal; the notebook is open
+    for value in (0.3, 0.4):
+        own_images.save(run, loaded.with_threshold(value))
+    assert (detector.read(previous).accepted, detector.read(file).threshold.value) == (["a.png"], 0.4)
     (folders / "new" / "wide.webp").unlink()
     written(folders)
     assert path.stat().st_mtime_ns != before
