@@ -14,7 +14,7 @@ from kdhelpers.networks import make_source
 
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
 _IMAGENET_SHA256 = Path(IMAGENET.url).stem.rpartition("-")[2]  # its first digits, from torchvision's file name
-_BUILTIN = ("imagenet", "untrained")
+BUILTIN = ("imagenet", "untrained")
 _LAYOUT = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
 
 
@@ -53,12 +53,12 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
 
     wanted: {"name", "sha256"} of the cloner's source. Raises InputError for another source, if possible before loading.
     """
-    found = {"sha256": ""} if given in _BUILTIN else identify_source(given)
+    found = {"sha256": ""} if given in BUILTIN else identify_source(given)
     if given == wanted["name"] or found["sha256"] == wanted["sha256"]:
         network, found = load_source(given, device)
         if found["sha256"] == wanted["sha256"]:
             return network
-    fix = wanted["name"] if wanted["name"] in _BUILTIN else "the path of that file"
+    fix = wanted["name"] if wanted["name"] in BUILTIN else "the path of that file"
     of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
     raise InputError(
         f"{path} was trained with the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…), and {given}{of} is "
@@ -84,7 +84,7 @@ def identify_source(source: str) -> dict[str, str]:
 
 def source_name(source: str) -> str:
     """The source's name in paths of records: "imagenet", "untrained", or stem-<first 8 digits of its SHA-256>."""
-    if source in _BUILTIN:
+    if source in BUILTIN:
         return source
     identity = identify_source(source)
     return identity["name"] if identity["name"] == "imagenet" else f"{identity['name']}-{identity['sha256'][:8]}"

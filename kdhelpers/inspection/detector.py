@@ -194,7 +194,10 @@ def load(path: Path | str, source: str | None = None, device: str = "auto") -> D
     """
     found, place = read(path), device_of(device)
     use_precision(PRECISIONS[0], place)  # float32, the default
-    network = weights.load_recorded(source or found.record["environment"]["source"], found.source_id, path, place)
+    recorded = found.record["environment"]["source"]
+    if source is None and recorded not in weights.BUILTIN and not Path(recorded).expanduser().is_file():
+        raise InputError(f"the source's weights, {recorded}, are missing: give their new path as --source or source=")
+    network = weights.load_recorded(source or recorded, found.source_id, path, place)
     return replace(found, source=network, cloner=found.cloner.to(place))
 
 

@@ -83,8 +83,10 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
         assert one.tile == 64 and one.score(split.paths)["score"].tolist() == table["score"].tolist()
 
 
-def test_a_size_may_be_height_and_width(pictures):
-    run, record, split, made, table = judged(pictures, IMAGE_SIZE=[32, 64])
+def test_a_size_may_be_height_and_width_and_the_source_a_file(pictures, source, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    torch.save(source.state_dict(), "w.pt")
+    run, record, split, made, table = judged(pictures, IMAGE_SIZE=[32, 64], SOURCE="w.pt")
     assert record["parameters"]["image_size"] == [32, 64] and not run.is_pending(run.classes[0])
     full = record | {"profile": "full"}
     command = command_for("00_quickstart", None, None, [full, full | {"seed": 3}])
@@ -95,11 +97,16 @@ def test_a_size_may_be_height_and_width(pictures):
     assert extras.running_time([full])["px"].tolist() == ["32×64"]
     assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
     detector.save(made, pictures.parent / "d.safetensors")
-    loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    monkeypatch.chdir(pictures)
+    loaded = detector.load(pictures.parent / "d.safetensors", device="cpu")
     assert loaded.image_size == made.image_size == (32, 64) and loaded.record == record
     assert loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
+    moved = (pictures.parent / "w.pt").rename("moved.pt")
+    with refused("w.pt", "are missing: give their new path as --source"):
+        detector.load(pictures.parent / "d.safetensors", device="cpu")
+    assert detector.load(pictures.parent / "d.safetensors", str(moved), "cpu").source_id == made.source_id
 
 
 def test_pixels_are_measured_at_the_size_of_the_joined_maps(whole, tmp_path, monkeypatch):
