@@ -56,10 +56,8 @@ def describe(split) -> str:
     if not bad:
         lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
-        lines.append(
-            f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones, and "
-            "will call new good images bad; a hundred is a beginning"
-        )
+        few = f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones"
+        lines.append(f"{few}, and will call new good images bad; a hundred is a beginning")
     return "\n".join(lines)
 
 
@@ -186,14 +184,12 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 
 def save(run, made: Detector) -> bool:
-    """Save the detector in `folder_of(run)`; True when a different one was there, which is now PREVIOUS.
-
-    A threshold set by hand replaces another one of the same cloner.
-    """
+    """Save the detector; True when one that differed, in more than a threshold set by hand, is now PREVIOUS."""
     path, old = folder_of(run) / DETECTOR, _saved(run)
-    if old and made.threshold.false_alarms is None:
-        old = replace(old, threshold=made.threshold, pixel_threshold=made.pixel_threshold)
-    if differs := bool(old) and detector.contents(old) != detector.contents(made):
+    but = {"source": None, "cloner": None, "ignore": None}  # the cloner's scores are in `held_out`
+    but |= {"threshold": None, "pixel_threshold": 0.0} if made.threshold.false_alarms is None else {}
+    same = old and replace(old, **but) == replace(made, **but) and np.array_equal(old.ignore, made.ignore)
+    if differs := bool(old) and not same:
         path.replace(path.with_name(PREVIOUS))
     detector.save(made, path)
     return differs
@@ -201,11 +197,9 @@ def save(run, made: Detector) -> bool:
 
 def is_written(run) -> bool:
     """True when the saved detector has the run's record, map, score and false-alarm rate."""
-    if not (saved := _saved(run)):
-        return False
-    current = results.read(run.record_path(run.classes[0]))
-    same = (saved.map, saved.score_by, saved.threshold.false_alarms) == (run.map, run.score_by, run.false_alarms)
-    return same and saved.record == current
+    saved, wanted = _saved(run), (run.map, run.score_by, run.false_alarms)
+    same = bool(saved) and (saved.map, saved.score_by, saved.threshold.false_alarms) == wanted
+    return same and saved.record == results.read(run.record_path(run.classes[0]))
 
 
 def _saved(run) -> Detector | None:

@@ -57,9 +57,14 @@ def test_tiles_overlap_and_their_maps_are_joined_where_they_were_cut(size):
     assert np.allclose(tiles.joined(cut[:, 0].astype(float), size, side), picture[..., 0], atol=1e-3)
 
 
-def test_maps_of_tiles_have_a_value_everywhere(whole, tmp_path):
+def test_maps_of_tiles_have_a_value_everywhere_and_large_ones_are_computed_one_by_one(whole, tmp_path, monkeypatch):
     Image.new("RGB", (120, 91)).save(tmp_path / "a.png")
     assert np.isfinite(replace(whole, image_size=45, tile=90).maps(tmp_path)[0]).all()
+    sizes = []
+    monkeypatch.setattr(detector.Detector, "loss", lambda _, x: sizes.append(len(x)) or x[:, 0, 0, 0])
+    for size in (16, 128, 512, 600):
+        replace(whole, image_size=size, tile=16).score(tmp_path)  # 80 tiles
+    assert sizes == [80, *[16] * 5, *[1] * 160]
 
 
 def test_a_picture_scores_as_its_worst_tile(pictures, source):
@@ -104,7 +109,7 @@ def test_a_size_may_be_height_and_width_and_the_source_a_file(pictures, source, 
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
     moved = (pictures.parent / "w.pt").rename("moved.pt")
-    with refused("w.pt", "are missing: give their new path as --source"):
+    with refused("w.pt", "for a saved cloner, give its new path as --source"):
         detector.load(pictures.parent / "d.safetensors", device="cpu")
     assert detector.load(pictures.parent / "d.safetensors", str(moved), "cpu").source_id == made.source_id
 
@@ -162,7 +167,7 @@ def test_a_graph_of_one_tile_ignores_nothing_and_scores_by_loss(whole, tmp_path)
 
 
 @pytest.mark.parametrize("per_picture", [False, True])
-def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
+def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture, capsys):
     mask = np.zeros((45, 100), np.uint8)
     mask[:, 50:] = 1
     place = pictures.parent / "masks" / ("odd_mask.png" if per_picture else "all.png")
@@ -187,7 +192,13 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
     detector.save(replace(loaded, ignore=None), again)
     detector.main([str(again), "--device", "cpu", "--ignore", str(given), "--save", str(again)])
     assert detector.load(again, "untrained", "cpu").scores([odd]) == before
+    detector.main([str(again), str(pictures), "--device", "cpu"])
+    assert ("1 of 9 pictures have a mask" in capsys.readouterr().err) == per_picture
     assert run.is_pending(run.classes[0])  # the picture is another one
+    if per_picture:
+        Image.new("RGB", (9, 9)).save(pictures / "good" / "odd.jpg")
+        with refused("odd_mask.png: 1 masks and 2 pictures are called odd"):
+            detector.main([str(again), str(pictures), "--device", "cpu", "--ignore", str(given)])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -266,11 +267,12 @@ def test_the_whole_way_and_again(folders, capsys):
     of_run = file.read_bytes()
     for chosen in (loaded.with_threshold(false_alarms=0.25), replace(loaded, ignore=np.eye(9, dtype=np.uint8))):
         detector.save(chosen, file)
+        by_hand = file.read_bytes()
         written(folders, FALSE_ALARMS=0.5)  # the same run
-        assert (previous.read_bytes(), file.read_bytes()) == (detector.contents(chosen), of_run)
+        assert (previous.read_bytes(), file.read_bytes()) == (by_hand, of_run)
     capsys.readouterr()
     written(folders, FALSE_ALARMS=0.5)
-    assert "previous" not in capsys.readouterr().out and previous.read_bytes() == detector.contents(chosen)
+    assert "previous" not in capsys.readouterr().out and previous.read_bytes() == by_hand
     detector.save(replace(loaded, accepted=["a.png"]), file)  # in a terminal; the notebook is open
     for value in (0.3, 0.4):
         own_images.save(run, loaded.with_threshold(value))
@@ -349,7 +351,7 @@ NO_DETECTOR = "is not a detector", "name the detector.safetensors"
         (changed(protocol=vars(PROTOCOL) | {"width": "equal"}), "untrained", OTHER_VERSION),
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
         (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
-        (None, "gone.pt", ("gone.pt", "nor an existing weights file")),
+        (None, "gone.pt", ("gone.pt", "for a saved cloner, give its new path as --source")),
         (changed(source={"name": "untrained", "sha256": "0" * 64}), "untrained", ("00000000…", "is another one")),
     ],
 )
@@ -464,11 +466,17 @@ def test_a_picture_that_exceeds_nothing_is_drawn_without_heat():
 
 def test_scores_by_the_map_are_its_maximum_and_top(whole, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    loss = whole.scores([tmp_path / "a.png"])
     for name in detector.MAPS:
         heat = np.sort(replace(whole, map=name).maps(tmp_path / "a.png")[0].ravel())
         for score_by, expected in (("maximum", heat[-1]), ("top", heat[-10:].mean())):  # 1 % of 32 × 32 pixels
-            table = replace(whole, map=name, score_by=score_by).score(tmp_path / "a.png")
+            made = replace(whole, map=name, score_by=score_by)
+            table = made.score(tmp_path.glob("*.png"))
             assert table["score"][0] == pytest.approx(expected)
+            # As after a training in bfloat16, and where no gradients are computed.
+            with torch.inference_mode(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                assert made.score(tmp_path).equals(table)
+                assert replace(made, score_by="loss").scores(list(table["image"])) == loss
 
 
 def test_a_cloner_without_a_threshold_is_no_detector(whole, tmp_path, monkeypatch):
