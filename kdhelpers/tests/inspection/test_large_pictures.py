@@ -231,6 +231,11 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     odd = pictures / "bad" / "odd.png"
     before = made.scores([odd])[0]
     gone = made.record | {"environment": made.record["environment"] | {"test_dir": "/gone"}}
+    stray = pictures.parent / "new" / "notes.txt"
+    stray.parent.mkdir()
+    stray.touch()
+    with_stray = made.record | {"environment": made.record["environment"] | {"test_dir": str(stray.parent)}}
+    assert "trained 1 more epochs" in accept(replace(made, record=with_stray), [odd], epochs=1)[1]
     learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
@@ -244,6 +249,8 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     assert again.accepted == [str(odd), str(held_out)]
     with refused("no.png: cannot be read"):
         accept(again, [pictures / "no.png"])
+    with refused("/gone/a.png was accepted earlier and is missing: put it back"):
+        accept(replace(again, accepted=["/gone/a.png"]), [odd])
     with refused("no rate set the threshold", "--false-alarms"):
         accept(again.with_threshold(0.5), [odd])
     with refused("only a detector that 00_quickstart made"):
@@ -254,6 +261,17 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     min({*(pictures / "good").iterdir()} - {*split.paths}).unlink()  # as many as before, but others are held out
     with refused("good pictures", "have changed", "train again"):
         accept(made, [odd])
+
+
+def test_a_mask_among_the_good_pictures_is_no_picture_when_those_to_judge_are_gone(pictures):
+    (pictures / "train").mkdir()
+    (pictures / "good").rename(pictures / "train" / "good")
+    new = (pictures / "bad").rename(pictures.parent / "new")
+    Image.fromarray(np.eye(90, dtype=np.uint8)).save(pictures / "mask.png")
+    *_, made, _ = judged(pictures, TEST_DIR=str(new), IGNORE=str(pictures / "mask.png"))
+    kept = (new / "odd.png").rename(pictures.parent / "odd.png")
+    new.rmdir()
+    assert accept(made, [kept], epochs=1)[0].accepted == [str(kept)]
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
