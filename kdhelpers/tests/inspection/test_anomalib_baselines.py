@@ -1,6 +1,8 @@
 """anomalib beside ours: parameters, PatchCore through anomalib's own Engine, and the one line without anomalib."""
 
 import json
+import shutil
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
@@ -79,6 +81,18 @@ def test_a_record_made_otherwise_is_not_undone(given, record):
     path.write_text(json.dumps(content))
     with refused("has epochs 601, this run 5", "another RESULTS_DIR"):
         config.beside_anomalib(NOTEBOOK, given | {"EPOCHS": 5})
+
+
+def test_the_folder_that_was_loaded_is_given_to_anomalib(given, tmp_path, sample_data, monkeypatch):
+    place = shutil.copytree(sample_data / "mvtec" / "bottle", tmp_path / "data" / "MVTec" / "Bottle")
+    run, _, chosen = config.beside_anomalib(NOTEBOOK, given | {"DATA_DIR": str(tmp_path / "data")})
+    fake = Mock()
+    fake.data.Folder.side_effect = InterruptedError  # nothing is trained
+    monkeypatch.setitem(sys.modules, "anomalib", fake)
+    monkeypatch.setitem(sys.modules, "lightning", Mock())
+    with pytest.raises(InterruptedError):
+        anomalib_baselines.run_method(run, run.load("bottle"), "patchcore", **chosen)
+    assert fake.data.Folder.call_args.kwargs["root"] == place
 
 
 @needs_anomalib
