@@ -32,9 +32,9 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     run: `runs.Run`. shown: a `Split` of a few test images for display, and their maps (n, h, w). measured: the record's
     source, detection, localization, baselines and seconds. Raises ValueError when a number is not finite.
     """
-    is_path = run.dataset == "folder" and run.source not in BUILTIN  # its detector loads from any working directory
-    source = Path(run.source).expanduser().absolute() if is_path else run.source
-    places = {"source": source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
+    places = {"source": run.source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
+    if run.dataset == "folder" and run.source not in BUILTIN:
+        places["source"] = Path(run.source).expanduser().absolute()  # for its detector, from any working directory
     of_data_sets = run.data_dir == paths.DATA_DIR and run.dataset != "folder"
     places["data_dir"] = paths.DATA_DIR.name if of_data_sets else run.data_dir
     normal, anomalous, unlabeled = np.bincount(split.labels, minlength=3).tolist()
