@@ -257,6 +257,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.regions and any(given.regions.glob("*")):
         raise InputError(f"{given.regions} is not empty: name an empty or a new folder for --regions")
     loaded = load(given.detector, given.source, given.device)
+    if given.regions and not loaded.threshold:
+        raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
     paths = listed(given.folder) if given.folder else []
     if given.ignore:
         loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
@@ -266,8 +268,6 @@ def main(arguments: list[str] | None = None) -> None:
     if paths and isinstance(loaded.ignore, Path):
         masked = [*filter(ignore.reader(loaded.ignore), paths)]
         print(f"{len(masked)} of {len(paths)} pictures have a mask", file=sys.stderr)
-    if given.regions and not loaded.threshold:
-        raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
     if given.threshold is not None or given.false_alarms is not None:
         loaded = loaded.with_threshold(given.threshold, false_alarms=given.false_alarms)
         print(loaded.threshold, file=sys.stderr)
