@@ -88,8 +88,7 @@ def test_a_record_made_otherwise_is_not_undone(given, record):
 def test_the_folder_that_was_loaded_is_given_to_anomalib(given, tmp_path, sample_data, monkeypatch):
     place = shutil.copytree(sample_data / "mvtec" / "bottle", tmp_path / "data" / "MVTec" / "Bottle")
     run, _, chosen = config.beside_anomalib(NOTEBOOK, given | {"DATA_DIR": str(tmp_path / "data")})
-    fake = Mock()
-    fake.data.Folder.side_effect = InterruptedError  # nothing is trained
+    fake = Mock(**{"data.Folder.side_effect": InterruptedError})  # nothing is trained
     monkeypatch.setitem(sys.modules, "anomalib", fake)
     monkeypatch.setitem(sys.modules, "lightning", Mock())
     with pytest.raises(InterruptedError):

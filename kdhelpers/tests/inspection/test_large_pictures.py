@@ -234,8 +234,8 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     stray = pictures.parent / "new" / "notes.txt"
     stray.parent.mkdir()
     stray.touch()
-    with_stray = made.record | {"environment": made.record["environment"] | {"test_dir": str(stray.parent)}}
-    assert "trained 1 more epochs" in accept(replace(made, record=with_stray), [odd], epochs=1)[1]
+    record = made.record | {"environment": made.record["environment"] | {"test_dir": str(stray.parent)}}
+    assert "trained 1 more epochs" in accept(replace(made, record=record), [odd], epochs=1)[1]
     learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
