@@ -436,7 +436,7 @@ def test_auroc_is_reported_beside_what_needs_no_network():
 
 def test_another_threshold_needs_no_training(made, tmp_path, capsys):
     whole, path = made
-    assert (whole.threshold.value, whole.pixel_threshold) == pytest.approx((18.00018, 38.00038), rel=1e-6)  # 5 %: 19, 39
+    assert (whole.threshold.value, whole.pixel_threshold) == pytest.approx((18.00018, 38.00038), rel=1e-6)  # 5 %
     tighter = whole.with_threshold(false_alarms=0.5)
     found = tighter.threshold.value, tighter.threshold.above, tighter.pixel_threshold
     assert found == pytest.approx((9, 10, 29), rel=2e-5)
