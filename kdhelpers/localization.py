@@ -18,7 +18,7 @@ SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
 SMOOTHGRAD_SAMPLES = 50
 SMOOTHGRAD_SIGMA = 0.05  # the noise's standard deviation is (SMOOTHGRAD_SIGMA / (max − min of the image))²
-_PIXELS, _PIXELS_ON_GPU = 2**18, 2**21  # pixels per channel in one backward pass: 16 and 128 images of 128 px
+PIXELS, _PIXELS_ON_GPU = 2**18, 2**21  # pixels per channel in one backward pass: 16 and 128 images of 128 px
 
 
 def gradients(
@@ -126,7 +126,7 @@ def attribution(
         once_more = protocol.renormalise and method != "gradients"
         return _stretch(grey, grey.flatten(1).amax(1)) if once_more else grey
 
-    chunk = max(1, (_PIXELS_ON_GPU if images.pixels.is_cuda else _PIXELS) // images.pixels[0, 0].numel())
+    chunk = max(1, (_PIXELS_ON_GPU if images.pixels.is_cuda else PIXELS) // images.pixels[0, 0].numel())
     return torch.cat(in_chunks(attribute, len(images), chunk, progress=method)).float().cpu().numpy()
 
 

@@ -14,7 +14,7 @@ from kdhelpers.networks import make_source
 
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
 _IMAGENET_SHA256 = Path(IMAGENET.url).stem.rpartition("-")[2]  # its first digits, from torchvision's file name
-_BUILTIN = ("imagenet", "untrained")
+BUILTIN = ("imagenet", "untrained")
 _LAYOUT = "give a VGG-16 state dict in torchvision's layout (features.0.weight … features.28.bias) as SOURCE"
 
 
@@ -53,12 +53,12 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
 
     wanted: {"name", "sha256"} of the cloner's source. Raises InputError for another source, if possible before loading.
     """
-    found = {"sha256": ""} if given in _BUILTIN else identify_source(given)
+    found = {"sha256": ""} if given in BUILTIN else identify_source(given)
     if given == wanted["name"] or found["sha256"] == wanted["sha256"]:
         network, found = load_source(given, device)
         if found["sha256"] == wanted["sha256"]:
             return network
-    fix = wanted["name"] if wanted["name"] in _BUILTIN else "the path of that file"
+    fix = wanted["name"] if wanted["name"] in BUILTIN else "the path of that file"
     of = f" ({found['sha256'][:8]}…)" if found["sha256"] else ""
     trained = f"the source {wanted['name']} (SHA-256 {wanted['sha256'][:8]}…)"
     raise InputError(f"{path} was trained with {trained}, and {given}{of} is another one: give {fix} as source")
@@ -73,15 +73,15 @@ def identify_source(source: str) -> dict[str, str]:
     with reading(path):
         if not path.is_file():
             made = f" (python -m kdhelpers.data.original_weights {path} makes it)" * (path.name == "vgg16_imagenet.pt")
-            known = "neither imagenet, nor untrained, nor an existing weights file"
-            raise InputError(f"SOURCE {source!r} is {known}{made}")
+            what = f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file{made}"
+            raise InputError(f"{what}; for a saved cloner, give its new path as --source, or as source= in Python")
         sha256 = file_sha256(path)
     return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
 
 
 def source_name(source: str) -> str:
     """The source's name in paths of records: "imagenet", "untrained", or stem-<first 8 digits of its SHA-256>."""
-    if source in _BUILTIN:
+    if source in BUILTIN:
         return source
     identity = identify_source(source)
     return identity["name"] if identity["name"] == "imagenet" else f"{identity['name']}-{identity['sha256'][:8]}"

@@ -17,6 +17,7 @@ from safetensors.torch import save as to_bytes
 
 from kdhelpers import networks, paths
 from kdhelpers.data.split import Split
+from kdhelpers.data.weights import BUILTIN
 from kdhelpers.experiments.records import SCHEMA
 from kdhelpers.files import atomic_write, to_json, write_json
 from kdhelpers.protocols import METHOD_VERSION, PRECISIONS, Protocol
@@ -32,6 +33,8 @@ def save(run, cls: str, split: Split, fit: Fit, cloner: torch.nn.Module, shown: 
     source, detection, localization, baselines and seconds. Raises ValueError when a number is not finite.
     """
     places = {"source": run.source, "test_dir": run.own.test_dir, "ignore": run.own.ignore}
+    if run.dataset == "folder" and run.source not in BUILTIN:
+        places["source"] = Path(run.source).expanduser().absolute()  # for its detector, from any working directory
     of_data_sets = run.data_dir == paths.DATA_DIR and run.dataset != "folder"
     places["data_dir"] = paths.DATA_DIR.name if of_data_sets else run.data_dir
     normal, anomalous, unlabeled = np.bincount(split.labels, minlength=3).tolist()

@@ -35,11 +35,15 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     if detector.record["dataset"] != "folder":
         raise InputError("only a detector that 00_quickstart made learns accepted pictures")
     test_dir, masks = (value and Path(value) for value in map(environment.get, ("test_dir", "ignore")))
-    gone = test_dir and not test_dir.is_dir()  # good ones among its pictures are missed below
-    own = Own(None, parameters["test_label"]) if gone else Own(test_dir, parameters["test_label"], masks)
-    split = list_files("folder", "", Path(environment["data_dir"]), parameters["seed"], own=own)
+    place, label = ("folder", "", Path(environment["data_dir"]), parameters["seed"]), parameters["test_label"]
+    try:
+        split = list_files(*place, own=Own(test_dir, label, masks))
+    except InputError:  # TEST_DIR may be gone, empty or unreadable: good ones among its pictures are missed below
+        split = list_files(*place, own=Own(None, label, None if test_dir and masks and masks.is_dir() else masks))
     good = [image.path for image in split.test if image.label == 0]
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
+    if gone := [path for path in detector.accepted if not Path(path).is_file()]:
+        raise InputError(f"{gone[0]} was accepted earlier and is missing: put it back, because it is learned again")
     with reading():
         sums = {path: file_sha256(path) for path in [*split.train, *good, *accepted]}
     learned, known = {sums[Path(path)] for path in detector.accepted}, {sums[path] for path in accepted}
@@ -49,9 +53,8 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
         what = f"the good pictures in {environment['data_dir']}, or what is ignored, have changed"
         raise InputError(f"{what}: the threshold was set on other held-out pictures; train again")
     held_out = [path for path in good if sums[path] not in known]
-    if len(held_out) < 2:
-        left = f"{len(held_out)} held-out good pictures would be left for the threshold"
-        raise InputError(f"{left}: add good ones to the folder, and train again")
+    if (left := len(held_out)) < 2:
+        raise InputError(f"{left} held-out good pictures would be left for the threshold: add some, and train again")
     train = [*(path for path in split.train if sums[path] not in known), *accepted]
     before = detector.scores(accepted)
 
@@ -70,5 +73,5 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     ]
     for path, b, a in zip(accepted, before, learned.scores(accepted), strict=True):
         lines.append(f"{path}: score {b:.6g} before, {a:.6g} now, {'above' if a > new else 'below'} the threshold")
-    lines.append("for a training from scratch, copy them into the folder of good pictures")
+    lines.append("leave them in place for the next --accept; to train from scratch, copy them to the good pictures")
     return learned, "\n".join(lines)

@@ -51,7 +51,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     size, kinds = (run.image_size, run.image_size), sorted(set(split.kinds) - {"good"})
     tests = {"normal_test_dir": "test/good", "abnormal_dir": [f"test/{kind}" for kind in kinds]}
     tests |= {"mask_dir": [f"ground_truth/{kind}" for kind in kinds], "val_split_mode": "same_as_test"}
-    tests |= {"root": run.data_dir / "mvtec" / split.cls, "num_workers": 0, "seed": run.seed}
+    tests |= {"root": split.paths[0].parents[2], "num_workers": 0, "seed": run.seed}
     folder = data.Folder(split.cls, "train/good", **tests)
     own = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
     make = models.Patchcore if method == "patchcore" else models.Stfpm

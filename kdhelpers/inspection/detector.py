@@ -5,9 +5,8 @@ Command line: `python -m kdhelpers.inspection.detector DETECTOR FOLDER`, see --h
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Literal
@@ -39,7 +38,6 @@ from kdhelpers.training import use_precision
 
 SCHEMA = 4
 MAPS = ("gradients", "disagreement")
-_AT_ONCE = 16  # tiles in a batch
 
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
@@ -83,7 +81,7 @@ class Detector:
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
         if value is not None:
-            if math.isnan(value):
+            if np.isnan(value):
                 raise InputError("the threshold is not a number")
             return replace(self, threshold=thresholds.at(scores, value))
         if not 0 < false_alarms <= 0.5:
@@ -91,7 +89,7 @@ class Detector:
         chosen, of_pixels = (thresholds.choose(values, false_alarms) for values in (scores, maxima))
         return replace(self, threshold=chosen, pixel_threshold=of_pixels.value)
 
-    def score(self, images: Path | str | Sequence[Path | str]) -> pd.DataFrame:
+    def score(self, images: Path | str | Iterable[Path | str]) -> pd.DataFrame:
         """A table with one row per picture: image (path), score (float32), bad (bool: the score exceeds the threshold).
 
         A cloner that was not calibrated has no threshold, so its table has no column bad.
@@ -115,7 +113,7 @@ class Detector:
             return np.array([strongest(heat, self.score_by) for heat in self.each_map(paths)], np.float32)
         return np.array([found.max() for found, _, _ in self._each(paths, self.loss, "scores")], np.float32)
 
-    def maps(self, images: Path | str | Sequence[Path | str]) -> list[np.ndarray]:
+    def maps(self, images: Path | str | Iterable[Path | str]) -> list[np.ndarray]:
         """One map of anomalies per picture, after the filters of Eq. 6: float32 (h, w), 0 or more, 0 where ignored.
 
         (h, w) is `image_size` or, with tiles, the size of the joined tiles. Unlike the article's, maps are not
@@ -123,7 +121,7 @@ class Detector:
         """
         return list(self.each_map(listed(images)))
 
-    @torch.enable_grad()
+    @torch.inference_mode(False)  # which enables gradients too
     def each_map(self, paths: Sequence[Path | str]) -> Iterator[np.ndarray]:
         """Yield the `maps` one by one, because those of tiles are large."""
         for found, size, mask in self._each(paths, self.attribution, "heat maps"):
@@ -154,7 +152,9 @@ class Detector:
             mask = mask_of(path)
             picture = blanked(read_picture(path), mask)
             pixels = torch.from_numpy(tiles.cut(picture, self.tile, self.image_size))
-            found = torch.cat([function(Images(part).to(device)[:]) for part in pixels.split(_AT_ONCE)])
+            parts = pixels.split(max(1, localization.PIXELS // pixels[0, 0].numel()))
+            with torch.autocast(device.type, enabled=False):  # whatever precision a training in this process has
+                found = torch.cat([function(Images(part).to(device)[:]) for part in parts])
             yield found.cpu().numpy(), picture.size, mask
 
 
@@ -214,8 +214,7 @@ def read(path: Path | str) -> Detector:
             return Detector(None, cloner, protocol, parameters["image_size"], settings["source"], settings, **own)
         if (schema := settings.pop("schema")) != SCHEMA:
             raise ValueError(f"schema {schema} instead of {SCHEMA}")
-        if "ignore" in state:
-            settings["ignore"] = state.pop("ignore").numpy()
+        settings |= {"ignore": state.pop("ignore").numpy()} if "ignore" in state else {}
         found = Detector(None, None, source_id=settings.pop("source"), **settings)
         cloner = networks.make_cloner(found.protocol, seed=0)
         cloner.load_state_dict(state)
@@ -226,16 +225,16 @@ def read(path: Path | str) -> Detector:
 
 
 @reading()
-def listed(images: Path | str | Sequence[Path | str]) -> list[Path]:
+def listed(images: Path | str | Iterable[Path | str]) -> list[Path]:
     """The pictures of a folder, with or without subfolders, or of a list; InputError when there are none."""
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
         place.stat()
         kinds = {folder.name: layouts.UNKNOWN for folder in subfolders(place)}  # so that no name needs a label
         images = [image.path for image in layouts.to_score(place, kinds)] if place.is_dir() else [place]
-    if not len(images):
+    if not (images := [Path(path).expanduser() for path in images]):
         raise InputError("there are no pictures to score: give at least one")
-    return [Path(path).expanduser() for path in images]
+    return images
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -258,12 +257,17 @@ def main(arguments: list[str] | None = None) -> None:
     if given.regions and any(given.regions.glob("*")):
         raise InputError(f"{given.regions} is not empty: name an empty or a new folder for --regions")
     loaded = load(given.detector, given.source, given.device)
+    if given.regions and not loaded.threshold:
+        raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
+    paths = listed(given.folder) if given.folder else []
     if given.ignore:
         loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
         ignore.reader(loaded.ignore)  # or a missing one would be saved
-    if given.regions and not loaded.threshold:
-        raise InputError(f"{given.detector} is a cloner without a threshold for regions: give a detector.safetensors")
-    paths = given.folder and listed(given.folder)
+        if paths:
+            ignore.listed(given.ignore.absolute(), paths)
+    if paths and isinstance(loaded.ignore, Path):
+        masked = [*filter(ignore.reader(loaded.ignore), paths)]
+        print(f"{len(masked)} of {len(paths)} pictures have a mask", file=sys.stderr)
     if given.threshold is not None or given.false_alarms is not None:
         loaded = loaded.with_threshold(given.threshold, false_alarms=given.false_alarms)
         print(loaded.threshold, file=sys.stderr)
@@ -276,9 +280,8 @@ def main(arguments: list[str] | None = None) -> None:
         save(loaded, given.save or given.detector)
     if given.folder is None:
         return
-    table, above = loaded.verdicts(loaded.score(paths)), "there is no threshold"
-    if loaded.threshold:
-        above = f"{(table['bad'] == 'yes').sum()} of {len(table)} are above the threshold"
+    table = loaded.verdicts(loaded.score(paths))
+    above = f"{sum(table['bad'] == 'yes')} of {len(table)} are above the" if loaded.threshold else "there is no"
     if given.out:
         with atomic_write(given.out) as temporary:
             table.to_csv(temporary, index=False, errors="surrogateescape")
@@ -288,7 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.regions:
         names = (f"{number:05d}" for number in range(1, len(paths) + 1))
         regions.write(given.regions, zip(names, paths, loaded.each_map(paths), strict=True), loaded.pixel_threshold)
-    print(above, file=sys.stderr)
+    print(above, "threshold", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.text import BASELINES, either_way
 
-DETECTOR = "detector.safetensors"
+DETECTOR, PREVIOUS = "detector.safetensors", "detector-previous.safetensors"
 MOST = 100  # heat maps at most, of the highest scores above the threshold
 MEASURED = 2 * 10**7  # pixels at most; each takes about 120 bytes
 ON_SHEET = 24  # images with the highest scores, above the threshold or not; these always have a heat map
@@ -55,8 +56,8 @@ def describe(split) -> str:
     if not bad:
         lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
-        why = "the cloner hardly learns what may vary among good ones, and will call new good images bad"
-        lines.append(f"too few good images: from {len(split.train)} {why}; a hundred is a beginning")
+        few = f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones"
+        lines.append(f"{few}, and will call new good images bad; a hundred is a beginning")
     return "\n".join(lines)
 
 
@@ -163,11 +164,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at, here = folder / DETECTOR, Path(sys.executable)
-    saved, previous = _saved(run), ""
-    if saved and (saved.accepted or saved.threshold.false_alarms is None):  # chosen by a person
-        made_at.replace(folder / "detector-previous.safetensors")
-        previous = "  detector-previous.safetensors  the last one, with your threshold or accepted pictures\n"
-    detector.save(made, made_at)
+    previous = f"  {PREVIOUS}  the one that was there, which differs\n" if save(run, made) else ""
     above = table.groupby("kind", sort=False)["bad"].agg(lambda each: f"{(each == 'yes').sum()} of {len(each)}")
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
     python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
@@ -186,11 +183,22 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     return sheet
 
 
+def save(run, made: Detector) -> bool:
+    """Save the detector; True when one that differed, in more than a threshold set by hand, is now PREVIOUS."""
+    path, old = folder_of(run) / DETECTOR, _saved(run)
+    but = {"source": None, "cloner": None, "ignore": None}  # the cloner's scores are in `held_out`
+    but |= {"threshold": None, "pixel_threshold": 0.0} if made.threshold.false_alarms is None else {}
+    same = old and replace(old, **but) == replace(made, **but) and np.array_equal(old.ignore, made.ignore)
+    if differs := bool(old) and not same:
+        path.replace(path.with_name(PREVIOUS))
+    detector.save(made, path)
+    return differs
+
+
 def is_written(run) -> bool:
     """True when the saved detector has the run's record, map, score and false-alarm rate."""
-    if not (saved := _saved(run)):
-        return False
-    same = (saved.map, saved.score_by, saved.threshold.false_alarms) == (run.map, run.score_by, run.false_alarms)
+    saved, wanted = _saved(run), (run.map, run.score_by, run.false_alarms)
+    same = bool(saved) and (saved.map, saved.score_by, saved.threshold.false_alarms) == wanted
     return same and saved.record == results.read(run.record_path(run.classes[0]))
 
 

@@ -1,9 +1,12 @@
 """anomalib beside ours: parameters, PatchCore through anomalib's own Engine, and the one line without anomalib."""
 
 import json
+import shutil
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -11,7 +14,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from kdhelpers import networks
-from kdhelpers.experiments import config
+from kdhelpers.experiments import artifacts, config
+from kdhelpers.files import write_json
 from kdhelpers.inspection import anomalib_baselines
 from kdhelpers.paths import ROOT
 from kdhelpers.tests.conftest import ASKED, execute, refused, write_record
@@ -78,6 +82,28 @@ def test_a_record_made_otherwise_is_not_undone(given, record):
         config.beside_anomalib(NOTEBOOK, given | {"EPOCHS": 5})
 
 
+def test_the_folder_that_was_loaded_is_given_to_anomalib(given, tmp_path, sample_data, monkeypatch):
+    place = shutil.copytree(sample_data / "mvtec" / "bottle", tmp_path / "data" / "MVTec" / "Bottle")
+    run, _, chosen = config.beside_anomalib(NOTEBOOK, given | {"DATA_DIR": str(tmp_path / "data")})
+    fake = Mock(**{"data.Folder.side_effect": InterruptedError})  # nothing is trained
+    monkeypatch.setitem(sys.modules, "anomalib", fake)
+    monkeypatch.setitem(sys.modules, "lightning", Mock())
+    with pytest.raises(InterruptedError):
+        anomalib_baselines.run_method(run, run.load("bottle"), "patchcore", **chosen)
+    assert fake.data.Folder.call_args.kwargs["root"] == place
+
+
+def test_files_of_other_methods_and_protocols_are_others(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(anomalib_baselines, "versions", Mock(return_value="anomalib 2.7"))
+    *_, cell = json.loads((ROOT / "notebooks" / f"{NOTEBOOK}.ipynb").read_text())["cells"]
+    names = {"split": SimpleNamespace(cls="bottle", sha256="0"), "title": "", "found": {}}
+    names |= {"anomalib_baselines": anomalib_baselines, "artifacts": artifacts, "write_json": write_json}
+    for changed in ({}, {"METHODS": ["stfpm"]}, {"PROTOCOL": "text"}, {"PROFILE": "smoke"}, {"SEED": 1}):
+        run, methods, chosen = config.beside_anomalib(NOTEBOOK, given | changed)
+        exec("".join(cell["source"]), names | {"run": run, "methods": methods, "chosen": chosen})
+    assert len([*tmp_path.glob("beside_anomalib/untrained/*/*/*.json")]) == 5
+
+
 @needs_anomalib
 @pytest.mark.parametrize("backbones", ["untrained", "source"])
 def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given, backbones):
@@ -99,6 +125,7 @@ def test_patchcore_scores_every_test_image_and_finds_the_generated_defects(given
 def test_the_notebook_writes_what_it_shows(tmp_path):
     done = execute(NOTEBOOK, tmp_path / "out.ipynb", PROFILE="smoke", EPOCHS=2, RESULTS_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    content = json.loads(next(tmp_path.glob("beside_anomalib/smoke/*.json")).read_text())
+    path = tmp_path / "beside_anomalib" / "untrained" / "smoke" / "official" / "bottle-untrained-patchcore-seed0.json"
+    content = json.loads(path.read_text())
     assert list(content["methods"]) == ["ours", "patchcore"] and "smoke" in content["remark"].lower()
     assert content["anomalib"]["version"] == anomalib_baselines.versions()

@@ -56,9 +56,14 @@ def test_tiles_overlap_and_their_maps_are_joined_where_they_were_cut(size):
     assert np.allclose(tiles.joined(cut[:, 0].astype(float), size, side), picture[..., 0], atol=1e-3)
 
 
-def test_maps_of_tiles_have_a_value_everywhere(whole, tmp_path):
+def test_maps_of_tiles_have_a_value_everywhere_and_large_ones_are_computed_one_by_one(whole, tmp_path, monkeypatch):
     Image.new("RGB", (120, 91)).save(tmp_path / "a.png")
     assert np.isfinite(replace(whole, image_size=45, tile=90).maps(tmp_path)[0]).all()
+    sizes = []
+    monkeypatch.setattr(detector.Detector, "loss", lambda _, x: sizes.append(len(x)) or x[:, 0, 0, 0])
+    for size in (16, 128, 512, 600):
+        replace(whole, image_size=size, tile=16).score(tmp_path)  # 80 tiles
+    assert sizes == [80, *[16] * 5, *[1] * 160]
 
 
 def test_a_picture_scores_as_its_worst_tile(pictures, source):
@@ -82,8 +87,10 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
         assert one.tile == 64 and one.score(split.paths)["score"].tolist() == table["score"].tolist()
 
 
-def test_a_size_may_be_height_and_width(pictures):
-    run, record, split, made, table = judged(pictures, IMAGE_SIZE=[32, 64])
+def test_a_size_may_be_height_and_width_and_the_source_a_file(pictures, source, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    torch.save(source.state_dict(), "w.pt")
+    run, record, split, made, table = judged(pictures, IMAGE_SIZE=[32, 64], SOURCE="w.pt")
     assert record["parameters"]["image_size"] == [32, 64] and not run.is_pending(run.classes[0])
     full = record | {"profile": "full"}
     command = command_for("00_quickstart", None, None, [full, full | {"seed": 3}])
@@ -94,11 +101,16 @@ def test_a_size_may_be_height_and_width(pictures):
     assert extras.running_time([full])["px"].tolist() == ["32×64"]
     assert split.test.pixels.shape[2:] == made.maps(pictures / "bad")[0].shape == (32, 64)
     detector.save(made, pictures.parent / "d.safetensors")
-    loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
+    monkeypatch.chdir(pictures)
+    loaded = detector.load(pictures.parent / "d.safetensors", device="cpu")
     assert loaded.image_size == made.image_size == (32, 64) and loaded.record == record
     assert loaded.score(split.paths)["score"].tolist() == table["score"].tolist()
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
+    moved = (pictures.parent / "w.pt").rename("moved.pt")
+    with refused("w.pt", "for a saved cloner, give its new path as --source"):
+        detector.load(pictures.parent / "d.safetensors", device="cpu")
+    assert detector.load(pictures.parent / "d.safetensors", str(moved), "cpu").source_id == made.source_id
 
 
 def test_pixels_are_measured_at_the_size_of_the_joined_maps(whole, tmp_path, monkeypatch):
@@ -154,7 +166,7 @@ def test_a_graph_of_one_tile_ignores_nothing_and_scores_by_loss(whole, tmp_path)
 
 
 @pytest.mark.parametrize("per_picture", [False, True])
-def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
+def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture, capsys):
     mask = np.zeros((45, 100), np.uint8)
     mask[:, 50:] = 1
     place = pictures.parent / "masks" / ("odd_mask.png" if per_picture else "all.png")
@@ -179,7 +191,13 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture):
     detector.save(replace(loaded, ignore=None), again)
     detector.main([str(again), "--device", "cpu", "--ignore", str(given), "--save", str(again)])
     assert detector.load(again, "untrained", "cpu").scores([odd]) == before
+    detector.main([str(again), str(pictures), "--device", "cpu"])
+    assert ("1 of 9 pictures have a mask" in capsys.readouterr().err) == per_picture
     assert run.is_pending(run.classes[0])  # the picture is another one
+    if per_picture:
+        Image.new("RGB", (9, 9)).save(pictures / "good" / "odd.jpg")
+        with refused("odd_mask.png: 1 masks and 2 pictures are called odd"):
+            detector.main([str(again), str(pictures), "--device", "cpu", "--ignore", str(given)])
 
 
 @pytest.mark.parametrize(
@@ -212,6 +230,11 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     odd = pictures / "bad" / "odd.png"
     before = made.scores([odd])[0]
     gone = made.record | {"environment": made.record["environment"] | {"test_dir": "/gone"}}
+    stray = pictures.parent / "new" / "notes.txt"
+    stray.parent.mkdir()
+    stray.touch()
+    record = made.record | {"environment": made.record["environment"] | {"test_dir": str(stray.parent)}}
+    assert "trained 1 more epochs" in accept(replace(made, record=record), [odd], epochs=1)[1]
     learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
@@ -225,6 +248,8 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     assert again.accepted == [str(odd), str(held_out)]
     with refused("no.png: cannot be read"):
         accept(again, [pictures / "no.png"])
+    with refused("/gone/a.png was accepted earlier and is missing: put it back"):
+        accept(replace(again, accepted=["/gone/a.png"]), [odd])
     with refused("no rate set the threshold", "--false-alarms"):
         accept(again.with_threshold(0.5), [odd])
     with refused("only a detector that 00_quickstart made"):
@@ -235,6 +260,17 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     min({*(pictures / "good").iterdir()} - {*split.paths}).unlink()  # as many as before, but others are held out
     with refused("good pictures", "have changed", "train again"):
         accept(made, [odd])
+
+
+def test_a_mask_among_the_good_pictures_is_no_picture_when_those_to_judge_are_gone(pictures):
+    (pictures / "train").mkdir()
+    (pictures / "good").rename(pictures / "train" / "good")
+    new = (pictures / "bad").rename(pictures.parent / "new")
+    Image.fromarray(np.eye(90, dtype=np.uint8)).save(pictures / "mask.png")
+    *_, made, _ = judged(pictures, TEST_DIR=str(new), IGNORE=str(pictures / "mask.png"))
+    kept = (new / "odd.png").rename(pictures.parent / "odd.png")
+    new.rmdir()
+    assert accept(made, [kept], epochs=1)[0].accepted == [str(kept)]
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):
