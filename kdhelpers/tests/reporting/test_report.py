@@ -45,6 +45,10 @@ def test_smoke_is_said_in_the_title_the_heading_and_a_banner():
         assert re.search(rf"<{tag}>[^<]+smoke run: the numbers mean", page)
     assert "No number on this page means anything" in page
     assert "smoke" not in page_of(record())
+    rough = Kind("VGG-01234567-bfloat16", "full", "official")
+    page = report.render({rough: [record(rough)]}, rough, {})
+    assert re.search("<h1>[^<]+computed in bfloat16", page) and "Smoke run" not in page
+    assert "1 records of source VGG-01234567-bfloat16, " in report.render({rough: [record(rough)]}, FULL, {})
 
 
 def test_without_records_it_says_how_to_begin_and_keeps_every_place():
