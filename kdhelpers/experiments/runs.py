@@ -90,12 +90,12 @@ class Run:
 
         A record of your own images is out of date when these have changed.
         """
-        files = [self.record_path(cls)] + ([self.cloner_path(cls), self.predictions_path(cls)] if cloner else [])
-        if not all(path.is_file() for path in files):
+        path, predictions = self.record_path(cls), self.predictions_path(cls)
+        if not path.is_file() or cloner and not predictions.is_file():
             return True
-        if cloner and files[0].read_text(encoding="utf-8") != records.record_in(files[1]):
-            return True  # the cloner is of another run
-        record = records.read(files[0])
+        if cloner and not records.is_made_with(path, self.cloner_path(cls)):
+            return True
+        record = records.read(path)
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
         changing = self.dataset == "folder"

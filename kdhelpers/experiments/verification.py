@@ -14,7 +14,7 @@ from kdhelpers import paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
-from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
+from kdhelpers.experiments.variants import main_notebook, variants_of
 
 COUNT = 3  # records to rerun by default
 _SHOWN = 4  # differences to report; the others are only counted
@@ -75,8 +75,6 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     weights.
     """
     notebook, dataset, cls = record["notebook"], record["dataset"], record["class"]
-    if dataset not in DATASETS.get(notebook, ()):
-        raise InputError(f"there is no notebook {notebook} of {dataset} here")
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
