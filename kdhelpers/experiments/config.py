@@ -85,7 +85,10 @@ def resolve(notebook: str, **given) -> list[Run]:
         if name not in names:
             hint = did_you_mean(name, names)
             raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
-    return [run for name, run in named if asked.VARIANTS is None or name in ("", *asked.VARIANTS)]
+    if asked.VARIANTS is None:
+        return runs
+    with_any = {run.dataset for name, run in named if name in asked.VARIANTS}
+    return [run for name, run in named if name in ("", *asked.VARIANTS) and run.dataset in with_any]
 
 
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:

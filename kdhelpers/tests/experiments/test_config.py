@@ -88,6 +88,11 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
     # The main run is what a chosen variant is compared with; in another notebook, it is a variant like the others.
     chosen = config.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
     assert [r.variant for r in chosen] == [None, "last"]
+    classes = {"mnist": ["3"], "head_ct": ["normal"], "brain_mri": ["normal"]}
+    medical = config.resolve("15_unstated_details", **given | {"CLASSES": classes, "VARIANTS": ["normal_test_20"]})
+    assert [(r.dataset, r.variant) for r in medical] == [  # MNIST has no such variant
+        (dataset, variant) for dataset in ("head_ct", "brain_mri") for variant in (None, "normal_test_20")
+    ]
     plain, augmented = config.resolve("06_head_ct", **given)
     assert (plain.variant, augmented.variant, augmented.augment) == (None, "augmented", True)
     assert config.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]}) == [augmented]
