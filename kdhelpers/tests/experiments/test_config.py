@@ -131,6 +131,8 @@ def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     (tmp_path / "records" / "vgg-12345678").mkdir(parents=True)  # a source by the name that its records have
     kind, _ = config.tables_from_notebook("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
     assert kind.source == "vgg-12345678"
+    kind, _ = config.tables_from_notebook("90_tables_and_figures", given | {"PRECISION": "bfloat16"})
+    assert kind.source == "untrained-bfloat16"
     with refused("RESULTS_DIR ", "/nowhere is not a folder"):
         config.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
 
