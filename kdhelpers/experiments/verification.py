@@ -67,6 +67,14 @@ def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: 
     raise InputError(f"there are no records{of} under {results_dir}: {fix}")
 
 
+def seconds_of(record: dict, results_dir: Path) -> float:
+    """How long a record under RESULTS_DIR took, including the main run that `runs_of` puts before it."""
+    main = record | {"notebook": main_notebook(record["dataset"]), "variant": None}
+    path = records.path_of(results_dir, "records", main, ".json")
+    shared = "train" not in record["seconds"] and path.is_file()
+    return sum(sum(one["seconds"].values()) for one in (record, *([records.read(path)] if shared else [])))
+
+
 def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, device: str = "auto") -> list[Run]:
     """The run that reproduces a record in results_dir, preceded by its main run if the two share a cloner.
 
