@@ -34,10 +34,7 @@ def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
 
 
 def read(path: Path) -> dict:
-    """Read the record at `path`; raises InputError when it is not one of the present schema.
-
-    Fields that `Protocol` had not yet when it was made have their defaults.
-    """
+    """Read the record at `path`, later fields of `Protocol` with their defaults; InputError unless of this schema."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA or not record.keys() >= _FIELDS:
@@ -118,8 +115,9 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
         if (place := path_of(results_dir, "records", record, ".json")) != path:
             raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
         if record["dataset"] not in DATASETS.get(record["notebook"], ()):
-            unknown = f"notebook {record['notebook']} with {record['dataset']}, which is not here"
-            raise InputError(f"{path} is a record of {unknown}: update this clone, or move the file away")
+            raise InputError(
+                f"{path} is of a notebook or data set that is not here: update this clone, or move it away"
+            )
         found.setdefault(kind_of(record), []).append(record)
     order = ("notebook", "dataset", "class", "variant")
     return {

@@ -38,8 +38,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     """
     keep_freed_memory()
     training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
-    todo = to_do(runs, cloners)
-    if todo:
+    if todo := to_do(runs, cloners):
         _check_writable(runs[0].results_dir)  # before hours of training
     shared: dict[str, tuple] = {}
     for number, (cls, run, main) in enumerate(todo):

@@ -90,10 +90,8 @@ class Run:
 
         A record of your own images is out of date when these have changed.
         """
-        path, predictions = self.record_path(cls), self.predictions_path(cls)
-        if not path.is_file() or cloner and not predictions.is_file():
-            return True
-        if cloner and not records.is_made_with(path, self.cloner_path(cls)):
+        path, has_scores = self.record_path(cls), self.predictions_path(cls).is_file()
+        if not path.is_file() or cloner and not (has_scores and records.is_made_with(path, self.cloner_path(cls))):
             return True
         record = records.read(path)
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
@@ -125,10 +123,7 @@ class Run:
 
     @property
     def cost(self) -> float:
-        """The relative cost of one class: the number of pixels that pass through the cloner in training.
-
-        In smoke, all classes cost the same, because start-up dominates.
-        """
+        """The relative cost of one class: the pixels that pass through the cloner in training; alike in smoke."""
         pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
         return 1.0 if self.profile == "smoke" else float(pixels * (1 if self.shares_cloner else self.epochs))
 
@@ -162,13 +157,10 @@ def by_class(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
 
 
 def to_do(runs: Sequence[Run], cloners: bool = False) -> list[tuple[str, Run, Run]]:
-    """Class, run and main run of each pending class, in order; cloners: as in `runner.run_experiments`.
-
-    A recorded main run is trained again if a pending variant needs its cloner and it is not on this machine.
-    """
+    """Class, run and main run of each pending class, in order; cloners: as in `runner.run_experiments`."""
     found = []
     for cls, (main, *variants) in by_class(runs):
-        used = any(run.shares_cloner and run.is_pending(cls) for run in variants)
+        used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # needs the main run's cloner
         found += [(cls, main, main)] if main.is_pending(cls, cloners or used) else []
         found += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
     return found

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 from kdhelpers import paths
 from kdhelpers.experiments.records import source_name
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS
-from kdhelpers.protocols import (
-    BATCH_SIZE,
-    PRECISIONS,
-    SEEDS,
-    SETTINGS,
-    SMOKE_BATCH_SIZE,
-    SMOKE_EPOCHS,
-    SMOKE_SIZE,
-)
+from kdhelpers.protocols import BATCH_SIZE, PRECISIONS, SEEDS, SETTINGS, SMOKE_BATCH_SIZE, SMOKE_EPOCHS, SMOKE_SIZE
 
 _OF_KIND = ("PROTOCOL", "SOURCE", "PRECISION", "DATA_DIR")  # a command for missing records takes these from a main run
 
@@ -30,9 +22,9 @@ def command_for(
     """The `./run_all.sh` line that reruns the records `used`; without any, the line that fills the cell, for all seeds.
 
     classes: None for all of the notebook. variant: as in a record; None for the main run. used: the records behind a
-    number; the line repeats their seeds and settings where these are not the defaults. Where these differ, there is a
-    line for each. records: all of the kind; a line without `used` takes its protocol, source, precision and data folder
-    from a main run among them, and for an ablation the sizes of its main runs, without which it would be refused.
+    number; the line, or one for each of several settings, repeats their seeds and settings where these are not the
+    defaults. records: all of the kind; a line without `used` takes its protocol, source, precision and data folder from
+    a main run among them, and an ablation also the sizes of its main runs: it would be refused without.
     """
     settings: dict[str, object] = {} if classes is None else {"CLASSES": list(classes)}
     if variant is not None or notebook == "06_head_ct":
@@ -55,11 +47,11 @@ def command_for(
         groups.setdefault((changed, tuple(sorted(seeds))), []).append(cls)
     lines = []
     for (changed, seeds), of in groups.items():
-        which: dict[str, object] = {"seeds": list(seeds)}
-        if seeds == tuple(range(len(seeds))):
-            which = {"seeds": len(seeds)} if len(seeds) != (SEEDS if profile == "full" else 1) else {}
+        first = seeds == tuple(range(len(seeds)))
+        default = first and len(seeds) == (SEEDS if profile == "full" else 1)
         if len(groups) > 1 or profile == "smoke" and len(of) > 1:  # by default smoke has one class
             settings = settings | {"CLASSES": of}
+        which = {} if default else {"seeds": len(seeds) if first else seeds}
         lines.append(_line(profile, notebook, settings | json.loads(changed) | which))
     return " && ".join(lines)
 
@@ -74,14 +66,11 @@ def _changed(record: dict) -> dict[str, object]:
     setting, parameters, environment = SETTINGS[record["dataset"]], record["parameters"], record["environment"]
     precision = parameters.get("precision", PRECISIONS[0])
     imagenet = parameters["source_name"] == source_name("imagenet", precision)
-    is_smoke = record["profile"] == "smoke"
-    epochs, size, batch = setting.epochs, setting.image_size, BATCH_SIZE
-    if is_smoke:
-        epochs, size, batch = SMOKE_EPOCHS, min(size, SMOKE_SIZE), SMOKE_BATCH_SIZE
+    is_smoke, size = record["profile"] == "smoke", setting.image_size
     settings = {  # (recorded value, default)
-        "EPOCHS": (parameters["epochs"], epochs),
-        "IMAGE_SIZE": (parameters["image_size"], size),
-        "BATCH_SIZE": (parameters["batch_size"], batch),
+        "EPOCHS": (parameters["epochs"], SMOKE_EPOCHS if is_smoke else setting.epochs),
+        "IMAGE_SIZE": (parameters["image_size"], size if not is_smoke else min(size, SMOKE_SIZE)),
+        "BATCH_SIZE": (parameters["batch_size"], SMOKE_BATCH_SIZE if is_smoke else BATCH_SIZE),
         "PROTOCOL": (record["protocol"], "official"),
         "SOURCE": ("imagenet" if imagenet else environment["source"], "untrained" if is_smoke else "imagenet"),
         "PRECISION": (precision, PRECISIONS[0]),

@@ -81,10 +81,8 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
 
 def pictures_of(record: dict, results_dir: Path) -> tuple[Path, Path]:
     """The file of a record's pictures, its cloner's or else the committed one, which may be missing; the latter."""
-    path = results.path_of(results_dir, "records", record, ".json")
-    cloner, committed = (
-        results.path_of(results_dir, folder, record, ".safetensors") for folder in ("cloners", "pictures")
-    )
+    path, *files = (results.path_of(results_dir, name, record, ".json") for name in ("records", "cloners", "pictures"))
+    cloner, committed = (file.with_suffix(".safetensors") for file in files)
     return (cloner if results.is_made_with(path, cloner) else committed), committed
 
 

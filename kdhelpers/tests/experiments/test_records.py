@@ -198,5 +198,5 @@ def test_records_are_found_by_kind_each_in_its_place(record, tmp_path):
         records.find(tmp_path, "full")
     newer = record("08_svhn", source_name="aaa")
     files.write_json(records.path_of(tmp_path, "records", newer, ".json"), newer)
-    with refused("08_svhn/mnist-0-seed0.json is a record of notebook 08_svhn with mnist", "update this clone"):
+    with refused("08_svhn/mnist-0-seed0.json is of a notebook or data set that is not here", "update this clone"):
         records.find(tmp_path, "full")
