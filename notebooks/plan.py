@@ -15,7 +15,7 @@ from kdhelpers.data import weights
 from kdhelpers.data.images import sides
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments.config import resolve
-from kdhelpers.experiments.runs import Run
+from kdhelpers.experiments.runs import Run, to_do
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, main_notebook
 from kdhelpers.inspection import own_images
 from kdhelpers.protocols import SEEDS
@@ -52,6 +52,7 @@ class Job:
     gpu_mb: int = 0  # approximate memory on a GPU
     source: str | None = None
     trains: frozenset[Path] = frozenset()  # records of main runs that it would write
+    again: frozenset[Path] = frozenset()  # those of them that are recorded, without the cloner that a variant needs
     downloads: list[str] = field(default_factory=list)  # data sets that have to be downloaded first
 
     @property
@@ -126,6 +127,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         help_["none"] = NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser())
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
+    if again := len({path for job in jobs for path in job.again}):
+        help_["again"] = f"{again} recorded runs are trained again: variants need their cloners, which are not here"
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
     return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
 
@@ -237,9 +240,11 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
     for seed in seeds:
         runs = [replace(run, seed=seed) for run in runs]  # `resolve` lists the images, which takes seconds
         own = [run for run in runs if run.notebook == notebook]  # the main runs of an ablation are another notebook's
-        pending = any(run.is_pending(cls) for run in runs for cls in run.classes)
-        shared = any(run.shares_cloner and run.is_pending(cls) for run in runs for cls in run.classes)
-        mains = [(run, cls) for run in runs if run.variant is None for cls in run.classes]
+        todo = to_do(runs)
+        again = {
+            run.record_path(cls): run for cls, run, _ in todo if run.notebook != notebook and not run.is_pending(cls)
+        }
+        costs = [run.cost for run in (*again.values(), *(run for _, run, _ in todo if run.notebook == notebook))]
         jobs.append(
             Job(
                 notebook,
@@ -248,12 +253,13 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 records=sum(len(run.classes) for run in own),
                 recorded=sum(not run.is_pending(cls) for run in own for cls in run.classes),
                 # When only FALSE_ALARMS, MAP or SCORE changed, your own images are scored again, in seconds.
-                pending=pending or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
-                work=sum(run.work for run in own) + (START if runs[0].profile == "smoke" else 0) or 1.0,
+                pending=bool(todo) or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
+                work=sum(costs) + (START if runs[0].profile == "smoke" else 0) or 1.0,
+                again=frozenset(again),
                 gpu_mb=max(map(_gpu_mb, runs)),
                 source=runs[0].source,
-                trains=frozenset(run.record_path(cls) for run, cls in mains if run.is_pending(cls, shared)),
-                downloads=downloads,
+                trains=frozenset(run.record_path(cls) for cls, run, _ in todo if run.variant is None),
+                downloads=[name for name in downloads if name in {run.dataset for run in runs}],
             )
         )
     return jobs

@@ -28,9 +28,9 @@ def verify(words: list[str]) -> int:
     results = Path(str(given["RESULTS_DIR"] or paths.RESULTS_DIR)).expanduser().absolute()
     where = {name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
     chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
-    costs = [sum(record["seconds"].values()) for record in chosen]
-    took = duration(sum(costs))
-    print(f"{len(chosen)} of profile {chosen[0]['profile']}; they took {took} when they were made", flush=True)
+    costs = [verification.seconds_of(record, results) for record in chosen]
+    took = f"{duration(sum(costs))} when they were made, with the main runs that they need"
+    print(f"{len(chosen)} of profile {chosen[0]['profile']}; they took {took}", flush=True)
     start, verdicts = time.monotonic(), []
     for number, record in enumerate(chosen, start=1):
         newest = Newest(f"{number} of {len(chosen)} · {verification.name_of(record)}")

@@ -1,8 +1,6 @@
 """Checkpoints of an unfinished training, to resume it after an interruption."""
 
-import hashlib
 import io
-import json
 import time
 import warnings
 from pathlib import Path
@@ -18,26 +16,29 @@ EVERY = 60  # seconds between two checkpoints: about the most that an interrupti
 class Checkpoint:
     """The file of one training's state; a state with other parameters, data or method version is never restored.
 
-    path: the file. made_of: everything that the training's results depend on, serialisable as JSON; torch's version
-    and the number of threads are added, since they change the last digits. every: seconds between two writes.
+    path: the file. made_of: everything that the training's results depend on, as plain values by name; torch's version
+    and, on a CPU, the number of threads are added: they change the last digits. every: seconds between two writes.
     """
 
     def __init__(self, path: Path, made_of: dict, every: float = EVERY):
-        decisive = ["format 2", made_of, torch.__version__, torch.get_num_threads()]  # the format of `fit`'s state
-        self.key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        threads = {"threads": torch.get_num_threads()} if made_of.get("device", "cpu") == "cpu" else {}
+        self.key = {"format": 2, **made_of, "torch": str(torch.__version__), **threads}  # the format of `fit`'s state
         self.path, self.every, self.last = path, every, time.monotonic()
 
     def restore(self) -> dict | None:
-        """The last saved state; None when there is none for this training, or, with a warning, an unreadable one."""
+        """The last saved state; None when there is none or, with a warning, one of another training or unreadable."""
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            return saved["state"] if saved["key"] == self.key else None
+            names = [name for name in saved["key"] | self.key if saved["key"].get(name) != self.key.get(name)]
+            if not names:
+                return saved["state"]
+            reason = f"is of a training with other {', '.join(names)}"
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # torch.load raises many types of errors for a damaged file
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"{self.path} cannot be read ({reason}): training starts from the beginning", stacklevel=2)
-            return None
+            reason = f"cannot be read ({str(error).strip().partition(chr(10))[0]})"
+        warnings.warn(f"{self.path} {reason}: training starts from the beginning", stacklevel=2)
+        return None
 
     def is_due(self) -> bool:
         """True when the last checkpoint is older than `every` seconds."""

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from zipfile import ZipFile
 
-from kdhelpers.experiments.records import record_in
+from kdhelpers.experiments.records import is_made_with
 
 # Main runs, whose notebooks load their cloners, on data whose licence allows copies: a cloner's file has some pictures.
 PACKED = ("01_mnist/*", "02_fashion_mnist/*", "04_mvtec/*", "05_retinal_oct/retinal_oct-oct2017-*")
@@ -20,7 +20,7 @@ def pack(results_dir: Path, folder: Path) -> list[Path]:
         for cloner in sorted(results_dir.glob(f"cloners/*/full/*/{pattern}.safetensors")):
             _, source, *_, notebook, _ = cloner.relative_to(results_dir).parts
             record = results_dir / "records" / cloner.relative_to(results_dir / "cloners").with_suffix(".json")
-            if record.is_file() and record.read_text(encoding="utf-8") == record_in(cloner):
+            if is_made_with(record, cloner):
                 folder.mkdir(parents=True, exist_ok=True)
                 with ZipFile(folder / f"{source}-{notebook}.zip", "a") as file:
                     for path in (cloner, cloner.with_suffix(".predictions.csv.gz")):

@@ -11,7 +11,7 @@ from kdhelpers.data import layouts, samples, weights
 from kdhelpers.data.listing import find, subfolders
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.experiments import records
-from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, Training, from_cell, parse
+from kdhelpers.experiments.parameters import BesideAnomalib, Common, OwnImages, Tables, Training, from_cell, parse
 from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
@@ -76,15 +76,19 @@ def resolve(notebook: str, **given) -> list[Run]:
         if name not in names:
             hint = did_you_mean(name, names)
             raise InputError(f"VARIANTS has {name!r}; it is None for all, or some of {names}{hint}")
-    return [run for name, run in named if asked.VARIANTS is None or name in ("", *asked.VARIANTS)]
+    if asked.VARIANTS is None:
+        return runs
+    with_any = {run.dataset for name, run in named if name in asked.VARIANTS}
+    return [run for name, run in named if name in ("", *asked.VARIANTS) and run.dataset in with_any]
 
 
 def tables_from_notebook(notebook: str, namespace: dict) -> tuple[Kind, Path]:
     """The kind of records for tables, and RESULTS_DIR, from a notebook's globals."""
-    asked = parse(Common, notebook, from_cell(namespace))
+    asked = parse(Tables, notebook, from_cell(namespace))
     _check_folders(asked, "RESULTS_DIR")
-    named_by_folder = (asked.results_dir / "records" / asked.source).is_dir()
-    source = asked.source if named_by_folder else weights.source_name(asked.source)
+    source = records.source_name(asked.source, asked.PRECISION)
+    if not (asked.results_dir / "records" / source).is_dir():  # else it is named by this folder
+        source = records.source_name(weights.source_name(asked.source), asked.PRECISION)
     return Kind(source, asked.PROFILE, asked.PROTOCOL), asked.results_dir
 
 

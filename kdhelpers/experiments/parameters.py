@@ -42,7 +42,13 @@ class Common(BaseModel):
         return "untrained" if self.is_smoke and self.SOURCE == "imagenet" else self.SOURCE
 
 
-class Training(Common):
+class Tables(Common):
+    """Parameters of the notebook of tables and figures."""
+
+    PRECISION: Literal[PRECISIONS] = PRECISIONS[0]
+
+
+class Training(Tables):
     """Parameters of a notebook that trains; comments in the notebooks explain them."""
 
     SEED: Seed
@@ -52,7 +58,6 @@ class Training(Common):
     BATCH_SIZE: Annotated[int, Field(ge=1)] | None
     DEVICE: str
     CACHE: Literal["auto", "device", "host", "none"]
-    PRECISION: Literal[PRECISIONS] = PRECISIONS[0]
     DATA_DIR: Folder | None
     VARIANTS: Annotated[list[str], Field(min_length=1)] | None = None
 

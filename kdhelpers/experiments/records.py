@@ -6,7 +6,7 @@ numbers. Metrics are in per cent, as in the article.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from kdhelpers.errors import InputError
-from kdhelpers.protocols import METHOD_VERSION, PRECISIONS
+from kdhelpers.experiments.variants import DATASETS
+from kdhelpers.protocols import METHOD_VERSION, PRECISIONS, Protocol
 
 SCHEMA = 2
 STALE = "†"  # marks a number computed from records of another method version
@@ -22,6 +23,7 @@ _FIELDS = frozenset(
     "schema notebook dataset class variant seed profile protocol source parameters deviations data training detection "
     "localization baselines seconds peak_memory_mb environment".split()
 )
+_DEFAULTS = {one.name: one.default for one in fields(Protocol) if one.default is not MISSING}
 
 
 def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
@@ -32,11 +34,12 @@ def path_of(results_dir: Path, folder: str, record: dict, suffix: str) -> Path:
 
 
 def read(path: Path) -> dict:
-    """Read the record at `path`; raises InputError when it is not one of the present schema."""
+    """Read the record at `path`, later fields of `Protocol` with their defaults; InputError unless of this schema."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA or not record.keys() >= _FIELDS:
             raise ValueError(f"its schema is not {SCHEMA}")
+        record["parameters"]["protocol"] = _DEFAULTS | record["parameters"]["protocol"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a record ({error}): delete it and run its notebook again") from error
     return record
@@ -47,11 +50,13 @@ def is_stale(record: dict) -> bool:
     return record["environment"]["method_version"] != METHOD_VERSION
 
 
-def record_in(cloner: Path) -> str:
-    """The text of the record in a cloner's file."""
+def is_made_with(record: Path, cloner: Path) -> bool:
+    """True when the file of a record and that of a trained cloner are there and of the same run."""
+    if not (record.is_file() and cloner.is_file()):
+        return False
     try:
         with safe_open(cloner, framework="np") as file:
-            return (file.metadata() or {}).get("record", "")
+            return (file.metadata() or {}).get("record") == record.read_text(encoding="utf-8")
     except SafetensorError:
         raise InputError(f"{cloner} is damaged: remove it, and run its notebook or download it again") from None
 
@@ -102,13 +107,17 @@ def only_one(records: Sequence[dict]) -> Kind | None:
 def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
     """The records of a profile under RESULTS_DIR by kind, sorted by notebook, data set, class, variant and seed.
 
-    Raises InputError for a file that is not a record, or that is not at its record's path.
+    Raises InputError for a file that is not a record, that is not at its record's path, or whose notebook is not here.
     """
     found: dict[Kind, list[dict]] = {}
     for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
         record = read(path)
         if (place := path_of(results_dir, "records", record, ".json")) != path:
             raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
+        if record["dataset"] not in DATASETS.get(record["notebook"], ()):
+            raise InputError(
+                f"{path} is of a notebook or data set that is not here: update this clone, or move it away"
+            )
         found.setdefault(kind_of(record), []).append(record)
     order = ("notebook", "dataset", "class", "variant")
     return {

@@ -17,7 +17,7 @@ from kdhelpers.data.split import Split
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import artifacts, baselines, records
 from kdhelpers.experiments.checkpoints import Checkpoint
-from kdhelpers.experiments.runs import Run
+from kdhelpers.experiments.runs import Run, by_class, to_do
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.training import Fit, timed
@@ -37,15 +37,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
     """
     keep_freed_memory()
     training.use_precision(runs[0].precision, runs[0].device)  # before S computes anything
-    in_order, todo = [], []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        main, *variants = [run for run in runs if run.dataset == dataset]
-        for cls in main.classes:
-            used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # needs the main run's cloner
-            todo += [(cls, main, main)] if main.is_pending(cls, cloners or used) else []
-            todo += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
-            in_order += [(cls, run) for run in (main, *variants)]
-    if todo:  # before hours of training: InputError when the folder is not writable
+    if todo := to_do(runs, cloners):  # before hours of training: InputError when the folder is not writable
         with atomic_write(probe := runs[0].results_dir / ".writable"):
             pass
         probe.unlink(missing_ok=True)
@@ -57,7 +49,7 @@ def run_experiments(runs: Sequence[Run], *, cloners: bool = False) -> list[dict]
         except KeyboardInterrupt:
             print(f"stopped at {name}; {number} of {len(todo)} are recorded; rerun to resume from its checkpoint")
             raise
-    return [records.read(run.record_path(cls)) for cls, run in in_order]
+    return [records.read(run.record_path(cls)) for cls, group in by_class(runs) for run in group]
 
 
 def _once(shared: dict[str, tuple], name: str, key: tuple, compute: Callable):
@@ -82,6 +74,12 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     made_of = {"data": split.sha256, "version": METHOD_VERSION, "device": model}
     checkpoint = Checkpoint(run.checkpoint_path(cls), run.parameters(cls) | made_of)
     if run.shares_cloner:
+        path = main.record_path(cls)
+        if records.read(path)["data"]["sha256"] != split.sha256:  # its scores are of other images
+            raise InputError(
+                f"{main.dataset} {cls} changed since its main run, whose cloner {run.variant} shares: give DATA_DIR as "
+                f"it was, or delete {path}, so that the main run is trained again"
+            )
         cloner, fit = main.fit(cls)
         fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:

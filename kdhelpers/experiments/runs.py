@@ -1,7 +1,7 @@
 """A run: the settings of one variant of one data set, the paths of its files, and its pending classes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -89,12 +89,10 @@ class Run:
 
         A record of your own images is out of date when these have changed.
         """
-        files = [self.record_path(cls)] + ([self.cloner_path(cls), self.predictions_path(cls)] if cloner else [])
-        if not all(path.is_file() for path in files):
+        path, has_scores = self.record_path(cls), self.predictions_path(cls).is_file()
+        if not path.is_file() or cloner and not (has_scores and records.is_made_with(path, self.cloner_path(cls))):
             return True
-        if cloner and files[0].read_text(encoding="utf-8") != records.record_in(files[1]):
-            return True  # the cloner is of another run
-        record = records.read(files[0])
+        record = records.read(path)
         if records.is_stale(record) or record["parameters"] != self.parameters(cls):
             return True
         changing = self.dataset == "folder"
@@ -123,14 +121,10 @@ class Run:
         return records.remark(self.profile, self.source_name)
 
     @property
-    def work(self) -> float:
-        """The relative cost of the pending classes: the number of pixels that pass through the cloner in training.
-
-        In smoke, all classes cost the same, because start-up dominates.
-        """
+    def cost(self) -> float:
+        """The relative cost of one class: the pixels that pass through the cloner in training; alike in smoke."""
         pixels = SETTINGS[self.dataset].images * math.prod(sides(self.image_size))
-        cost = 1 if self.profile == "smoke" else pixels * (1 if self.shares_cloner else self.epochs)
-        return float(cost * sum(map(self.is_pending, self.classes)))
+        return 1.0 if self.profile == "smoke" else float(pixels * (1 if self.shares_cloner else self.epochs))
 
     def deviations(self) -> list[str]:
         """The run's differences from the article and its released code; [] without any."""
@@ -154,15 +148,33 @@ class Run:
         return found
 
 
+def by_class(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
+    """Yield each class of each data set with its variants, the main run first."""
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        group = [run for run in runs if run.dataset == dataset]
+        yield from ((cls, group) for cls in group[0].classes)
+
+
+def to_do(runs: Sequence[Run], cloners: bool = False) -> list[tuple[str, Run, Run]]:
+    """Class, run and main run of each pending class, in order; cloners: as in `runner.run_experiments`."""
+    found = []
+    for cls, (main, *variants) in by_class(runs):
+        used = any(run.shares_cloner and run.is_pending(cls) for run in variants)  # needs the main run's cloner
+        found += [(cls, main, main)] if main.is_pending(cls, cloners or used) else []
+        found += [(cls, run, main) for run in variants if run.is_pending(cls, cloners)]
+    return found
+
+
 def summary(runs: Sequence[Run]) -> str:
     """A few lines on what the runs will do, for the reader of a notebook."""
-    first = runs[0]
-    pending = [run.is_pending(cls) for run in runs for cls in run.classes]
+    first, todo, count = runs[0], to_do(runs), sum(len(run.classes) for run in runs)
     deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
     lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
     for dataset in dict.fromkeys(run.dataset for run in runs):
         main = next(run for run in runs if run.dataset == dataset)
         lines.append(f"{dataset}, classes {', '.join(main.classes)}; {in_words(main.image_size)}, {main.epochs} epochs")
-    lines.append(f"to do: {sum(pending)} of {len(pending)}" + ("" if all(pending) else "; the others are recorded"))
+    lines.append(f"to do: {len(todo)} of {count}" + ("" if len(todo) == count else "; the others are recorded"))
+    if again := [f"{run.dataset} {cls}" for cls, run, _ in todo if not run.is_pending(cls)]:
+        lines.append(f"trained again, since variants need their cloners, which are not here: {', '.join(again)}")
     lines.append(f"deviates from the article: {'; '.join(deviations) or 'in nothing'}")
     return "\n".join([*lines, f"records: {runs[-1].record_path('').parent}"])

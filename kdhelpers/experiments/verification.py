@@ -14,7 +14,7 @@ from kdhelpers import paths
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, records, runner
 from kdhelpers.experiments.runs import Run
-from kdhelpers.experiments.variants import DATASETS, main_notebook, variants_of
+from kdhelpers.experiments.variants import main_notebook, variants_of
 
 COUNT = 3  # records to rerun by default
 _SHOWN = 4  # differences to report; the others are only counted
@@ -67,6 +67,14 @@ def choose(results_dir: Path, count: int | None = None, seed: int = 0, profile: 
     raise InputError(f"there are no records{of} under {results_dir}: {fix}")
 
 
+def seconds_of(record: dict, results_dir: Path) -> float:
+    """How long a record under RESULTS_DIR took, including the main run that `runs_of` puts before it."""
+    main = record | {"notebook": main_notebook(record["dataset"]), "variant": None}
+    path = records.path_of(results_dir, "records", main, ".json")
+    shared = "train" not in record["seconds"] and path.is_file()
+    return sum(sum(one["seconds"].values()) for one in (record, *([records.read(path)] if shared else [])))
+
+
 def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, device: str = "auto") -> list[Run]:
     """The run that reproduces a record in results_dir, preceded by its main run if the two share a cloner.
 
@@ -75,8 +83,6 @@ def runs_of(record: dict, results_dir: Path, *, data_dir=None, source=None, devi
     weights.
     """
     notebook, dataset, cls = record["notebook"], record["dataset"], record["class"]
-    if dataset not in DATASETS.get(notebook, ()):
-        raise InputError(f"there is no notebook {notebook} of {dataset} here")
     if device == "auto":
         on_gpu = record["peak_memory_mb"]["device"] is not None
         device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"

@@ -19,7 +19,8 @@ METRICS = {
     "auroc_top": "AUROC by the map's top 1 %",
 }
 CONFIDENCE = 0.95
-_ALIKE = ("epochs", "batch_size", "image_size")  # a variant shares these with its main run
+# A variant shares these with its main run: in words, by the field of the run that may change them.
+_ALIKE = dict(epochs="epochs", batch_size="batch size", image_size="image size", source="source", normal_test="data")
 
 
 def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame, list[str]]:
@@ -27,7 +28,7 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
 
     records: of one kind. Columns: dataset, class, variant (label), main (bool: the main run), seed, stale (bool: made
     by another version of the method), and METRICS in per cent. A record is left out when its epochs, batch or image
-    size differ from those of its main run, unless its variant changes them.
+    size, source or data differ from those of its main run, unless its variant changes them.
     """
     kind = only_one(records)
     rows, left_out, mains = [], [], {}
@@ -36,12 +37,14 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
             place = notebook if variant.name else main_notebook(dataset), dataset, variant.name
             found = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
             for record in sorted(found, key=lambda r: (r["class"], r["seed"])):
-                cls, seed, its = record["class"], record["seed"], record["parameters"]
+                cls, seed = record["class"], record["seed"]
+                its = record["parameters"] | {"source": record["source"]["sha256"][:8]}
+                its["normal_test"] = record["data"]["sha256"][:8]
                 if variant.name is None:
                     mains[dataset, cls, seed] = its
                 main = mains.get((dataset, cls, seed), its)
                 if differs := [name for name in _ALIKE if name not in variant.run and its[name] != main[name]]:
-                    made = f"{differs[0].replace('_', ' ')} {its[differs[0]]}, the main run's {main[differs[0]]}"
+                    made = f"{_ALIKE[differs[0]]} {its[differs[0]]}, the main run's {main[differs[0]]}"
                     left_out.append(f"{NAMES[dataset]} {cls}, {variant.label}, seed {seed}: {made}")
                     continue
                 maps = (record["localization"] or {}).get(its["method"], {})
@@ -62,19 +65,22 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """The mean AUROC for each data set, variant and seed over the classes that all variants of the data set have.
 
     frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (count), value. A variant's seed is left
-    out unless it has all of these classes.
+    out unless it has all of these classes; where none has, they are as many as a seed of each variant has.
     """
-    frame = frame.dropna(subset="auroc")
-    variants = frame.groupby("dataset")["variant"].transform("nunique")
-    frame = frame[frame.groupby(["dataset", "class"])["variant"].transform("nunique") == variants]
-    groups = _complete(frame).groupby(["dataset", "variant", "main", "seed"], sort=False)["auroc"]
+    parts = frame.dropna(subset="auroc").groupby("dataset", sort=False)
+    kept = frame.loc[[row for _, part in parts for row in _complete(part).index]]
+    groups = kept.groupby(["dataset", "variant", "main", "seed"], sort=False)["auroc"]
     return groups.agg(classes="size", value="mean").reset_index()
 
 
-def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the seeds that have all classes of their variant."""
-    classes = frame.groupby(["dataset", "variant"])["class"].transform("nunique")
-    return frame[frame.groupby(["dataset", "variant", "seed"])["class"].transform("nunique") == classes]
+def _complete(part: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one data set's seeds that have the same classes: all that its variants share, or else the most."""
+    part = part[part.groupby("class")["variant"].transform("nunique") == part["variant"].nunique()]
+    sets = part.groupby(["variant", "seed"])["class"].agg(frozenset)
+    having = {classes: sets[[classes <= others for others in sets]].index for classes in sets}
+    classes = max(having, key=lambda of: (having[of].unique("variant").size, len(of), len(having[of])), default=())
+    part = part[part["class"].isin(classes)]
+    return part[part.groupby(["variant", "seed"])["class"].transform("nunique") == len(classes)]
 
 
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -93,8 +99,8 @@ def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         row = {"dataset": dataset, "variant": variant, "stale": (part["stale"].any() or main["stale"].any())}
         both = _complete(part.merge(main, on=["class", "seed"], suffixes=("", " of main")))
         alone = part["main"].all() or both.empty
-        shown = part if alone else both
-        values = _complete(shown).groupby("seed")[metric].mean()  # over classes
+        shown = _complete(part) if alone else both
+        values = shown.groupby("seed")[metric].mean()  # over classes
         row["classes"] = shown["class"].nunique()
         if not alone:
             of_main = both.groupby("seed")[f"{metric} of main"].mean()

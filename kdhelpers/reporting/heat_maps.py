@@ -80,8 +80,10 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
 
 
 def pictures_of(record: dict, results_dir: Path) -> tuple[Path, Path]:
-    """The two files that may hold a record's pictures: the cloner's file, and the one committed with the records."""
-    return tuple(results.path_of(results_dir, folder, record, ".safetensors") for folder in ("cloners", "pictures"))
+    """The file of a record's pictures, its cloner's or else the committed one, which may be missing; the latter."""
+    path, *files = (results.path_of(results_dir, name, record, ".json") for name in ("records", "cloners", "pictures"))
+    cloner, committed = (file.with_suffix(".safetensors") for file in files)
+    return (cloner if results.is_made_with(path, cloner) else committed), committed
 
 
 def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
@@ -91,9 +93,9 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
     """
     for dataset in ("mnist", "mvtec"):
         for record, _ in _kept(records, results_dir, dataset).values():
-            beside, committed = pictures_of(record, results_dir)
-            if beside.is_file():
-                with safe_open(beside, framework="np") as file:
+            found, committed = pictures_of(record, results_dir)
+            if found != committed:
+                with safe_open(found, framework="np") as file:
                     tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith("shown.")}  # noqa: SIM118
                     content = to_bytes(tensors, {"kinds": file.metadata()["kinds"]})
                 with atomic_write(committed) as temporary:
@@ -111,14 +113,14 @@ def readme_picture(records: Sequence[dict], results_dir: Path, path: Path) -> No
 
 
 def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
-    """The main run with the lowest seed of each class, in the article's order, if its pictures are available."""
+    """The main run of each class, in the article's order, with the lowest seed of those whose pictures are there."""
     only_one(records)
     of_main = [r for r in records if r["notebook"] == main_notebook(dataset) and r["variant"] is None]
-    lowest = {r["class"]: r for r in sorted(of_main, key=lambda r: r["seed"], reverse=True)}
-    found = {}
-    for cls in sorted(lowest, key=lambda cls: in_order(dataset, cls)):
-        if path := next(filter(Path.is_file, pictures_of(lowest[cls], results_dir)), None):
-            found[cls] = lowest[cls], results.load_pictures(path)
+    found: Kept = {}
+    for record in sorted(of_main, key=lambda r: (in_order(dataset, r["class"]), r["seed"])):
+        path = pictures_of(record, results_dir)[0]
+        if record["class"] not in found and path.is_file():
+            found[record["class"]] = record, results.load_pictures(path)
     return found
 
 

@@ -37,9 +37,10 @@ SOURCES = {"imagenet": "torchvision's weights", ORIGINAL: "original weights", "u
 def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
     """One row per entry of LINES, AUROC in per cent. records: of one kind.
 
-    Columns: data set; article (over all classes); article, these classes (over the recorded ones); ours; ± (of the mean
-    over classes, over seeds; NaN for one seed); seeds (the fewest of any class); classes (the recorded ones, "2 of 10",
-    or "" for all); deviates (the deviations other than the source); mark († if any is stale). NaN without records.
+    Columns: data set; article (over all classes); article, these classes (over the recorded ones); ours, ± and seeds
+    (of the mean over these classes, over the seeds that have all of them; where none has, the mean of the classes'
+    means, NaN, and the fewest of any class); classes (the recorded ones, "2 of 10", or "" for all); deviates (the
+    deviations other than the source); mark († if any is stale). NaN without records.
     """
     of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
@@ -51,10 +52,12 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
         if len(there):
             found, values = comparison.recorded(records, place[0], there.iloc[0])
             values = values[there.index]
-            used = [r for r in found if r["class"] in there.index and pd.notna(values.loc[r["seed"], r["class"]])]
+            means = values.dropna().mean(axis=1)
+            values = values.loc[means.index] if len(means) else values
+            used = [r for r in found if r["class"] in values and pd.notna(values[r["class"]].get(r["seed"]))]
             deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
-            row |= {"article, these classes": there["article"].mean(), "ours": there["ours"].mean()}
-            row |= {"±": values.dropna().mean(axis=1).std(), "seeds": there["seeds"].min()}
+            row |= {"article, these classes": there["article"].mean(), "ours": values.mean().mean()}
+            row |= {"±": means.std(), "seeds": values.count().min()}
             row["classes"] = "" if len(there) == len(classes) else f"{len(there)} of {len(classes)}"
             row |= {"deviates": "; ".join(sorted(deviates)), "mark": extras.MARK[any(map(is_stale, used))]}
         rows.append(row)

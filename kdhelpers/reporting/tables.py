@@ -3,7 +3,6 @@
 Every table is a DataFrame; `write_all` writes three files of each. Numbers are per cent unless a column says otherwise.
 """
 
-import shutil
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -112,10 +111,10 @@ def trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
 
 def write_all(records: Sequence[dict], folder: Path) -> None:
-    """Replace `folder` by Tables 1 to 6 and the tables beyond the article's, as csv, md and tex each.
+    """Write to `folder` Tables 1 to 6 and the tables beyond the article's, as csv, md and tex each.
 
     table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and
-    NOTEBOOK_METRIC_variants. Each file names the kind of its records; tables without rows are not written.
+    NOTEBOOK_METRIC_variants. Each file names the kind of its records; those of tables without rows are removed.
     """
     kind = str(only_one(records) or "no records")
     frames = {f"table_{table}": article_table(table, records) for table in TABLES} | {"cells": cells(records)}
@@ -124,9 +123,10 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
         frames[f"ablations/{notebook}_{metric}"] = extras.ablation(notebook, records, metric)
         frames[f"ablations/{notebook}_{metric}_variants"] = extras.variants_beside(notebook, records, metric)
     numbers = frames | {f"table_{table}": article_numbers(table, records) for table in TABLES}
-    shutil.rmtree(folder, ignore_errors=True)  # so that no tables of another kind remain
     for stem, frame in frames.items():
-        if frame.empty:
+        if frame.empty:  # so that no tables of another kind remain
+            for suffix in ("csv", "md", "tex"):
+                (folder / f"{stem}.{suffix}").unlink(missing_ok=True)
             continue
         texts = frame.map(lambda value: number(value) if isinstance(value, float) else str(value))
         styled = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)

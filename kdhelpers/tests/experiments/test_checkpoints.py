@@ -84,12 +84,16 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_restored(sourc
     with pytest.raises(Stopped):
         train(source, images, PROTOCOLS["official"], Stopping(path, 2))
     assert Checkpoint(path, MADE_OF).restore() is not None
-    assert Checkpoint(path, {"class": "4"}).restore() is None
+    with pytest.warns(UserWarning, match="c.pt is of a training with other class, lam: training starts from the begin"):
+        assert Checkpoint(path, {"class": "4", "lam": 1}).restore() is None
     for name, other in (("__version__", "2.0"), ("get_num_threads", lambda: 99)):
         with monkeypatch.context() as patch:
             patch.setattr(torch, name, other)
             elsewhere = Checkpoint(path, MADE_OF)
-        assert elsewhere.restore() is None
+            on_gpu = Checkpoint(path, MADE_OF | {"device": "NVIDIA"})
+        with pytest.warns(UserWarning, match="is of a training with other (torch|threads): training starts"):
+            assert elsewhere.restore() is None
+    assert on_gpu.key == Checkpoint(path, MADE_OF | {"device": "NVIDIA"}).key
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="c.pt cannot be read .*training starts from the beginning"):
         assert Checkpoint(path, MADE_OF).restore() is None

@@ -107,6 +107,11 @@ def test_an_ablation_has_its_main_run_and_one_change_in_each_variant(given):
     # The main run is what a chosen variant is compared with; in another notebook, it is a variant like the others.
     chosen = config.resolve("11_critical_layers", **given | {"CLASSES": {"mnist": ["3"]}, "VARIANTS": ["last"]})
     assert [r.variant for r in chosen] == [None, "last"]
+    classes = {"mnist": ["3"], "head_ct": ["normal"], "brain_mri": ["normal"]}
+    medical = config.resolve("15_unstated_details", **given | {"CLASSES": classes, "VARIANTS": ["normal_test_20"]})
+    assert [(r.dataset, r.variant) for r in medical] == [  # MNIST has no such variant
+        (dataset, variant) for dataset in ("head_ct", "brain_mri") for variant in (None, "normal_test_20")
+    ]
     plain, augmented = config.resolve("06_head_ct", **given)
     assert (plain.variant, augmented.variant, augmented.augment) == (None, "augmented", True)
     assert config.resolve("06_head_ct", **given | {"VARIANTS": ["augmented"]}) == [augmented]
@@ -153,6 +158,8 @@ def test_the_tables_have_few_parameters_and_check_them(tmp_path):
     (tmp_path / "records" / "vgg-12345678").mkdir(parents=True)  # a source by the name that its records have
     kind, _ = config.tables_from_notebook("90_tables_and_figures", given | {"SOURCE": "vgg-12345678"})
     assert kind.source == "vgg-12345678"
+    kind, _ = config.tables_from_notebook("90_tables_and_figures", given | {"PRECISION": "bfloat16"})
+    assert kind.source == "untrained-bfloat16"
     with refused("RESULTS_DIR ", "/nowhere is not a folder"):
         config.tables_from_notebook("90_tables_and_figures", given | {"RESULTS_DIR": str(tmp_path / "nowhere")})
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import metrics, networks, paths, training
+from kdhelpers import files, metrics, networks, paths, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
-from kdhelpers.experiments import artifacts, baselines, config, records, runner
+from kdhelpers.experiments import artifacts, baselines, config, records, runner, verification
 from kdhelpers.protocols import METHOD_VERSION
 from kdhelpers.reporting import ablations, article_figures, comparison, extras, tables
 from kdhelpers.tests import conftest
@@ -75,6 +75,13 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
     artifacts.save(**finished)
     assert not run.is_pending("normal") and not run.is_pending("normal", cloner=True)
     assert replace(run, epochs=2).is_pending("normal")
+    path, text = run.record_path("normal"), run.record_path("normal").read_text()
+    older = json.loads(text)
+    del older["parameters"]["protocol"]["bias"]  # as if made before `Protocol` had it
+    files.write_json(path, older)
+    assert not run.is_pending("normal") and not verification.differences(records.read(path), json.loads(text))
+    config.refuse_to_replace([run])
+    path.write_text(text)
     run.cloner_path("normal").unlink()
     assert not run.is_pending("normal") and run.is_pending("normal", cloner=True)
     monkeypatch.setattr(records, "METHOD_VERSION", METHOD_VERSION + 1)
@@ -188,4 +195,8 @@ def test_records_are_found_by_kind_each_in_its_place(record, tmp_path):
     assert list(records.find(tmp_path, "smoke")) == [("imagenet", "smoke", "official")]
     path.rename(path.with_name("mnist-0-seed2.json"))
     with refused("seed2.json is the record that belongs at ", "seed0.json: move it there"):
+        records.find(tmp_path, "full")
+    newer = record("08_svhn", source_name="aaa")
+    files.write_json(records.path_of(tmp_path, "records", newer, ".json"), newer)
+    with refused("08_svhn/mnist-0-seed0.json is of a notebook or data set that is not here", "update this clone"):
         records.find(tmp_path, "full")

@@ -1,5 +1,7 @@
 """From data to record: what variants share, and what an ablation takes from the main run."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from kdhelpers import localization, metrics, training
 from kdhelpers.data import weights
 from kdhelpers.experiments import config, verification
 from kdhelpers.experiments import runner as experiment
+from kdhelpers.experiments.runs import summary
 from kdhelpers.networks import make_source
-from kdhelpers.tests.conftest import ASKED
+from kdhelpers.tests.conftest import ASKED, refused
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +21,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def given(sample_data, tmp_path):
     short = {"SEED": 1, "CLASSES": ["bottle"], "EPOCHS": 2, "IMAGE_SIZE": 32}
-    return ASKED | short | {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path / "a")}
+    data_dir = shutil.copytree(sample_data, tmp_path / "data")
+    return ASKED | short | {"DATA_DIR": str(data_dir), "RESULTS_DIR": str(tmp_path / "a")}
 
 
 def test_an_ablation_makes_the_main_run_as_its_own_notebook_does_and_never_twice(given, tmp_path, monkeypatch):
@@ -71,8 +75,16 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     runs[0].cloner_path("bottle").unlink()
     assert experiment.run_experiments(runs) == records and len(trainings) == 1
     runs[2].record_path("bottle").unlink()
+    words = "trained again, since variants need their cloners, which are not here: mvtec bottle"
+    assert summary(runs).splitlines()[2:4] == ["to do: 2 of 4; the others are recorded", words]
     again = experiment.run_experiments(runs)
     assert len(trainings) == 2 and again[2]["localization"] == records[2]["localization"]
+
+    # Its scores are not paired with the labels of other data.
+    min((runs[0].data_dir / "mvtec/bottle/test/good").iterdir()).unlink()
+    runs[2].record_path("bottle").unlink()
+    with refused("mvtec bottle changed since its main run", "guided_backprop", "delete ", "04_mvtec/mvtec-bottle"):
+        experiment.run_experiments(runs)
 
 
 def test_every_detail_that_the_article_leaves_out_can_be_changed(given, tmp_path):

@@ -65,9 +65,26 @@ def test_only_seeds_with_all_classes_are_averaged_also_where_nothing_is_paired(r
     for cls in "03":  # at no seed of the main run
         records.append(record(NOTEBOOK, cls=cls, seed=2, variant="last_two", auroc=70.0))
         records.append(record(NOTEBOOK, cls=cls, seed=3 + int(cls), variant="last"))
+    records.append(record(NOTEBOOK, cls="3", seed=7, variant="last", auroc=60.0))
     table = extras.variants_beside(NOTEBOOK, records).set_index("variant")
-    assert table["AUROC"].to_dict() == {"last four": "85.00", "last two": "70.00", "last": "–"}
-    assert table["seeds"].to_dict() == {"last four": 1, "last two": 1, "last": 0} and set(table["classes"]) == {2}
+    assert table["AUROC"].to_dict() == {"last four": "85.00", "last two": "70.00", "last": "75.00 ± 21.21"}
+    assert table["seeds"].tolist() == [1, 1, 2] and table["classes"].tolist() == [2, 2, 1]
+
+
+def test_a_class_with_a_seed_of_its_own_empties_nothing(record):
+    records = []
+    for cls, seed in (("3", 0), ("3", 1), ("3", 2), ("8", 5)):
+        records.append(record(cls=cls, seed=seed, auroc=90.0))
+        records.append(record(NOTEBOOK, cls=cls, seed=seed, variant="last", auroc=88.0 + seed if cls == "3" else 10.0))
+    row = extras.variants_beside(NOTEBOOK, records).set_index("variant").loc["last"]
+    assert row[["classes", "seeds", "difference"]].tolist() == [1, 3, "-1.00"]
+    assert by_seed(variants_frame(NOTEBOOK, records)[0])["value"].tolist() == [90, 90, 90, 88, 89, 90]
+
+
+def test_a_variant_of_the_source_may_have_another(record):
+    variant = record("15_unstated_details", variant="untrained", source={"name": "untrained", "sha256": "0" * 64})
+    frame, left_out = variants_frame("15_unstated_details", [record(), variant])
+    assert len(frame) == 2 and not left_out
 
 
 def test_the_main_run_has_the_classes_of_its_variants_and_one_seed_has_no_interval(record):

@@ -13,6 +13,7 @@ from torch import nn
 
 from kdhelpers import networks
 from kdhelpers.experiments import records as results
+from kdhelpers.files import to_json, write_json
 from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting import article_figures, figures, heat_maps, paper_style
 from kdhelpers.reporting.framework import IMAGE_SIZE, show_framework
@@ -45,8 +46,9 @@ def errors_of(axes):
     return [np.ptp(xy[:, 1]) / 2 for xy in lines]
 
 
-def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind")):
-    """A side file of random pictures as `artifacts.save` writes it; returns the record."""
+def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind"), of=None):
+    """The record's file, and a side file of random pictures as `artifacts.save` writes it, of another record `of` if
+    one is given; returns the record."""
     rng = np.random.default_rng([record["seed"], len(record["class"])])
     tensors = {
         "shown.pixels": rng.integers(0, 256, (len(kinds), 8, 8, 3), dtype=np.uint8),
@@ -56,7 +58,8 @@ def keep(folder, record, kinds=("good", "one_kind", "another_kind", "one_kind"))
         tensors["shown.masks"] = rng.integers(0, 2, (len(kinds), 8, 8), dtype=np.uint8) * np.uint8(255)
     path = results.path_of(folder, "cloners", record, ".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"kinds": json.dumps(kinds)})
+    save_file(tensors, path, metadata={"kinds": json.dumps(kinds), "record": to_json(of or record)})
+    write_json(results.path_of(folder, "records", record, ".json"), record)
     return record
 
 
@@ -150,13 +153,15 @@ def test_without_records_every_figure_says_so_and_what_it_is(tmp_path):
 def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     lowest = keep(tmp_path, record(cls="3", seed=2, deviations=["epochs 5 instead of 51"]), ("good", "7", "0"))
     records = [keep(tmp_path, record(cls="3", seed=5), ("good", "1")), lowest]
-    records += [record(cls="4", seed=0), keep(tmp_path, record(cls="4", seed=1))]  # the lowest has no side file
+    # Of 4, the lowest has no side file, and the next one has that of another run.
+    records += [record(cls="4"), keep(tmp_path, record(cls="4", seed=1), of=record(cls="4", seed=1, auroc=1))]
+    records += [keep(tmp_path, record(cls="4", seed=3), ("good",))]
     records += [keep(tmp_path, record("11_critical_layers", cls="5", variant="last"))]
     figure = heat_maps.figure_1(records, tmp_path)
     texts = texts_of(figure)
     assert texts.count("no pictures") == 2  # MVTecAD and CIFAR-10
-    assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3"]
-    assert "lowest recorded seed: 2" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
+    assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3", "4\nnormal"]
+    assert "lowest recorded seed: 2, 3" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
     pictures = results.load_pictures(heat_maps.pictures_of(lowest, tmp_path)[0])
     for i in range(3):
         image, heat = figure.axes[1 + 2 * i : 3 + 2 * i]  # after MVTecAD's empty frame

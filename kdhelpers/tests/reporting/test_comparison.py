@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 from kdhelpers.experiments import config
+from kdhelpers.experiments.records import path_of
+from kdhelpers.files import write_json
 from kdhelpers.protocols import MVTEC
+from kdhelpers.reporting.commands import command_for
 from kdhelpers.reporting.comparison import cells, verdict
 from kdhelpers.tests.conftest import ASKED
 
@@ -106,3 +109,27 @@ def test_the_command_of_a_number_repeats_what_was_changed(record):
     records[1]["parameters"]["epochs"] = 7
     lines = [shlex.split(line) for line in mnist(records)["command"]["0"].split(" && ")]
     assert [line[5] + " " + line[-1] for line in lines] == ["EPOCHS=5 seeds=[0, 2]", "EPOCHS=7 seeds=[1]"]
+    # So have classes, in the command of their mean.
+    ten = [record(cls=cls, seed=seed) for cls in "0123456789" for seed in (0, 1)]
+    for one in ten[6:8]:  # both seeds of 3
+        one["parameters"]["epochs"] = 20
+    lines = [shlex.split(line)[4:] for line in mnist(ten)["command"]["mean"].split(" && ")]
+    others = 'CLASSES=["0", "1", "2", "4", "5", "6", "7", "8", "9"]'
+    assert lines == [[others, "seeds=2"], ['CLASSES=["3"]', "EPOCHS=20", "seeds=2"]]
+    # A smoke run has its own defaults.
+    small = {"profile": "smoke", "source_name": "untrained", "protocol": "text"}
+    few = {"epochs": 12, "image_size": 32, "batch_size": 4}
+    smoke = [record(seed=seed, parameters=few | {"precision": "tf32"}, **small) for seed in (0, 2)]
+    words = shlex.split(mnist(smoke)["command"]["0"])
+    assert words[1:3] == ["smoke", "01_mnist"]
+    assert words[4:] == ['CLASSES=["0"]', "PROTOCOL=text", "PRECISION=tf32", "seeds=[0, 2]"]
+
+
+def test_the_command_of_an_ablation_has_the_sizes_of_its_main_runs(record, tmp_path):
+    one = record("03_cifar10", "cifar10", source_name="untrained", parameters={"image_size": 32, "batch_size": 32})
+    write_json(path_of(tmp_path, "records", one, ".json"), one)
+    words = shlex.split(command_for("13_loss_terms", None, None, [], [one, record(source_name="untrained")]))
+    assert words[4:] == ["SOURCE=untrained", 'IMAGE_SIZE={"cifar10": 32}', "BATCH_SIZE=32"]
+    given = {name: yaml.safe_load(value) for name, value in (word.split("=", 1) for word in words[4:])}
+    asked = ASKED | {"DATA_DIR": str(tmp_path), "RESULTS_DIR": str(tmp_path), "CLASSES": {"cifar10": ["0"]}}
+    assert config.from_notebook("13_loss_terms", asked | given)  # which refuses any other size

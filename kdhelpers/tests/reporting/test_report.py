@@ -43,6 +43,10 @@ def test_smoke_is_said_in_the_title_the_heading_and_a_banner():
         assert re.search(rf"<{tag}>[^<]+smoke run: the numbers mean", page)
     assert "No number on this page means anything" in page
     assert "smoke" not in page_of(record())
+    rough = Kind("VGG-01234567-bfloat16", "full", "official")
+    page = report.render({rough: [record(rough)]}, rough, {})
+    assert re.search("<h1>[^<]+computed in bfloat16", page) and "Smoke run" not in page
+    assert "1 records of source VGG-01234567-bfloat16, " in report.render({rough: [record(rough)]}, FULL, {})
 
 
 def test_without_records_it_says_how_to_begin_and_keeps_every_place():
@@ -133,7 +137,12 @@ def test_an_ablation_has_its_variants_what_was_left_out_and_marks_of_another_ver
     records = [screw(seed=seed, auroc=80.0) for seed in (0, 1)]
     records += [screw("last", seed=seed, auroc=71.0 + 2 * seed) for seed in (0, 1)]
     records.append(screw("last_two", parameters={"epochs": 5}))
+    records.append(screw("last", seed=2, data=records[0]["data"] | {"sha256": "e" * 64}))
+    records.append(screw("last", seed=3, source={"name": "imagenet", "sha256": "6" * 64}))
+    records += [screw(seed=seed, auroc=80.0) for seed in (2, 3)]
     page = between(page_of(*records), "11_critical_layers", "12_cloner_size")
+    assert "last, seed 2: data eeeeeeee, the main run&#39;s dddddddd" in page
+    assert "last, seed 3: source 66666666, the main run&#39;s 55555555" in page
     assert "-8.00" in page and "p (Wilcoxon)" in page and "AUPRO" in page and "†" not in page
     assert "MVTecAD screw, last two, seed 0: epochs 5, the main run&#39;s 601" in page and "99.80" not in page
     for main in records[:2]:

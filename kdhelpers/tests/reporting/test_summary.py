@@ -12,6 +12,8 @@ ORIGINAL = summary.ORIGINAL
 def test_a_line_a_data_set_over_the_classes_that_are_recorded(record):
     values = {"0": 99.0, "3": 97.0}
     records = [record(cls=cls, seed=seed, auroc=value + seed) for cls, value in values.items() for seed in (0, 2)]
+    records.append(record(cls="3", seed=7, auroc=10.0))  # without 0, so that it is in no mean
+    records += [record("03_cifar10", "cifar10", str(seed), seed=seed, auroc=60.0 + seed) for seed in (1, 2)]
     records.append(record("06_head_ct", "head_ct", "normal", variant="augmented", auroc=81.0))
     records.append(record("13_loss_terms", cls="4", variant="dir", auroc=10.0))  # an ablation's is not the article's
     frame = summary.article_beside_ours(records).set_index("data set")
@@ -19,7 +21,8 @@ def test_a_line_a_data_set_over_the_classes_that_are_recorded(record):
     assert mnist["article"] == 98.71 and mnist["article, these classes"] == pytest.approx((99.82 + 98.75) / 2)
     assert (mnist["ours"], mnist["±"]) == (pytest.approx(99.0), pytest.approx(2**0.5))
     assert (mnist["seeds"], mnist["classes"]) == (2, "2 of 10")
-    assert frame.loc["HeadCT, augmented", "ours"] == 81.0 and frame["ours"].isna().sum() == len(summary.LINES) - 2
+    assert frame.loc["CIFAR-10", ["ours", "seeds"]].tolist() == [61.5, 1]  # no seed has both classes
+    assert frame.loc["HeadCT, augmented", "ours"] == 81.0 and frame["ours"].isna().sum() == len(summary.LINES) - 3
     assert frame["article"].tolist() == [98.71, 94.49, 87.18, 87.74, 90.71, 97.01, 78.04, 80.42, 95.01]
 
 

@@ -18,8 +18,9 @@ import yaml
 from kdhelpers.data import weights
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import config, runner
+from kdhelpers.files import write_json
 from kdhelpers.paths import ROOT
-from kdhelpers.tests.conftest import OWN, one_line
+from kdhelpers.tests.conftest import ASKED, OWN, one_line
 
 pytest.importorskip("papermill", reason="papermill is missing: pip install -e '.[run]'")
 
@@ -133,6 +134,19 @@ def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkey
         assert job["environment"] == f"CUDA_VISIBLE_DEVICES={[2, 5][int(gpu[-1])]}"
         work[int(gpu[-1])] += job["work"]
     assert abs(work[0] - work[1]) <= max(job["work"] for job in found["jobs"].values())
+
+
+def test_a_recorded_run_without_the_cloner_that_variants_need_is_work(
+    handed_over, planned, record, sample_data, tmp_path
+):
+    folders = {"DATA_DIR": str(sample_data), "RESULTS_DIR": str(tmp_path / "results")}
+    main = config.resolve("14_interpretability", **ASKED | folders | {"CLASSES": ["bottle"]})[0]
+    one = record("04_mvtec", "mvtec", "bottle", parameters=main.parameters("bottle"), source_name="untrained")
+    write_json(main.record_path("bottle"), one)
+    given = {"DATA_DIR": sample_data, "SOURCE": "untrained", "seeds": 1}
+    assert "1 recorded runs are trained again: variants need their cloners" in planned("14", "15", **given).stdout
+    (job,) = handed_over("14", **given, CLASSES='["bottle"]')["jobs"].values()
+    assert job["work"] > main.cost
 
 
 def test_ablations_of_one_main_run_wait_for_each_other(handed_over, planned, sample_data):
