@@ -128,7 +128,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
     if again := len({path for job in jobs for path in job.again}):
-        help_["again"] = f"{again} recorded runs are trained again: variants need their cloners, which are not here"
+        help_["again"] = f"{again} of the recorded runs will be trained again: variants need their cloners, which are not here"
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
     return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
 

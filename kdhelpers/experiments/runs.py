@@ -165,9 +165,9 @@ def to_do(runs: Sequence[Run], cloners: bool = False) -> list[tuple[str, Run, Ru
     return found
 
 
-def summary(runs: Sequence[Run]) -> str:
-    """A few lines on what the runs will do, for the reader of a notebook."""
-    first, todo, count = runs[0], to_do(runs), sum(len(run.classes) for run in runs)
+def summary(runs: Sequence[Run], *, cloners: bool = False) -> str:
+    """A few lines on what `run_experiments(runs, cloners=cloners)` will do, for the reader of a notebook."""
+    first, todo, count = runs[0], to_do(runs, cloners), sum(len(run.classes) for run in runs)
     deviations = dict.fromkeys(deviation for run in runs for deviation in run.deviations())
     lines = [f"protocol {first.protocol.name}, seed {first.seed}, source {first.source_name}, on {first.device}"]
     for dataset in dict.fromkeys(run.dataset for run in runs):
@@ -175,6 +175,6 @@ def summary(runs: Sequence[Run]) -> str:
         lines.append(f"{dataset}, classes {', '.join(main.classes)}; {in_words(main.image_size)}, {main.epochs} epochs")
     lines.append(f"to do: {len(todo)} of {count}" + ("" if len(todo) == count else "; the others are recorded"))
     if again := [f"{run.dataset} {cls}" for cls, run, _ in todo if not run.is_pending(cls)]:
-        lines.append(f"trained again, since variants need their cloners, which are not here: {', '.join(again)}")
+        lines.append(f"recorded, but trained again because their cloners are not here: {', '.join(again)}")
     lines.append(f"deviates from the article: {'; '.join(deviations) or 'in nothing'}")
     return "\n".join([*lines, f"records: {runs[-1].record_path('').parent}"])
