@@ -54,7 +54,7 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
     shown = [record for _, kept, *_ in blocks for record, _ in kept.values()]
     seeds = ", ".join(map(str, sorted({record["seed"] for record in shown})))
     heat = f"heat from {100 * figures.LOW:g} % (purple) to 100 % (yellow) of a class's maximum"
-    lines = [f"{', '.join(layers)}; {heat}; lowest recorded seed: {seeds}"] if shown else []
+    lines = [f"{', '.join(layers)}; {heat}; lowest seed with pictures: {seeds}"] if shown else []
     words = heading(name, title, [*lines, *origin(shown, {record["notebook"] for record in shown})])
     heights = [rows * (WIDTH / columns / len(layers) + 0.25) for *_, columns, rows in blocks]
     figure = plt.figure(figsize=(WIDTH, sum(heights) + 0.15 * words.count("\n") + 0.3), layout="constrained")

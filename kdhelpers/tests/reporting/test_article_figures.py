@@ -161,7 +161,7 @@ def test_heat_maps_are_of_the_lowest_seed_and_of_nothing_else(record, tmp_path):
     texts = texts_of(figure)
     assert texts.count("no pictures") == 2  # MVTecAD and CIFAR-10
     assert [text for text in texts if "normal" in text] == ["3\nnormal", "7\nnormal: 3", "0\nnormal: 3", "4\nnormal"]
-    assert "lowest recorded seed: 2, 3" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
+    assert "lowest seed with pictures: 2, 3" in heading_of(figure) and "epochs 5 instead of 51" in heading_of(figure)
     pictures = results.load_pictures(heat_maps.pictures_of(lowest, tmp_path)[0])
     for i in range(3):
         image, heat = figure.axes[1 + 2 * i : 3 + 2 * i]  # after MVTecAD's empty frame
