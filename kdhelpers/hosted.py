@@ -29,4 +29,4 @@ def prepare(mounted: Path | str = "/kaggle/input", data_dir: Path = paths.DATA_D
                 print(f"{folder}: from {root}")
     if not torch.cuda.is_available():
         place = "Settings, Accelerator" if mounted.is_dir() else "Runtime, Change runtime type"
-        print(f"no GPU is attached: a full run takes hours on a CPU; attach one under {place}")
+        print(f"no GPU is attached: a full run takes hours to weeks on a CPU; attach one under {place}")

@@ -1,4 +1,4 @@
-"""Metrics in per cent (AUROC, AP and F1 by scikit-learn, exact AUPRO)."""
+"""Metrics: AUROC, AP and F1 by scikit-learn, and exact AUPRO; in per cent unless stated otherwise."""
 
 from collections.abc import Sequence
 

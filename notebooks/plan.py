@@ -28,8 +28,8 @@ OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for al
 IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # of fifty variants, those of one data set
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
 NOTHING_YET = (
-    "There is no data in {folder} yet. Without data, run ./run_all.sh smoke: every notebook on generated samples, in "
-    "minutes. With your own images: ./run_all.sh full 00 --config DATA_DIR=good_parts TEST_DIR=new_parts"
+    "There is no data in {folder} yet. Without data, run ./run_all.sh smoke: every notebook but 30 on generated "
+    "samples, in minutes. With your own images: ./run_all.sh full 00 --config DATA_DIR=good_parts TEST_DIR=new_parts"
 )
 NO_WEIGHTS = (
     "source imagenet: VGG-16's weights (528 MB) will be downloaded to {path}; by hand: fetch "
@@ -128,7 +128,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
     if again := len({path for job in jobs for path in job.again}):
-        help_["again"] = f"{again} of the recorded runs will be trained again: variants need their cloners, which are not here"
+        why = "variants need their cloners, which are missing"
+        help_["again"] = f"{again} of the recorded runs will be trained again: {why}"
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
     return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
 
@@ -187,9 +188,9 @@ def settings_of(values: dict) -> dict:
     settings, present = SETTINGS | values, torch.cuda.device_count()
     for name in ("gpus", "jobs_per_gpu"):
         if (count := settings[name]) != "auto" and not (type(count) is int and count >= (name != "gpus")):
-            raise InputError(f"{name} is {count!r}; it is how many, a whole number")
+            raise InputError(f"{name} is {count!r}; give auto or a whole number")
     if settings["gpus"] != "auto" and settings["gpus"] > present:
-        raise InputError(f"gpus is {settings['gpus']}, and this machine has {present} that torch can use")
+        raise InputError(f"gpus is {settings['gpus']}, but torch can use {present} here: give at most {present}")
     return settings
 
 
@@ -201,7 +202,7 @@ def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -
     if isinstance(asked, list) and asked and all(type(seed) is int and seed >= 0 for seed in asked):
         return list(dict.fromkeys(seed for seed in asked if named or seed < most or most == SEEDS))
     if type(asked) is not int or asked < 1:
-        raise InputError(f"seeds is {asked!r}; it is how many seeds, a whole number of at least 1, or a list of them")
+        raise InputError(f"seeds is {asked!r}; give the number of seeds, at least 1, or a list of seeds")
     return range(asked)
 
 

@@ -1,7 +1,7 @@
 """./run_all.sh report: generate tables, figures, report.html, and the tables in README.md, docs/ and results/.
 
-They use only records. Those of the official protocol with torchvision's weights fill the tables, the figures and the
-page; without them, those of the source and protocol with the most records. The page has a section for each other one.
+All read only records. Official records with torchvision's weights fill the tables, figures and page; without any, the
+source and protocol with the most records do. The page has a section for each other one.
 """
 
 from pathlib import Path

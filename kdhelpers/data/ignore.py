@@ -44,7 +44,7 @@ def listed(ignore: Path | None, judged: Sequence[Path]) -> list[Path]:
 
 
 def kept(ignore: Path | None) -> Path | np.ndarray | None:
-    """What a detector keeps of IGNORE: the mask itself, uint8 (h, w), instead of its file; else what is given."""
+    """IGNORE as a detector stores it: a single mask as uint8 (h, w) instead of its file; a folder or None as given."""
     return np.array(read(ignore)) if ignore and ignore.is_file() else ignore
 
 

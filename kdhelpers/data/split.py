@@ -33,7 +33,7 @@ class Split:
     labels: np.ndarray  # uint8 (n_test,); 0: normal, 1: anomalous, 2: unknown
     masks: np.ndarray | None  # float32 (n_test, h, w) in [0, 1], soft, zeros for images without one; None: no masks
     kinds: list[str]  # of each test image: "good" for a normal one, otherwise "scratch_head", "3" ...
-    names: list[str]  # of each test image, relative to the data folder
+    names: list[str]  # of each test image: its path in DATA_DIR or beside TEST_DIR, or file[i]
     sha256: str  # of the sorted pairs (path relative to the data folder, SHA-256) of all files used, as JSON
     deviations: tuple[str, ...] = ()  # how these files differ from the article's
     paths: list[Path] = field(default_factory=list)  # of each test image; [] when images are not separate files

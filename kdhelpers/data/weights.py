@@ -74,7 +74,7 @@ def identify_source(source: str) -> dict[str, str]:
         if not path.is_file():
             made = f" (python -m kdhelpers.data.original_weights {path} makes it)" * (path.name == "vgg16_imagenet.pt")
             what = f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file{made}"
-            raise InputError(f"{what}; for a saved cloner, give its new path as --source, or as source= in Python")
+            raise InputError(f"{what}; for a saved cloner, give the weights' path as --source, or source= in Python")
         sha256 = file_sha256(path)
     return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
 

@@ -42,7 +42,7 @@ def beside_anomalib(notebook: str, namespace: dict) -> tuple[Run, list[str], dic
     backbones = "untrained" if asked.is_smoke else asked.BACKBONES
     methods = asked.METHODS or (["stfpm", "patchcore"] if backbones == "imagenet" else ["patchcore"])
     if backbones != "imagenet" and "stfpm" in methods:
-        raise InputError("METHODS has 'stfpm', whose teacher anomalib always loads: give BACKBONES='imagenet'")
+        raise InputError("METHODS has 'stfpm', which needs ImageNet weights: leave it out or give BACKBONES='imagenet'")
     if backbones == "source" and run.source == "untrained":
         raise InputError("BACKBONES is 'source', and SOURCE 'untrained': give SOURCE trained weights")
     return run, methods, {"epochs": asked.STFPM_EPOCHS, "coreset": asked.CORESET, "backbones": backbones}
@@ -62,7 +62,8 @@ def resolve(notebook: str, **given) -> list[Run]:
         value = getattr(asked, name)
         unknown = isinstance(value, dict) and not value.keys() <= set(datasets)
         if unknown or name == "CLASSES" and isinstance(value, list) and len(datasets) > 1:
-            raise InputError(f"{name} is {value!r}; give None, or a dict of some of {', '.join(datasets)}")
+            plain = "None" if name == "CLASSES" else "None, a number"
+            raise InputError(f"{name} is {value!r}; give {plain}, or a dict of some of {', '.join(datasets)}")
     runs = []
     for dataset in datasets:
         if not isinstance(asked.CLASSES, dict) or dataset in asked.CLASSES:

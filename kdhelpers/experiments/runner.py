@@ -125,8 +125,8 @@ def _distil(
         options["scored_every"] = run.epochs  # nobody looks at your own images' AUROC by epoch: only the last ten
     for cache in _CACHES.get(run.cache, ("none",)):
         if cache != run.cache:
-            where = "in main memory" if cache == "host" else "nowhere, and S computes in every epoch"
-            warnings.warn(f"out of GPU memory: S's activations are kept {where}", stacklevel=2)
+            where = "cached in main memory" if cache == "host" else "computed again in every epoch"
+            warnings.warn(f"out of GPU memory: S's activations are {where}", stacklevel=2)
         with suppress(torch.OutOfMemoryError):
             with timed(seconds, "source"):
                 train = activations("train", which, seen.train, "none" if run.augment else cache)

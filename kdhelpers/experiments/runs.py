@@ -175,6 +175,6 @@ def summary(runs: Sequence[Run], *, cloners: bool = False) -> str:
         lines.append(f"{dataset}, classes {', '.join(main.classes)}; {in_words(main.image_size)}, {main.epochs} epochs")
     lines.append(f"to do: {len(todo)} of {count}" + ("" if len(todo) == count else "; the others are recorded"))
     if again := [f"{run.dataset} {cls}" for cls, run, _ in todo if not run.is_pending(cls)]:
-        lines.append(f"recorded, but trained again because their cloners are not here: {', '.join(again)}")
+        lines.append(f"recorded, but trained again because their cloners are missing: {', '.join(again)}")
     lines.append(f"deviates from the article: {'; '.join(deviations) or 'in nothing'}")
     return "\n".join([*lines, f"records: {runs[-1].record_path('').parent}"])

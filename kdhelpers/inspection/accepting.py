@@ -29,11 +29,11 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     when the held-out pictures do not score as they did, and when no rate set the threshold (none, or one set by hand),
     because the new threshold needs one.
     """
-    if not detector.threshold or detector.threshold.false_alarms is None:
-        raise InputError("no rate set the threshold: give the rate of false alarms for the new one, --false-alarms")
-    parameters, environment = detector.record["parameters"], detector.record["environment"]
     if detector.record["dataset"] != "folder":
         raise InputError("only a detector that 00_quickstart made learns accepted pictures")
+    if not detector.threshold or detector.threshold.false_alarms is None:
+        raise InputError("no rate set the threshold: also give --false-alarms, the rate for the new one")
+    parameters, environment = detector.record["parameters"], detector.record["environment"]
     test_dir, masks = (value and Path(value) for value in map(environment.get, ("test_dir", "ignore")))
     place, label = ("folder", "", Path(environment["data_dir"]), parameters["seed"]), parameters["test_label"]
     try:
@@ -73,5 +73,5 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     ]
     for path, b, a in zip(accepted, before, learned.scores(accepted), strict=True):
         lines.append(f"{path}: score {b:.6g} before, {a:.6g} now, {'above' if a > new else 'below'} the threshold")
-    lines.append("leave them in place for the next --accept; to train from scratch, copy them to the good pictures")
+    lines.append("keep accepted files in place for the next --accept; to train from scratch, add them to the good ones")
     return learned, "\n".join(lines)

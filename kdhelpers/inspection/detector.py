@@ -76,7 +76,7 @@ class Detector:
         outside (0, 0.5], and before `calibrated`.
         """
         if not self.held_out:
-            raise InputError("a cloner has no held-out good pictures to set a threshold on: .calibrated(good, rate)")
+            raise InputError("a cloner has no held-out pictures: give a detector.safetensors, or .calibrated(...)")
         scores, maxima = (np.array(self.held_out[name], np.float32) for name in ("scores", "maxima"))
         if (value is None) == (false_alarms is None):
             raise InputError("give either a threshold or a rate of false alarms")
@@ -221,7 +221,7 @@ def read(path: Path | str) -> Detector:
         return replace(found, cloner=cloner.eval())
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).splitlines()[:2])
-        raise InputError(f"{path} is a detector of another version of kdhelpers ({reason}): make it again") from None
+        raise InputError(f"{path} is of another version of kdhelpers ({reason}): rerun its notebook") from None
 
 
 @reading()

@@ -57,7 +57,7 @@ def describe(split) -> str:
         lines.append("no AUROC: " + ("the images to score are unlabeled" if unlabeled else "there are no bad images"))
     if len(split.train) < 30:
         few = f"too few good images: from {len(split.train)} the cloner hardly learns what may vary among good ones"
-        lines.append(f"{few}, and will call new good images bad; a hundred is a beginning")
+        lines.append(f"{few}, and will call new good images bad; use a hundred or more")
     return "\n".join(lines)
 
 
@@ -164,7 +164,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at, here = folder / DETECTOR, Path(sys.executable)
-    previous = f"  {PREVIOUS}  the one that was there, which differs\n" if save(run, made) else ""
+    previous = f"  {PREVIOUS}  the previous one, which differs\n" if save(run, made) else ""
     above = table.groupby("kind", sort=False)["bad"].agg(lambda each: f"{(each == 'yes').sum()} of {len(each)}")
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
     python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
@@ -184,7 +184,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
 
 
 def save(run, made: Detector) -> bool:
-    """Save the detector; True when one that differed, in more than a threshold set by hand, is now PREVIOUS."""
+    """Save the detector; True if the old one became PREVIOUS: it differs, not only by a threshold set by hand."""
     path, old = folder_of(run) / DETECTOR, _saved(run)
     but = {"source": None, "cloner": None, "ignore": None}  # the cloner's scores are in `held_out`
     but |= {"threshold": None, "pixel_threshold": 0.0} if made.threshold.false_alarms is None else {}

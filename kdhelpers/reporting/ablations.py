@@ -64,8 +64,8 @@ def with_variants(notebook: str, records: Sequence[dict], metric: str) -> pd.Dat
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """The mean AUROC for each data set, variant and seed over the classes that all variants of the data set have.
 
-    frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (count), value. A variant's seed is left
-    out unless it has all of these classes; where none has, they are as many as a seed of each variant has.
+    frame: of `variants_frame`. Columns: dataset, variant, main, seed, classes (count), value. Only seeds with all
+    of these classes count. If none has, the largest set of classes that each variant has in one seed replaces them.
     """
     parts = frame.dropna(subset="auroc").groupby("dataset", sort=False)
     kept = frame.loc[[row for _, part in parts for row in _complete(part).index]]

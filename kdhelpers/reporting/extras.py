@@ -135,7 +135,7 @@ def changes(runs: Sequence) -> pd.DataFrame:
         main = mains[run.dataset]
         before, after = ({**vars(one.protocol), **vars(one)} for one in (main, run))
         names = [name for name in after if after[name] != before[name] and name not in ignored]
-        nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: so it is already"
+        nothing = f"nothing: the run of {main.notebook}" if run.variant is None else "nothing: as in the main run"
         changed = "; ".join(f"{name}: {before[name]} → {after[name]}" for name in names) or nothing
         rows.append((title_of(run.dataset), run.label, run.variant or "", changed))
     return pd.DataFrame(rows, columns=["data set", "variant", "in VARIANTS", "changes"])

@@ -50,7 +50,7 @@ def test_a_cloner_scores_pictures_as_its_training_did(made, sample_data):
     found = loaded.score([sample_data / name for name in table["name"]])
     assert list(found) == ["image", "score"]  # and no verdict, without a threshold
     assert found["score"].tolist() == pytest.approx(table.iloc[:, -1].tolist(), rel=1e-4)
-    with refused("no held-out good pictures", ".calibrated"):
+    with refused("no held-out pictures", ".calibrated"):
         loaded.with_threshold(1.0)
     good = [sample_data / name for name in table["name"][table["label"] == 0]]
     assert not loaded.calibrated(good, 0.05).score(good)["bad"].any()

@@ -108,7 +108,7 @@ def test_a_size_may_be_height_and_width_and_the_source_a_file(pictures, source, 
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
     moved = (pictures.parent / "w.pt").rename("moved.pt")
-    with refused("w.pt", "for a saved cloner, give its new path as --source"):
+    with refused("w.pt", "for a saved cloner, give the weights' path as --source"):
         detector.load(pictures.parent / "d.safetensors", device="cpu")
     assert detector.load(pictures.parent / "d.safetensors", str(moved), "cpu").source_id == made.source_id
 

@@ -332,7 +332,7 @@ def changed(**settings):
     return spoil
 
 
-OTHER_VERSION = "another version of kdhelpers", "make it again"
+OTHER_VERSION = "another version of kdhelpers", "rerun its notebook"
 NO_DETECTOR = "is not a detector", "name the detector.safetensors"
 
 
@@ -346,7 +346,7 @@ NO_DETECTOR = "is not a detector", "name the detector.safetensors"
         (changed(protocol=vars(PROTOCOL) | {"width": "equal"}), "untrained", OTHER_VERSION),
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
         (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
-        (None, "gone.pt", ("gone.pt", "for a saved cloner, give its new path as --source")),
+        (None, "gone.pt", ("gone.pt", "for a saved cloner, give the weights' path as --source")),
         (changed(source={"name": "untrained", "sha256": "0" * 64}), "untrained", ("00000000…", "is another one")),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_recorded_run_without_the_cloner_that_variants_need_is_work(
     one = record("04_mvtec", "mvtec", "bottle", parameters=main.parameters("bottle"), source_name="untrained")
     write_json(main.record_path("bottle"), one)
     given = {"DATA_DIR": sample_data, "SOURCE": "untrained", "seeds": 1}
-    assert "1 of the recorded runs will be trained again: variants need their cloners" in planned("14", "15", **given).stdout
+    assert "1 of the recorded runs will be trained again: variants" in planned("14", "15", **given).stdout
     (job,) = handed_over("14", **given, CLASSES='["bottle"]')["jobs"].values()
     assert job["work"] > main.cost
 
