@@ -39,6 +39,8 @@ def test_data_that_lie_elsewhere_are_not_absent(tmp_path):
     assert check.check("mnist", tmp_path) == "absent"
     (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").touch()
     assert check.check("mnist", tmp_path) == check.PACKED
+    (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte").touch()
+    assert check.check("mnist", tmp_path).startswith("missing 3 of 4 files: train-images-idx3-ubyte, ")
 
 
 def test_the_counts_are_those_of_the_publications():
@@ -51,7 +53,7 @@ def test_the_counts_are_those_of_the_publications():
     assert 467 + 1258 == 1725 and len(check.COUNTS["mvtec"]) == 4 * len(MVTEC)
 
 
-def test_a_line_for_each_data_set(sample_data, tmp_path, capsys):
+def test_a_line_for_each_data_set(sample_data, tmp_path, capsys, monkeypatch):
     for folder, code, words in ((sample_data, True, "missing "), (tmp_path, False, "absent")):
         with pytest.raises(SystemExit) as ended:
             check.main(folder)
@@ -59,3 +61,9 @@ def test_a_line_for_each_data_set(sample_data, tmp_path, capsys):
         assert ended.value.code is code
         assert list(lines) == list(check.COUNTS) and all(line.startswith(words) for line in lines.values())
         assert words == "absent" or lines["mnist"].startswith("missing 69400 of 70000: 59600 in train")
+    (tmp_path / "MNIST").symlink_to(sample_data / "MNIST")  # the others are absent
+    monkeypatch.setitem(check.COUNTS, "mnist", {"train": 400, "test": 200})
+    with pytest.raises(SystemExit) as ended:
+        check.main(tmp_path)
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert ended.value.code is True and "damaged: " in first and "train-images-idx3-ubyte is damaged: MD5" in first

@@ -59,6 +59,9 @@ def test_labels_agree_with_folders_and_idx_files(sample_data):
     ):
         split = load(dataset, cls, sample_data)
         assert [Path(name).parent.name != normal for name in split.names] == split.labels.astype(bool).tolist()
+    split = load("retinal_oct", "oct2017", sample_data)
+    shown = [split.kinds[i] for i in split.sample_indices()]  # one normal image, and the other kinds in turn
+    assert shown == ["good"] + ["CNV"] * 3 + ["DME"] * 2 + ["DRUSEN"] * 2
     raw = (sample_data / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes()[8:]
     split = load("mnist", "7", sample_data)
     assert [digit != 7 for digit in raw] == split.labels.astype(bool).tolist()

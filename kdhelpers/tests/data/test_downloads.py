@@ -111,6 +111,10 @@ def test_archives_put_by_hand_are_unpacked_and_stay(sample_data, mnist, tmp_path
     assert data.status("mnist", tmp_path)["0"] == "download"
     assert torch.equal(load("mnist", "2", tmp_path).train.pixels, load("mnist", "2", sample_data).train.pixels)
     assert data.status("mnist", tmp_path)["0"] == "" and set(mnist) < set(visible(tmp_path))
+    assert load("mnist", "2", tmp_path).labels.any()
+    labels = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:8] + bytes([2]) * 200)
+    assert not load("mnist", "2", tmp_path).labels.any()  # read again, because they are others
 
 
 def test_cifar10_from_the_server(cifar10, archive, server, tmp_path):

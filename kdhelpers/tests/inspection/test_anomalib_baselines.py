@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import tomllib
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from kdhelpers import networks
-from kdhelpers.experiments import artifacts, config
+from kdhelpers import metrics, networks
+from kdhelpers.data import weights
+from kdhelpers.experiments import artifacts, config, runner
 from kdhelpers.files import write_json
 from kdhelpers.inspection import anomalib_baselines
 from kdhelpers.paths import ROOT
@@ -102,6 +104,26 @@ def test_files_of_other_methods_and_protocols_are_others(given, tmp_path, monkey
         run, methods, chosen = config.beside_anomalib(NOTEBOOK, given | changed)
         exec("".join(cell["source"]), names | {"run": run, "methods": methods, "chosen": chosen})
     assert len([*tmp_path.glob("beside_anomalib/untrained/*/*/*.json")]) == 5
+
+
+def test_ours_are_the_record_s_numbers_with_the_time_of_an_image(given, monkeypatch):
+    @contextmanager
+    def timed(seconds, name):
+        yield
+        seconds[name] = 3.0
+
+    run, *_ = config.beside_anomalib(NOTEBOOK, given | {"EPOCHS": 2, "IMAGE_SIZE": 32})
+    (record,) = runner.run_experiments([run], cloners=True)
+    split, states = run.load("bottle"), [weights.load_source("untrained")[0], run.fit("bottle")[0]]
+    monkeypatch.setattr(anomalib_baselines, "timed", timed)
+    one = anomalib_baselines.ours(run, record, split)
+    numbers, recorded = one["numbers"], record["localization"]["gradients"]["gaussian"]
+    assert numbers == numbers | recorded | {"image_auroc": record["detection"]["auroc"], "ms_per_image": 3000 / 12}
+    assert numbers["train_seconds"] == record["seconds"]["source"] + record["seconds"]["train"]
+    stored = [tensor.nbytes for network in states for tensor in network.state_dict().values()]
+    assert numbers["mb"] == sum(stored) / 1e6
+    assert 100 * roc_auc_score(split.labels, one["scores"]) == pytest.approx(record["detection"]["auroc_last"])
+    assert metrics.localization_of({"x": one["maps"]}, split, run.protocol)["x"] == pytest.approx(recorded)
 
 
 @needs_anomalib

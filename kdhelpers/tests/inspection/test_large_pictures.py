@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -56,6 +57,11 @@ def test_tiles_overlap_and_their_maps_are_joined_where_they_were_cut(size):
     assert np.allclose(tiles.joined(cut[:, 0].astype(float), size, side), picture[..., 0], atol=1e-3)
 
 
+def test_the_maps_of_two_tiles_that_differ_are_joined_without_a_seam():
+    maps = np.stack([np.zeros((64, 64)), np.ones((64, 64))])
+    assert (np.diff(tiles.joined(maps, (112, 64), 64)[32, 47:65]) > 0).all()  # the tiles share columns 48 to 63
+
+
 def test_maps_of_tiles_have_a_value_everywhere_and_large_ones_are_computed_one_by_one(whole, tmp_path, monkeypatch):
     Image.new("RGB", (120, 91)).save(tmp_path / "a.png")
     assert np.isfinite(replace(whole, image_size=45, tile=90).maps(tmp_path)[0]).all()
@@ -70,6 +76,7 @@ def test_a_picture_scores_as_its_worst_tile(pictures, source):
     run, record, split, made, table = judged(pictures, TILE=64)
     assert record["parameters"]["tile"] == 64 and record["localization"] is None
     assert (record["data"]["train"], len(split.tiles.train)) == (4, 4 * 4 * 2)
+    assert "in tiles: 32 to learn from, 38 to score" in own_images.describe(split)
     assert not len(run.pictures(run.classes[0]).maps)
     odd = split.names.index("bad/odd.png")
     cut = torch.from_numpy(tiles.cut(read_picture(pictures / "bad" / "odd.png"), 64, 32))
@@ -186,6 +193,7 @@ def test_what_is_ignored_changes_no_score_and_no_map(pictures, per_picture, caps
     Image.fromarray(changed).save(odd)
     loaded = detector.load(pictures.parent / "d.safetensors", "untrained", "cpu")
     assert loaded.scores([odd]) == before and np.array_equal(loaded.maps([odd])[0], heat)
+    assert detector.load(run.cloner_path(run.classes[0]), "untrained", "cpu").scores([odd]) == before
     assert replace(loaded, ignore=None).scores([odd]) != before
     again = pictures.parent / "again.safetensors"
     detector.save(replace(loaded, ignore=None), again)
@@ -238,7 +246,10 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
-    assert f"{odd}: score {before:.6g} before" in report
+    now, new = learned.scores([odd])[0], learned.threshold.value
+    words = f"before, {now:.6g} now, {'above' if now > new else 'below'} the threshold"
+    assert f"{odd}: score {before:.6g} {words}" in report
+    assert f"threshold {made.threshold.value:.6g} before, {new:.6g} now, set on 3 held-out" in report
     path = pictures.parent / "d.safetensors"
     detector.save(made, path)
     monkeypatch.setattr(accepting, "accept", lambda _, files: (learned, files))
@@ -246,6 +257,9 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     assert str([odd, held_out]) in capsys.readouterr().err
     again = detector.load(path, "untrained", "cpu")
     assert again.accepted == [str(odd), str(held_out)]
+    path, other = path.rename(pictures.parent / "old.safetensors"), path
+    detector.main([str(path), "--device", "cpu", "--accept", str(odd), "--save", str(other)])
+    assert other.read_bytes() == path.read_bytes()
     with refused("no.png: cannot be read"):
         accept(again, [pictures / "no.png"])
     with refused("/gone/a.png was accepted earlier and is missing: put it back"):
@@ -262,15 +276,18 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
         accept(made, [odd])
 
 
-def test_a_mask_among_the_good_pictures_is_no_picture_when_those_to_judge_are_gone(pictures):
+def test_a_mask_among_the_good_pictures_is_no_picture_when_those_to_judge_are_gone(pictures, monkeypatch):
     (pictures / "train").mkdir()
     (pictures / "good").rename(pictures / "train" / "good")
     new = (pictures / "bad").rename(pictures.parent / "new")
     Image.fromarray(np.eye(90, dtype=np.uint8)).save(pictures / "mask.png")
-    *_, made, _ = judged(pictures, TEST_DIR=str(new), IGNORE=str(pictures / "mask.png"))
+    *_, split, made, _ = judged(pictures, TEST_DIR=str(new), IGNORE=str(pictures / "mask.png"), TILE=64)
     kept = (new / "odd.png").rename(pictures.parent / "odd.png")
     new.rmdir()
+    monkeypatch.setattr(accepting, "SourceActivations", learned := Mock(side_effect=SourceActivations))
     assert accept(made, [kept], epochs=1)[0].accepted == [str(kept)]
+    pixels, first = learned.call_args.args[1].pixels, split.tiles.train.pixels
+    assert torch.equal(pixels[: len(first)], first) and len(pixels) == len(first) + 6  # cut and masked as before
 
 
 def test_a_format_that_pillow_cannot_read_names_the_package(tmp_path):

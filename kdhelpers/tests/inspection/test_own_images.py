@@ -217,6 +217,7 @@ def test_the_whole_way_and_again(folders, capsys):
 
     folder = own_images.folder_of(run)
     assert folder == folders.parent / "results" / "smoke" / "own_images" / "fine"
+    assert own_images.folder_of(replace(run, seed=1)) == folder.with_name("fine-seed1")
     file = folder / "detector.safetensors"
     first, table = file.read_bytes(), pd.read_csv(folder / "scores.csv", dtype={"score": str, "threshold": str})
     assert list(table) == ["image", "kind", "score", "bad", "threshold"] and len(table) == 14
@@ -228,6 +229,13 @@ def test_the_whole_way_and_again(folders, capsys):
     pictures = sorted((folder / "heat_maps").iterdir())
     assert len(pictures) == 14  # fewer than go on a sheet: all of them
     assert pictures[0].stem.endswith(Path(table.image[table.score.astype(np.float32).idxmax()]).stem)
+    above = int((table.bad == "yes").sum())
+    assert f"above the threshold: 0 of 7 good, {above} of 7 new\n" in capsys.readouterr().out
+    for picture in pictures:
+        pixels, mask = (np.asarray(Image.open(one)) for one in (picture, folder / "regions/masks" / picture.name))
+        wide = pixels.shape[1] // 2 - 4  # the picture, eight white columns, and the picture with its heat
+        assert (pixels[:, :wide] != pixels[:, -wide:]).any() == mask.any()
+        assert max(wide, len(pixels)) == max(256, *mask.shape)  # small ones are scaled up
 
     # The same numbers from the file alone, in whatever company, in Python and on the command line.
     loaded = detector.load(file, "untrained", "cpu")
@@ -240,12 +248,14 @@ def test_the_whole_way_and_again(folders, capsys):
     arguments = [str(file), str(folders / "new"), "--device", "cpu"]  # the source is the recorded one
     detector.main(arguments)
     printed = capsys.readouterr()
-    assert "of 7 are above the threshold" in printed.err
+    assert f"{above} of 7 are above the threshold" in printed.err
     lines = printed.out.splitlines()
     assert [line.split(",")[1] for line in lines[1:]] == list(table.score[table.kind == "new"])
     regions_of = folders.parent / "regions"
     detector.main([*arguments, "--out", str(folders.parent / "new.csv"), "--regions", str(regions_of)])
-    assert len(list((regions_of / "masks").iterdir())) == 7 and (regions_of / "boxes.csv").is_file()
+    for name, heat in zip(sorted((regions_of / "masks").iterdir()), loaded.maps(folders / "new"), strict=True):
+        assert np.asarray(Image.open(name)).any() == (heat.max() > loaded.pixel_threshold)
+    assert (regions_of / "boxes.csv").is_file()
     assert capsys.readouterr().out == "" and (folders.parent / "new.csv").read_text().splitlines() == lines
 
     # Another rate needs no training; another picture does, and what no longer belongs there goes, but no threshold of a
@@ -255,6 +265,8 @@ def test_the_whole_way_and_again(folders, capsys):
     before = path.stat().st_mtime_ns
     assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5))
     assert own_images.is_written(written(folders, FALSE_ALARMS=0.5)[0]) and path.stat().st_mtime_ns == before
+    for other in ({"MAP": "gradients"}, {"SCORE": "top"}):
+        assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5, **other))
     looser = detector.read(file).threshold
     assert "detector-previous.safetensors  the one that was there" in capsys.readouterr().out
     previous = folder / "detector-previous.safetensors"
@@ -494,9 +506,10 @@ def test_calibration_keeps_to_the_rate_in_scores_and_in_pictures_with_heat(whole
 
 def test_regions_are_those_of_the_drawn_map(tmp_path):
     heat = np.zeros((2, 8, 8), np.float32)
-    heat[0, 1:3, 2:6], heat[0, 6, 7], heat[0, 2, 2] = 2, 5, 3
+    heat[0, 1:3, 2:6], heat[0, 2, 2] = 2, 3
+    heat[0, [5, 6], [6, 7]] = 5  # one region, as corners touch
     found = regions.boxes(heat[0], 1)
-    assert found.values.tolist() == [[7, 6, 1, 1, 1, 5], [2, 1, 4, 2, 8, 3]]
+    assert found.values.tolist() == [[6, 5, 2, 2, 2, 5], [2, 1, 4, 2, 8, 3]]
     for i, size in enumerate([(16, 8), (8, 8)]):
         Image.new("RGB", size).save(tmp_path / f"{i}.png")
     paths = [tmp_path / "0.png", tmp_path / "1.png"]

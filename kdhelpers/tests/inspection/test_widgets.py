@@ -28,6 +28,13 @@ widgets.threshold_slider(split, maps, scores, 0.5, save=asked.append)
 print("asked", asked)
 """
 
+TEXTS = """
+strip, *images = widgets.picture(split, maps, scores, 0.5).axes
+print([label.get_text() for label in strip.get_yticklabels()])
+for axis in images[3:5]:
+    print(axis.title.get_text().splitlines(), axis.title.get_color() == figures.ANOMALOUS)
+"""
+
 
 @pytest.fixture(scope="module")
 def kernel():
@@ -65,6 +72,12 @@ def test_unattended_runs_show_the_picture_alone_with_its_words(kernel):
     words = "the threshold, and the images nearest to it"
     assert picture["data"]["text/plain"] == words and picture["metadata"]["image/png"] == {"alt": words}
     assert printed == "asked [2, 3, 4, 5, 6, 7, 8, 9]\n"  # those nearest to 0.5, four on either side
+    _, printed = shown(run(kernel, TEXTS, attended=False))
+    assert printed.splitlines() == [
+        "['good: 0 of 6 above', 'bad: 3 of 3 above', 'unlabeled: 3 of 3 above']",
+        "['good', '0.4545'] False",  # in black
+        "['dent', '0.5455'] True",
+    ]
 
 
 @pytest.mark.slow

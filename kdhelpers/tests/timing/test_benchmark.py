@@ -11,7 +11,7 @@ import torch
 
 from kdhelpers import localization, losses, networks
 from kdhelpers.cache import SourceActivations
-from kdhelpers.protocols import PROTOCOLS
+from kdhelpers.protocols import PROTOCOLS, SETTINGS
 from kdhelpers.tests.conftest import refused
 from kdhelpers.timing import benchmark, released_code, running_time
 
@@ -75,6 +75,28 @@ def test_the_released_code_s_scores_and_maps_are_ours(source, images):
     np.testing.assert_allclose(opened, maps, atol=1e-3)
 
 
+def test_times_are_of_one_image_and_of_a_category_in_all(case, monkeypatch):
+    """Of 16 images, or 4 anomalous ones of a category; 2 for what is slow. Whatever is timed takes a second."""
+    monkeypatch.setattr(benchmark, "_seconds", lambda function, device: 1.0)
+    ours, released = (side(replace(case, few=2)) for side in (benchmark.ours, benchmark.released))
+    assert ours["training"]() == 1 / (2 * 16)  # two epochs
+    assert ours["localization"]("gradients") == 1 / 4 and ours["localization"]("smoothgrad") == 1 / 2
+    assert released["training"]() == 1 / 8 and released["localization"]("gradients") == 1 / 2
+    assert ours["detection"](3) == released["detection"](3) == 1 / 3
+    assert ours["category"]() == 1 and released["category"]() == 4 / 2
+
+
+def test_the_best_round_counts_and_the_first_warms_up(case, monkeypatch):
+    @contextmanager
+    def worker(side, _):
+        seconds = iter([0, 10, 3, 2, *range(90)] if side is benchmark.ours else [10, 5, 6, *range(90)])
+        yield lambda *_: next(seconds)  # of ours, the source comes first
+
+    monkeypatch.setattr(benchmark, "_worker", worker)
+    found = benchmark.measure(case, rounds=2)["training"]
+    assert found == {"ours": 2, "released": 5, "all": {"ours": [3, 2], "released": [5, 6]}}
+
+
 @contextmanager
 def in_process(side, case):
     work = side(case)
@@ -103,17 +125,32 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 97)
         assert not running_time.is_current(path, cases)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running_time, "METHOD_VERSION", 0)
+        assert not running_time.is_current(path, cases)
 
     fast = running_time.speeds(measured, machine | {"peak": 1e15}).set_index("what").loc["training"]
     assert fast["floor (ms)"] == pytest.approx(1000 * benchmark.operations(cases[0])["training"] / 1e15)
     slow = running_time.speeds(measured, machine | {"peak": 1.0})  # measured too low
     assert slow["% of the floor's speed"].max() == pytest.approx(100)
+    of = measured[32]["training"]
+    assert fast["ours (ms)"] == 1000 * of["ours"] and fast["times faster"] == of["released"] / of["ours"]
+    bars = running_time.picture(measured, machine | {"peak": 1e15}).axes[0].containers
+    heights = [1000 / fast[f"{side} (ms)"] for side in ("released code", "ours", "floor")]
+    assert [one[0].get_height() for one in bars] == pytest.approx(heights)
     article = running_time.whole_article(measured, machine, "official")
     main = article[article["notebook"] == "01_mnist"].iloc[0]
     assert main["from"] == "measured" and main["records"] == 100
     source, step = measured[32]["source"]["seconds"], measured[32]["training"]["ours"]
     by_hand = 100 * (source * 16000 + step * (6000 * 51 + 14 * 10000 / 3))
     assert main["ours (h)"] == pytest.approx(by_hand / 3600)
+    step, detection = measured[32]["training"]["released"], measured[32]["detection 8"]["released"]
+    by_hand = 100 * (6000 * 51 * step + 6 * 10000 * detection)
+    assert main["released code (h)"] == pytest.approx(by_hand / 3600)
+    mvtec, setting = article[article["notebook"] == "04_mvtec"].iloc[0], SETTINGS["mvtec"]
+    of_class = setting.images * 601 * step + 61 * setting.tests * detection + measured[32]["category"]["released"]
+    assert mvtec["from"] == "extrapolated: 128 px from 32 px"
+    assert mvtec["released code (h)"] == pytest.approx(16 * 150 * of_class / 3600)  # sixteen times the pixels
     # Without room for the activations, S runs in each of 51 epochs, and at each of 14 scorings of the test images.
     full = running_time.whole_article(measured, machine | {"free": 0}, "official").iloc[0]
     more = 100 * source * (50 * 6000 + 13 * 10000) / 3600
@@ -138,3 +175,4 @@ def test_none_stands_for_the_sizes_of_the_article_s_data(given):
     cases, path = running_time.from_notebook("21_running_time", given | {"PROFILE": "full", "SIZES": None})
     assert [case.image_size for case in cases] == [32, 128, 224]
     assert path.parent.name == "running_time" and path.name.endswith("-full.json") and " " not in path.name
+    assert running_time.from_notebook("21_running_time", given | {"PROTOCOL": "text", "PROFILE": "full"})[1] != path
