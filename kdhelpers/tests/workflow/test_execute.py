@@ -29,7 +29,7 @@ def run(tmp_path):
 
 def test_a_kernel_that_dies_is_tried_once_more(run, tmp_path):
     assert "x · its kernel died; trying once more\n" in run(DIES.format(str(tmp_path / "died")))
-    assert (tmp_path / "out.ipynb").exists()
+    assert sorted(path.name for path in tmp_path.glob("*.ipynb")) == ["out.ipynb", "x.ipynb"]
 
 
 def test_a_kernel_that_dies_again_is_an_error(run):
@@ -39,7 +39,8 @@ def test_a_kernel_that_dies_again_is_an_error(run):
 
 def test_a_warning_reaches_the_terminal(run):
     style = "from kdhelpers.reporting import figures\nfigures.use_style()"
-    assert "warning: look twice\n" in run(f"{style}\nimport warnings\nwarnings.warn('look twice', stacklevel=2)")
+    said = run(f"{style}\nimport warnings\nwarnings.warn('look twice', stacklevel=2)\nprint('a result')")
+    assert "warning: look twice\n" in said and "a result" not in said  # the cell is not tagged "told"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,25 @@ def test_a_full_disk_is_one_line_and_leaves_no_record(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written (File too large): make room" in line and "safetensors" in line
     assert [path for path in (tmp_path / "results").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "name, line",
+    [
+        ("01_mnist", r"^(?:loss|AUROC).*\d  +(\S+)  +(\S+)  +\S+$"),
+        ("04_mvtec", r"^pixel AUROC: (\S+) % above, (\S+) % in the record"),
+    ],
+    ids=["01_mnist", "04_mvtec"],
+)
+def test_what_a_notebook_computes_step_by_step_is_what_it_records(tmp_path, name, line):
+    given = {"PROFILE": "smoke", "EPOCHS": 2, "IMAGE_SIZE": 32, "SEED": 1, "RESULTS_DIR": str(tmp_path)}
+    done = execute(name, tmp_path / "out.ipynb", **given)
+    assert done.returncode == 0, done.stderr
+    outputs = [out for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells for out in cell.get("outputs", [])]
+    said = "\n".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs)
+    found = [tuple(map(float, pair)) for pair in re.findall(line, said, re.MULTILINE)]
+    assert len(found) == (3 if name == "01_mnist" else 1)
+    assert all(steps == pytest.approx(record, rel=1e-4) for steps, record in found), found
 
 
 def test_a_notebook_records_what_the_package_does_and_makes_it_once(tmp_path):

@@ -67,6 +67,8 @@ def test_without_data_it_says_what_is_missing_and_what_can_be_run(planned, tmp_p
         assert words in said, said
     expected = ["01_mnist", "02_fashion_mnist", "03_cifar10", "11_critical_layers", "13_loss_terms"]
     assert sorted(re.findall(r"(\w+)-seed9", said)) == expected
+    said = planned("full", DATA_DIR=tmp_path, seeds="[1, 5]").stdout  # a share of the seeds, of which 15 has three
+    assert "15_unstated_details-seed1" in said and "15_unstated_details-seed5" not in said and "seed0" not in said
 
 
 def test_with_some_of_the_data_the_table_says_how_much(planned, sample_data):
@@ -80,6 +82,7 @@ def test_with_some_of_the_data_the_table_says_how_much(planned, sample_data):
         r"04_mvtec, 2 of 15 classes: .*",
     ):
         assert re.search(rf"^{line}$", text, re.MULTILINE), text
+    assert sum(map(int, re.findall(r"(\d+) %$", text, re.MULTILINE))) == pytest.approx(100, abs=6)  # rounded
     assert "source imagenet" not in text
 
 
@@ -93,7 +96,8 @@ def test_without_a_network_a_download_is_one_short_line(offline, planned, handed
     offline.side_effect = URLError(socket.gaierror(-2, "Name or service not known"))
     for words in ("01", given), ("21", {"option": "--cores=1", "SOURCE": "imagenet"}), ("30", {"option": "--cores=1"}):
         assert planned(words[0], **words[1]).stderr == f"error: no network, VGG-16's ImageNet weights {by_hand}\n"
-    assert planned("01", **given, SOURCE="untrained").stderr == f"error: no network, MNIST {by_hand}\n"
+    lost = planned("01", **given, SOURCE="untrained")
+    assert (lost.returncode, lost.stderr) == (1, f"error: no network, MNIST {by_hand}\n")
     # There is a network: which server, and the fix.
     offline.side_effect = URLError(ConnectionRefusedError(111, "Connection refused"))
     said = planned("01", **given).stderr.strip()
@@ -121,16 +125,18 @@ def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkey
     given = {"DATA_DIR": sample_data, "SOURCE": "untrained", "jobs_per_gpu": 3}
     (cached,) = handed_over("03", **given, seeds=1)["jobs"].values()
     assert cached["resources"] == {"gpu0": 1, "mem_mb": 50_000}  # less than it may need, so that it runs
-    found = handed_over("01", "04", "11", "90", **given)
+    found = handed_over("01", "04", "11", "21", "90", **given, option="--cores=11")
     assert found["limits"] == {"gpu0": 3, "gpu1": 3, "mem_mb": 50_000}
     tables = found["jobs"].pop("90_tables_and_figures")
-    assert len(tables["needs"]) == 30 and not tables["resources"]
+    assert len(tables["needs"]) == 31 and not tables["resources"]
+    alone = found["jobs"].pop("21_running_time")
+    assert len(alone["needs"]) == 30 and alone["threads"] == 0  # all
     assert sorted(found["jobs"]["11_critical_layers-seed4"]["needs"]) == ["01_mnist-seed4", "04_mvtec-seed4"]
     assert not found["jobs"]["04_mvtec-seed4"]["needs"]
     work = [0.0, 0.0]
     for job in found["jobs"].values():
         gpu, memory = job["resources"]
-        assert job["resources"][memory] == 8_000
+        assert job["resources"][memory] == 8_000 and job["threads"] == 2  # six places share eleven
         assert job["environment"] == f"CUDA_VISIBLE_DEVICES={[2, 5][int(gpu[-1])]}"
         work[int(gpu[-1])] += job["work"]
     assert abs(work[0] - work[1]) <= max(job["work"] for job in found["jobs"].values())
@@ -160,6 +166,7 @@ def test_ablations_of_one_main_run_wait_for_each_other(handed_over, planned, sam
 def test_the_cores_of_a_job_are_those_it_may_use_and_on_a_cluster_the_profiles(handed_over, sample_data):
     def threads(*words, **option):
         (job,) = handed_over("06", *words, **option, DATA_DIR=sample_data, SOURCE="untrained", seeds=1)["jobs"].values()
+        assert job["resources"] == ({"gpu": 1, "mem_mb": 8_000} if words else {})
         return job["threads"]
 
     assert threads() == 2

@@ -1,10 +1,12 @@
 """./run_all.sh publish and release in a copy of the repository's own files, and what published notebooks may hold."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -39,6 +41,9 @@ def test_outputs_come_over_without_folders_bars_and_unlicensed_pictures(command,
     show = new_code_cell("show()", outputs=said + picture)
     head = new_code_cell("head()", outputs=picture, metadata=tags)
     write(run, new_code_cell("x = 1"), injected, show, head)
+    for name, seconds in (("01_mnist-seed10", 60), ("01_mnist-seed2", -60)):  # a higher seed, and an older run
+        write(run.with_name(f"{name}.ipynb"), new_code_cell("x = 0"))
+        os.utime(run.with_name(f"{name}.ipynb"), (time.time() + seconds,) * 2)
     done = command("publish", root=copy)
     assert done.returncode == 0 and done.stdout.startswith("notebooks/01_mnist.ipynb: from 07-01_mnist-seed2.ipynb, ")
     first, shown, licensed = nbformat.read(plain, as_version=4).cells
