@@ -186,9 +186,9 @@ def settings_of(values: dict) -> dict:
         known = f"it is one of {', '.join(SETTINGS)}, or a parameter in capitals"
         raise InputError(f"unknown setting {name}{did_you_mean(name, SETTINGS)}; {known}")
     settings, present = SETTINGS | values, torch.cuda.device_count()
-    for name in ("gpus", "jobs_per_gpu"):
-        if (count := settings[name]) != "auto" and not (type(count) is int and count >= (name != "gpus")):
-            raise InputError(f"{name} is {count!r}; give auto or a whole number")
+    for name, least in (("gpus", 0), ("jobs_per_gpu", 1)):
+        if (count := settings[name]) != "auto" and not (type(count) is int and count >= least):
+            raise InputError(f"{name} is {count!r}; give auto or a number of at least {least}")
     if settings["gpus"] != "auto" and settings["gpus"] > present:
         raise InputError(f"gpus is {settings['gpus']}, but torch can use {present} here: give at most {present}")
     return settings

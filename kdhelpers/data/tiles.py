@@ -62,7 +62,7 @@ def joined(maps: np.ndarray, size: tuple[int, int], tile: int | None) -> np.ndar
     h, w = maps.shape[1:]
     across, down = w / (right - left), h / (bottom - top)
     total = np.zeros((2, round(places[-1][1] * down) + h, round(places[-1][0] * across) + w))
-    weight = np.minimum.outer(*(np.minimum(np.arange(n), np.arange(n)[::-1]) + 1.0 for n in (h, w)))
+    weight = np.multiply.outer(*(np.minimum(np.arange(n), np.arange(n)[::-1]) + 1.0 for n in (h, w)))
     for heat, (left, top, _, _) in zip(maps, places, strict=True):
         y, x = round(top * down), round(left * across)
         total[:, y : y + h, x : x + w] += weight * heat, weight

@@ -74,7 +74,7 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     # Without the cloner on this machine a variant that is missing has it trained again; else nothing needs it.
     runs[0].cloner_path("bottle").unlink()
     assert experiment.run_experiments(runs) == records and len(trainings) == 1
-    words = "recorded, but trained again because their cloners are not here: mvtec bottle"
+    words = "recorded, but trained again because their cloners are missing: mvtec bottle"
     assert "to do: 0 of 1" in summary(runs[:1]) and words in summary(runs[:1], cloners=True)
     runs[2].record_path("bottle").unlink()
     assert summary(runs).splitlines()[2:4] == ["to do: 2 of 4; the others are recorded", words]

@@ -268,7 +268,7 @@ def test_the_whole_way_and_again(folders, capsys):
     for other in ({"MAP": "gradients"}, {"SCORE": "top"}):
         assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5, **other))
     looser = detector.read(file).threshold
-    assert "detector-previous.safetensors  the one that was there" in capsys.readouterr().out
+    assert "detector-previous.safetensors  the previous one" in capsys.readouterr().out
     previous = folder / "detector-previous.safetensors"
     assert detector.read(previous).threshold.value == 0.25
     assert (looser.false_alarms, looser.above, looser.value < threshold) == (0.5, 3, True)

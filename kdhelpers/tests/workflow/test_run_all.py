@@ -51,7 +51,7 @@ def test_one_job_fails_and_the_others_go_on(command, tmp_path):
 
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them"
+SEEDS = "; give the number of seeds, at least 1, or a list of seeds"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("smoke 01 --config seeds=yes", f"seeds is True{SEEDS}"),
         ("smoke 01 --config seeds=1 jobs_per_gpu=true", "jobs_per_gpu is True"),
         ("smoke 01 --config seed=1", "unknown setting seed (did you mean seeds?)"),
-        ("smoke 01 --config gpus=99", "gpus is 99, and this machine has"),
+        ("smoke 01 --config gpus=99", "gpus is 99, but torch can use"),
         ("smoke 01 --config EPOCHS", "'EPOCHS' is not NAME=VALUE"),
         ("full 01 --config DATA_DIR=2024-01-31", "2024-01-31 is not a folder"),
         ("full 01 --config SEED=3", "give --config seeds=[3] instead of SEED"),
@@ -73,7 +73,7 @@ SEEDS = "; it is how many seeds, a whole number of at least 1, or a list of them
         ("results/measured.yaml --config seeds=1", "names its notebooks and seeds: give neither beside it"),
         ("full 30 --dry-run --config seeds=3", "seeds is for notebooks that train, not for 30_beside_anomalib"),
         ("full 21 90 --dry-run --config SIZE=[32]", "unknown parameter SIZE (did you mean SIZES?): 21_running_time"),
-        ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; it is how many"),
+        ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; give auto or a number of at least 1"),
         ("full 01 --config seeds=[-1]", "seeds is [-1]"),
         ("verify RESULTS_DIR=2024", "there are no records under "),
         ("report results data", "report takes one folder, and data"),
