@@ -96,7 +96,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         path = NOTEBOOKS / f"{notebook}.ipynb"
         if notebook not in DATASETS:  # tables and running time take no parameters of trainings
             others = {name for names in wanted.values() for name in names} - defaults.keys()
-            mine = {name: value for name, value in given.items() if name not in others}
+            mine = {name: value for name, value in given.items() if name not in others and value != "auto"}
             check_names(path, mine)
             measured, asked = False, defaults | mine
             if notebook == RUNNING_TIME and not only:

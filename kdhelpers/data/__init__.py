@@ -78,6 +78,8 @@ def load(
     """
     data_dir = Path(data_dir).expanduser()
     cls = resolve_class(dataset, cls, data_dir)
+    if min(sides(image_size)) < 32:
+        raise InputError(f"image size {image_size} is too small: VGG-16 halves it five times; at least 32")
     if _is_binary(dataset, data_dir):
         split = _load_arrays(dataset, cls, data_dir, image_size)
     else:

@@ -29,15 +29,18 @@ def reader(ignore: Path | np.ndarray | None) -> MaskOf:
     return lambda path: read(masks[path.stem]) if path.stem in masks else None
 
 
-def listed(ignore: Path | None, judged: Sequence[Path]) -> list[Path]:
-    """The files of the masks. Raises InputError unless each one of a folder belongs to one of the pictures `judged`."""
+def listed(ignore: Path | None, judged: Sequence[Path], *, some: bool = False) -> list[Path]:
+    """The files of the masks. Raises InputError unless each one of a folder belongs to one of the pictures `judged`.
+
+    some: True if the folder may also hold masks of other pictures.
+    """
     masks = [] if ignore is None else pictures(ignore) if ignore.is_dir() else [ignore]
     stems = [mask.stem.removesuffix("_mask") for mask in masks]
     known, named, given = {path.resolve() for path in judged}, Counter(path.stem for path in judged), Counter(stems)
     for mask, stem in zip(masks, stems, strict=True):
         if mask.resolve() in known:
             raise InputError(f"IGNORE {mask} lies among the pictures: move it to another folder")
-        if mask != ignore and (given[stem], named[stem]) != (1, 1):
+        if mask != ignore and (given[stem], named[stem]) != (1, 1) and not (some and named[stem] == 0):
             found = f"{given[stem]} masks and {named[stem]} pictures are called {stem}"
             raise InputError(f"{mask}: {found}; NAME.png or NAME_mask.png must be the one mask of the one picture NAME")
     return masks

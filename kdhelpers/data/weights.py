@@ -53,7 +53,8 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
 
     wanted: {"name", "sha256"} of the cloner's source. Raises InputError for another source, if possible before loading.
     """
-    found = {"sha256": ""} if given in BUILTIN else identify_source(given)
+    new_path = "; give the weights' path as --source, or source= in Python"
+    found = {"sha256": ""} if given in BUILTIN else identify_source(given, new_path)
     if given == wanted["name"] or found["sha256"] == wanted["sha256"]:
         network, found = load_source(given, device)
         if found["sha256"] == wanted["sha256"]:
@@ -64,17 +65,17 @@ def load_recorded(given: str, wanted: dict[str, str], path: Path | str, device: 
     raise InputError(f"{path} was trained with {trained}, and {given}{of} is another one: give {fix} as source")
 
 
-def identify_source(source: str) -> dict[str, str]:
+def identify_source(source: str, fix: str = "") -> dict[str, str]:
     """{"name", "sha256"} of a weights file; the name is "imagenet" for torchvision's file, else the file's stem.
 
-    Raises InputError when there is no such file.
+    Raises InputError, whose message ends with `fix`, when there is no such file.
     """
     path = Path(source).expanduser()
     with reading(path):
         if not path.is_file():
             made = f" (python -m kdhelpers.data.original_weights {path} makes it)" * (path.name == "vgg16_imagenet.pt")
-            what = f"SOURCE {source!r} is neither imagenet, nor untrained, nor an existing weights file{made}"
-            raise InputError(f"{what}; for a saved cloner, give the weights' path as --source, or source= in Python")
+            known = "neither imagenet, nor untrained, nor an existing weights file"
+            raise InputError(f"SOURCE {source!r} is {known}{made}{fix}")
         sha256 = file_sha256(path)
     return {"name": "imagenet" if sha256.startswith(_IMAGENET_SHA256) else path.stem, "sha256": sha256}
 

@@ -29,6 +29,8 @@ class Checkpoint:
         """The last saved state; None when there is none or, with a warning, one of another training or unreadable."""
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            if not isinstance(saved["key"], dict):
+                raise ValueError("it is of another version of kdhelpers")
             names = [name for name in saved["key"] | self.key if saved["key"].get(name) != self.key.get(name)]
             if not names:
                 return saved["state"]

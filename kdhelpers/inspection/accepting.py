@@ -38,8 +38,10 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     place, label = ("folder", "", Path(environment["data_dir"]), parameters["seed"]), parameters["test_label"]
     try:
         split = list_files(*place, own=Own(test_dir, label, masks))
-    except InputError:  # TEST_DIR may be gone, empty or unreadable: good ones among its pictures are missed below
-        split = list_files(*place, own=Own(None, label, None if test_dir and masks and masks.is_dir() else masks))
+    except InputError:  # TEST_DIR may be gone or empty: good ones among its pictures are missed below
+        if test_dir is None or any(map(Path.is_file, test_dir.rglob("*"))):
+            raise
+        split = list_files(*place, own=Own(None, label, None if masks and masks.is_dir() else masks))
     good = [image.path for image in split.test if image.label == 0]
     accepted = list(dict.fromkeys([*map(Path, detector.accepted), *(Path(file).absolute() for file in files)]))
     if gone := [path for path in detector.accepted if not Path(path).is_file()]:

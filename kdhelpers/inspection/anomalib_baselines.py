@@ -15,6 +15,7 @@ import numpy as np
 from kdhelpers import localization, losses, metrics
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
+from kdhelpers.data.listing import find
 from kdhelpers.errors import InputError
 from kdhelpers.training import timed, use_precision
 
@@ -51,7 +52,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     size, kinds = (run.image_size, run.image_size), sorted(set(split.kinds) - {"good"})
     tests = {"normal_test_dir": "test/good", "abnormal_dir": [f"test/{kind}" for kind in kinds]}
     tests |= {"mask_dir": [f"ground_truth/{kind}" for kind in kinds], "val_split_mode": "same_as_test"}
-    tests |= {"root": split.paths[0].parents[2], "num_workers": 0, "seed": run.seed}
+    tests |= {"root": find(find(run.data_dir, "mvtec"), split.cls), "num_workers": 0, "seed": run.seed}
     folder = data.Folder(split.cls, "train/good", **tests)
     own = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
     make = models.Patchcore if method == "patchcore" else models.Stfpm

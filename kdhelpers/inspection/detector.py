@@ -36,7 +36,7 @@ from kdhelpers.metrics import strongest
 from kdhelpers.protocols import PRECISIONS, Protocol
 from kdhelpers.training import use_precision
 
-SCHEMA = 4
+SCHEMA = 5
 MAPS = ("gradients", "disagreement")
 
 
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
         loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
         ignore.reader(loaded.ignore)  # or a missing one would be saved
         if paths:
-            ignore.listed(given.ignore.absolute(), paths)
+            ignore.listed(given.ignore.absolute(), paths, some=True)
     if paths and isinstance(loaded.ignore, Path):
         masked = [*filter(ignore.reader(loaded.ignore), paths)]
         print(f"{len(masked)} of {len(paths)} pictures have a mask", file=sys.stderr)

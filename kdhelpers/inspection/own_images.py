@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.text import BASELINES, either_way
 
-DETECTOR, PREVIOUS = "detector.safetensors", "detector-previous.safetensors"
+DETECTOR = "detector.safetensors"
 MOST = 100  # heat maps at most, of the highest scores above the threshold
 MEASURED = 2 * 10**7  # pixels at most; each takes about 120 bytes
 ON_SHEET = 24  # images with the highest scores, above the threshold or not; these always have a heat map
@@ -164,7 +165,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     with atomic_write(folder / "worst.png") as temporary:
         sheet.savefig(temporary, format="png", dpi=150)
     made_at, here = folder / DETECTOR, Path(sys.executable)
-    previous = f"  {PREVIOUS}  the previous one, which differs\n" if save(run, made) else ""
+    previous = f"  {moved.name}  the previous one, which differs\n" if (moved := save(run, made)) else ""
     above = table.groupby("kind", sort=False)["bad"].agg(lambda each: f"{(each == 'yes').sum()} of {len(each)}")
     of_more = f" of {bad} above the threshold" if bad > MOST else ""
     python = here.relative_to(paths.ROOT) if here.is_relative_to(paths.ROOT) else "python"
@@ -183,16 +184,17 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
     return sheet
 
 
-def save(run, made: Detector) -> bool:
-    """Save the detector; True if the old one became PREVIOUS: it differs, not only by a threshold set by hand."""
-    path, old = folder_of(run) / DETECTOR, _saved(run)
+def save(run, made: Detector) -> Path | None:
+    """Save the detector; return where the old one is now if it differed, not only by a threshold set by hand."""
+    path, old, moved = folder_of(run) / DETECTOR, _saved(run), None
     but = {"source": None, "cloner": None, "ignore": None}  # the cloner's scores are in `held_out`
     but |= {"threshold": None, "pixel_threshold": 0.0} if made.threshold.false_alarms is None else {}
     same = old and replace(old, **but) == replace(made, **but) and np.array_equal(old.ignore, made.ignore)
-    if differs := bool(old) and not same:
-        path.replace(path.with_name(PREVIOUS))
+    if path.is_file() and not same:
+        places = (path.with_stem(f"{path.stem}-previous-{number}") for number in count(1))
+        path.replace(moved := next(place for place in places if not place.exists()))
     detector.save(made, path)
-    return differs
+    return moved
 
 
 def is_written(run) -> bool:

@@ -46,7 +46,7 @@ def save(figure: Figure, stem: str, folder: Path) -> None:
 
 def origin(records: Sequence[dict], notebooks: Iterable[str], left_out: Sequence[str] = ()) -> list[str]:
     """Lines: the number of records left out, the kind, and of `notebooks` the deviations and stale records."""
-    lines = [f"records left out, with other settings than the main run: {len(left_out)}"] if left_out else []
+    lines = [f"records left out for other settings or data: {len(left_out)}"] if left_out else []
     if kind := only_one(records):
         records = [record for record in records if record["notebook"] in notebooks]
         several = len({record["dataset"] for record in records}) > 1

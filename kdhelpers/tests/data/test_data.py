@@ -180,6 +180,8 @@ def test_classes_and_their_aliases(sample_data):
         data.resolve_class("cifar10", "10", sample_data)
     with refused("unknown data set 'minst'", "did you mean mnist?"):
         data.classes("minst", sample_data)
+    with refused("31", "at least 32"):
+        load("mnist", "3", sample_data, image_size=31)
 
 
 ADVICE = {  # the source that status and errors name for absent data

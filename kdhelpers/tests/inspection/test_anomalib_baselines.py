@@ -64,7 +64,7 @@ def test_none_stands_for_both_methods_and_in_smoke_for_patchcore(given):
         ({"CLASSES": None}, "CLASSES is None; it is a list of the one category"),
         ({"CLASSES": ["bottle", "screw"]}, "'screw']; it is a list of the one category"),
         ({"METHODS": ["patchcor"]}, "METHODS is ['patchcor']: input should be 'stfpm' or 'patchcore'"),
-        ({"METHODS": ["stfpm"], "BACKBONES": "untrained"}, "always loads: give BACKBONES='imagenet'"),
+        ({"METHODS": ["stfpm"], "BACKBONES": "untrained"}, "leave it out or give BACKBONES='imagenet'"),
         ({"STFPM_EPOCHS": 0}, "STFPM_EPOCHS is 0: input should be greater than or equal to 1"),
         ({"CORESET": 10}, "CORESET is 10: input should be less than or equal to 1"),
         ({"BACKBONES": "source"}, "BACKBONES is 'source', and SOURCE 'untrained'"),

@@ -115,7 +115,7 @@ def test_a_size_may_be_height_and_width_and_the_source_a_file(pictures, source, 
     with refused("IMAGE_SIZE is [32]", "at least 2"):
         judged(pictures, IMAGE_SIZE=[32])
     moved = (pictures.parent / "w.pt").rename("moved.pt")
-    with refused("w.pt", "for a saved cloner, give the weights' path as --source"):
+    with refused("w.pt", "give the weights' path as --source"):
         detector.load(pictures.parent / "d.safetensors", device="cpu")
     assert detector.load(pictures.parent / "d.safetensors", str(moved), "cpu").source_id == made.source_id
 
@@ -238,11 +238,12 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     odd = pictures / "bad" / "odd.png"
     before = made.scores([odd])[0]
     gone = made.record | {"environment": made.record["environment"] | {"test_dir": "/gone"}}
-    stray = pictures.parent / "new" / "notes.txt"
-    stray.parent.mkdir()
-    stray.touch()
-    record = made.record | {"environment": made.record["environment"] | {"test_dir": str(stray.parent)}}
+    (emptied := pictures.parent / "new").mkdir()
+    record = made.record | {"environment": made.record["environment"] | {"test_dir": str(emptied)}}
     assert "trained 1 more epochs" in accept(replace(made, record=record), [odd], epochs=1)[1]
+    (emptied / "notes.txt").touch()
+    with refused("notes.txt: not an image file"):
+        accept(replace(made, record=record), [odd])
     learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report

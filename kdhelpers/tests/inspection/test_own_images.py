@@ -268,30 +268,33 @@ def test_the_whole_way_and_again(folders, capsys):
     for other in ({"MAP": "gradients"}, {"SCORE": "top"}):
         assert not own_images.is_written(run_of(folders, FALSE_ALARMS=0.5, **other))
     looser = detector.read(file).threshold
-    assert "detector-previous.safetensors  the previous one" in capsys.readouterr().out
-    previous = folder / "detector-previous.safetensors"
-    assert detector.read(previous).threshold.value == 0.25
+    assert "detector-previous-1.safetensors  the previous one" in capsys.readouterr().out
+    previous = [folder / f"detector-previous-{number}.safetensors" for number in range(6)]
+    assert detector.read(previous[1]).threshold.value == 0.25
     assert (looser.false_alarms, looser.above, looser.value < threshold) == (0.5, 3, True)
     assert file.read_bytes() != first
     of_run = file.read_bytes()
-    for chosen in (loaded.with_threshold(false_alarms=0.25), replace(loaded, ignore=np.eye(9, dtype=np.uint8))):
+    masked = replace(loaded, ignore=np.eye(9, dtype=np.uint8))
+    for number, chosen in enumerate((loaded.with_threshold(false_alarms=0.25), masked), start=2):
         detector.save(chosen, file)
         by_hand = file.read_bytes()
         written(folders, FALSE_ALARMS=0.5)  # the same run
-        assert (previous.read_bytes(), file.read_bytes()) == (by_hand, of_run)
+        assert (previous[number].read_bytes(), file.read_bytes()) == (by_hand, of_run)
     capsys.readouterr()
     written(folders, FALSE_ALARMS=0.5)
-    assert "previous" not in capsys.readouterr().out and previous.read_bytes() == by_hand
+    assert "previous" not in capsys.readouterr().out and not previous[4].exists()
     detector.save(replace(loaded, accepted=["a.png"]), file)  # in a terminal; the notebook is open
     for value in (0.3, 0.4):
         own_images.save(run, loaded.with_threshold(value))
-    assert (detector.read(previous).accepted, detector.read(file).threshold.value) == (["a.png"], 0.4)
+    assert (detector.read(previous[4]).accepted, detector.read(file).threshold.value) == (["a.png"], 0.4)
+    assert not previous[5].exists()
     (folders / "new" / "wide.webp").unlink()
     written(folders)
     assert path.stat().st_mtime_ns != before
     assert len(list((folder / "heat_maps").iterdir())) == 13 and not list(folder.glob("*/*wide*"))
-    changed(schema=3)(file)  # of an earlier version: written again, not refused
+    changed(schema=3)(file)  # of an earlier version: kept and written again, not refused
     assert not own_images.is_written(run_of(folders))
+    assert own_images.save(run, loaded).read_bytes() != file.read_bytes()
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
@@ -358,7 +361,7 @@ NO_DETECTOR = "is not a detector", "name the detector.safetensors"
         (changed(protocol=vars(PROTOCOL) | {"width": "equal"}), "untrained", OTHER_VERSION),
         (None, "imagenet", ("was trained with the source untrained", "imagenet is another", "give untrained")),
         (None, "other.pt", ("was trained with the source untrained", "other.pt (9a129038…) is another one")),
-        (None, "gone.pt", ("gone.pt", "for a saved cloner, give the weights' path as --source")),
+        (None, "gone.pt", ("gone.pt", "give the weights' path as --source")),
         (changed(source={"name": "untrained", "sha256": "0" * 64}), "untrained", ("00000000…", "is another one")),
     ],
 )

@@ -133,7 +133,7 @@ def test_figure_4_has_the_categories_in_order_and_their_mean(record):
 def test_an_axis_says_where_it_begins_and_what_is_made_otherwise_is_left_out(record, value, low, chance):
     odd = record("11_critical_layers", cls="3", variant="last", auroc=1.0, parameters={"epochs": 5})
     figure = article_figures.figure_3([*digits(record, {(None, "3", 0): value}), odd])
-    assert "records left out, with other settings than the main run: 1" in heading_of(figure)
+    assert "records left out for other settings or data: 1" in heading_of(figure)
     axes = figure.axes[0]
     assert axes.get_ylim()[0] == low and axes.get_ylim()[1] > value
     assert axes.get_ylabel() == "AUROC (%)" + (f", axis from {low}" if low else "")
