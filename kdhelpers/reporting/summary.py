@@ -115,7 +115,8 @@ def recorded(found: dict[Kind, list[dict]]) -> str:
             size, epochs = (record["parameters"][name] for name in ("image_size", "epochs"))
             row = {"notebook": record["notebook"], "data set": title_of(record["dataset"])}
             row |= {"variant": record["variant"] or "", "px": str(size), "epochs": str(epochs)}
-            rows.append(record | row | {"minutes": sum(record["seconds"].values()) / 60})
+            row |= {"minutes": sum(record["seconds"].values()) / 60, "stopped": record["training"]["stopped_at"]}
+            rows.append(record | row)
         keys, table = ["notebook", "data set", "variant", "px", "epochs"], []
         for key, part in pd.DataFrame(rows).groupby(keys, sort=False):
             seeds = part.groupby("class", sort=False)["seed"].agg(lambda of: ", ".join(map(str, sorted(of))))
@@ -123,11 +124,15 @@ def recorded(found: dict[Kind, list[dict]]) -> str:
                 f"{', '.join(classes.index)} (seed{'s' * (',' in of)} {of})"
                 for of, classes in seeds.groupby(seeds, sort=False)
             ]
-            least, most = (f"{value:.0f}" for value in (part["minutes"].min(), part["minutes"].max()))
-            minutes = least if least == most else f"{least} to {most}"
-            table.append(dict(zip(keys, key, strict=True)) | {"classes": "; ".join(alike), "minutes": minutes})
+            row = dict(zip(keys, key, strict=True)) | {"epochs": _span(part["stopped"]), "classes": "; ".join(alike)}
+            table.append(row | {"minutes": _span(part["minutes"])})
         lines += ["", f"{len(records)} records of {kind}:", "", *_markdown(pd.DataFrame(table))]
     return "\n".join(lines).strip()
+
+
+def _span(values: pd.Series) -> str:
+    least, most = (f"{value:.0f}" for value in (values.min(), values.max()))
+    return least if least == most else f"{least} to {most}"
 
 
 def _official(found: dict[Kind, list[dict]]) -> list[tuple[str, pd.DataFrame, list[dict], list[dict]]]:

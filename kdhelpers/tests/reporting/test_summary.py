@@ -111,10 +111,11 @@ def test_what_is_recorded_is_listed_with_classes_of_the_same_seeds_together(reco
         record(cls=cls, seed=seed, seconds=seconds) for cls in "035" for seed in (0, 2) if (cls, seed) != ("3", 2)
     ]
     records.append(record(cls="7", seed=0, seconds={"train": 600.0}))
+    records[-1]["training"]["stopped_at"] = 34  # converged
     records.append(record("11_critical_layers", cls="3", variant="last", seconds=seconds))
     lines = summary.recorded({Kind("imagenet", "full", "official"): records}).splitlines()
     assert lines[0] == "7 records of source imagenet, profile full, protocol official:"
     assert lines[-2:] == [
-        "| 01_mnist | MNIST |  | 32 | 51 | 0, 5 (seeds 0, 2); 3, 7 (seed 0) | 2 to 10 |",
-        "| 11_critical_layers | MNIST | last | 32 | 51 | 3 (seed 0) | 2 |",
+        "| 01_mnist | MNIST |  | 32 | 1 to 34 | 0, 5 (seeds 0, 2); 3, 7 (seed 0) | 2 to 10 |",
+        "| 11_critical_layers | MNIST | last | 32 | 1 | 3 (seed 0) | 2 |",
     ]
