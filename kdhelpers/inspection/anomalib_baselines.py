@@ -43,11 +43,11 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     that PatchCore stores. Raises InputError when the backbone's weights cannot be downloaded.
     """
     use_precision(run.precision, run.device)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(anomalib|lightning|timm)\b")  # of their internals
     from anomalib import data, engine, models
     from lightning import pytorch as lightning
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # importing it sets INFO
     lightning.seed_everything(run.seed, verbose=False)
     size, kinds = (run.image_size, run.image_size), sorted(set(split.kinds) - {"good"})
     tests = {"normal_test_dir": "test/good", "abnormal_dir": [f"test/{kind}" for kind in kinds]}
