@@ -96,7 +96,9 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         path = NOTEBOOKS / f"{notebook}.ipynb"
         if notebook not in DATASETS:  # tables and running time take no parameters of trainings
             others = {name for names in wanted.values() for name in names} - defaults.keys()
-            mine = {name: value for name, value in given.items() if name not in others and value != "auto"}
+            mine = {name: value for name, value in given.items() if name not in others}
+            if len(wanted) > 1 and mine.get("PRECISION") == "auto":  # own images' choice, not a kind of records
+                del mine["PRECISION"]
             check_names(path, mine)
             measured, asked = False, defaults | mine
             if notebook == RUNNING_TIME and not only:

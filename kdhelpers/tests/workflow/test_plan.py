@@ -110,12 +110,14 @@ def test_without_a_network_a_download_is_one_short_line(offline, planned, handed
     assert not list(tmp_path.rglob("*.pth")) + [path for path in tmp_path.glob("MNIST/raw/*") if path.suffix != ".lock"]
 
 
-def test_your_own_images_are_pending_until_their_results_are_written(planned, tmp_path, sample_data):
+def test_your_own_images_are_pending_until_their_results_are_written(planned, handed_over, tmp_path, sample_data):
     asked = {"SOURCE": "untrained", "EPOCHS": 1, "IMAGE_SIZE": 32, "DEVICE": "cpu"}
     asked |= {"DATA_DIR": str(sample_data / "own_images")}
     own = OWN | {"PROFILE": "full", "RESULTS_DIR": str(tmp_path / "results")} | asked
     runner.run_experiments(config.resolve("00_quickstart", **own), cloners=True)
     assert "would run 00_quickstart-seed0" in planned("00", **asked).stdout
+    found = handed_over("00", "90", **asked, PRECISION="auto")["jobs"]  # own images' choice, not a kind of records
+    assert [name for name, job in found.items() if 'PRECISION="auto"' in job["values"]] == ["00_quickstart-seed0"]
 
 
 def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkeypatch, sample_data):

@@ -73,6 +73,7 @@ SEEDS = "; give the number of seeds, at least 1, or a list of seeds"
         ("results/measured.yaml --config seeds=1", "names its notebooks and seeds: give neither beside it"),
         ("full 30 --dry-run --config seeds=3", "seeds is for notebooks that train, not for 30_beside_anomalib"),
         ("full 21 90 --dry-run --config SIZE=[32]", "unknown parameter SIZE (did you mean SIZES?): 21_running_time"),
+        ("full 90 --dry-run --config SOURC=auto", "unknown parameter SOURC (did you mean SOURCE?)"),
         ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; give auto or a number of at least 1"),
         ("full 01 --config seeds=[-1]", "seeds is [-1]"),
         ("verify RESULTS_DIR=2024", "there are no records under "),
