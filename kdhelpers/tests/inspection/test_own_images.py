@@ -50,7 +50,8 @@ def given(root, **changed):
 
 
 def load(root, **changed):
-    (run,) = config.from_notebook("00_quickstart", given(root, **changed))
+    apart = {"RESULTS_DIR": str(root.parent / "results")}  # from those of a run in this clone
+    (run,) = config.from_notebook("00_quickstart", given(root, **apart, **changed))
     return run.load(run.classes[0])
 
 
