@@ -77,7 +77,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
     room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
     places, found, loads = gpus * jobs_per_gpu, {}, [0.0] * gpus
-    for number, job in enumerate(jobs):
+    for job in jobs:
         on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
         resources, environment = {}, ""
         mem_mb = 2_000 if profile == "smoke" else MEMORY.get(job.notebook, 8_000)
@@ -93,12 +93,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         found[job.name] = {
             "path": str(paths.ROOT / "notebooks" / f"{job.notebook}.ipynb"),
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
-            # Two ablations of one main run: the second finds it trained.
-            "needs": [
-                other.name
-                for i, other in enumerate(jobs)
-                if job.needs(other) or i < number and other.trains & job.trains
-            ],
+            "needs": [other.name for other in _before(job, jobs)],
             "stage": job.stage,
             "work": job.work,
             "threads": threads,  # 0: all
@@ -114,6 +109,13 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         "pid": os.getpid(),
         "limits": {} if cluster or not gpus else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory},
     }
+
+
+def _before(job: Job, jobs: list[Job]) -> list[Job]:
+    """The jobs that must end before `job`: those that it needs, and earlier ones that train a main run of its own."""
+    needed = [other for other in jobs if job.needs(other)]
+    own = job.trains.difference(*(other.trains for other in needed))  # the second of two ablations finds it trained
+    return needed + [other for other in jobs[: jobs.index(job)] if other.trains & own and other not in needed]
 
 
 def run(planned: dict, options: list[str], lock: IO) -> int:

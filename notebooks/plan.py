@@ -105,7 +105,8 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
                 cases, record = running_time.resolve(notebook, **asked)
                 measured = running_time.is_current(record, cases)
             source = asked["SOURCE"] if profile == "full" and notebook in (RUNNING_TIME, PEERS) else None
-            jobs.append(Job(notebook, None, mine, pending=not measured, source=source))
+            work = 2 * START if profile == "smoke" else 1.0
+            jobs.append(Job(notebook, None, mine, pending=not measured, source=source, work=work))
             continue
         check_names(path, given)
         if "SEED" in given:

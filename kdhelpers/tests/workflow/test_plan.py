@@ -162,6 +162,9 @@ def test_ablations_of_one_main_run_wait_for_each_other(handed_over, planned, sam
     found = handed_over("12", "14", **given, seeds=1)["jobs"]
     assert found["14_interpretability-seed0"]["needs"] == ["12_cloner_size-seed0"]
     assert not found["12_cloner_size-seed0"]["needs"]
+    found = handed_over("04", "12", "14", **given, seeds=1)["jobs"]  # which find it trained by its own notebook
+    for ablation in "12_cloner_size", "14_interpretability":
+        assert found[f"{ablation}-seed0"]["needs"] == ["04_mvtec-seed0"]
     assert "would run 15_unstated_details-seed5\n" in planned("15", "15", **given, seeds="[5, 5]").stdout
 
 
