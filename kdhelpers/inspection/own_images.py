@@ -175,7 +175,7 @@ def write(run, made: Detector, table: pd.DataFrame) -> Figure:
         f"{folder}:\n  scores.csv            {len(table)} images\n"
         f"  heat_maps/            the {len(worst)} worst{of_more}\n"
         f"  regions/              of the same: boxes.csv, masks/, maps/\n  worst.png             the sheet below\n"
-        f"{previous}  detector.safetensors  for new pictures:\n"
+        f"{previous}  {DETECTOR}  for new pictures:\n"
         f"    {python} -m kdhelpers.inspection.detector {quoted} FOLDER\n"
         f"    {python} -m kdhelpers.inspection.detector {quoted} --false-alarms 0.01 --save {quoted}\n"
         f"    {python} -m kdhelpers.inspection.detector {quoted} --accept FILE ...\n"
