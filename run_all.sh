@@ -18,7 +18,8 @@
 #
 # smoke, full and publish take notebooks (01, 01_mnist or notebooks/01_mnist.ipynb); smoke and full take options:
 #
-#   --config NAME=VALUE ...   parameters of notebooks, in capitals; or seeds (a number or a list), gpus, jobs_per_gpu
+#   --config NAME=VALUE ...   parameters of notebooks, in capitals; or seeds (a number or a list), gpus, jobs_per_gpu,
+#                             threads (of each job)
 #   --dry-run                 list what would run
 #   --debug                   show tracebacks
 #   --profile FOLDER          run on a cluster: docs/cluster.md

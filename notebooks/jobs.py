@@ -65,10 +65,10 @@ def _short(what: str) -> Iterator[None]:
 def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, cores: int, cluster: bool) -> dict:
     """The jobs for the Snakefile, as JSON stores them.
 
-    Threads: one in smoke, all cores on a cluster and for notebooks that measure time, else an equal share of them for
-    each job that the GPUs have room for. On this machine, jobs are distributed over its GPUs and share its free memory;
-    on a cluster, the scheduler gives each job a GPU. A GPU has `jobs_per_gpu` places; with "auto", one place per
-    megabyte of free memory, for up to MOST jobs.
+    Threads: one in smoke, all cores for notebooks that measure time, else `threads`; "auto" is all cores on a cluster,
+    here an equal share of them for each job that the GPUs have room for. On this machine, jobs are distributed over its
+    GPUs and share its free memory; on a cluster, the scheduler gives each job a GPU. A GPU has `jobs_per_gpu` places;
+    with "auto", one place per megabyte of free memory, for up to MOST jobs.
     """
     gpus = torch.cuda.device_count() if settings["gpus"] == "auto" else settings["gpus"]
     visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).replace(" ", "").split(",")
@@ -76,20 +76,23 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     auto = settings["jobs_per_gpu"] == "auto" and not cluster
     jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
     room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
-    places, found, loads = gpus * jobs_per_gpu, {}, [0.0] * gpus
+    share = 0 if cluster else -(-cores // max(1, gpus * jobs_per_gpu))
+    share = share if settings["threads"] == "auto" else settings["threads"]
+    found, loads = {}, [0.0] * gpus
     for job in jobs:
         on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
-        resources, environment = {}, ""
-        mem_mb = 2_000 if profile == "smoke" else MEMORY.get(job.notebook, 8_000)
+        most = MEMORY if cluster or gpus else {}  # on a CPU, what is cached adapts to the memory that is free
+        mem_mb, environment = 2_000 if profile == "smoke" else most.get(job.notebook, 8_000), ""
+        resources = {"mem_mb": mem_mb if cluster else min(mem_mb, memory)}  # one job always fits
         if cluster:
-            resources = {"gpu": int(on_gpu and settings["gpus"] != 0), "mem_mb": mem_mb}
+            resources["gpu"] = int(on_gpu and settings["gpus"] != 0)
         elif on_gpu and gpus:
             gpu = loads.index(min(loads))
             loads[gpu] += job.work
             taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
-            resources = {f"gpu{gpu}": taken, "mem_mb": min(mem_mb, memory)}  # one job always fits
+            resources = {f"gpu{gpu}": taken, **resources}
             environment = f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
-        threads = 1 if profile == "smoke" else 0 if cluster or job.stage == (2, 0) else -(-cores // max(1, places))
+        threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else share
         found[job.name] = {
             "path": str(paths.ROOT / "notebooks" / f"{job.notebook}.ipynb"),
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
@@ -107,7 +110,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
         "logs": str(results / "logs" / profile),
         "cluster": cluster,
         "pid": os.getpid(),
-        "limits": {} if cluster or not gpus else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory},
+        "limits": {} if cluster else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory},
     }
 
 

@@ -23,7 +23,7 @@ from kdhelpers.timing import running_time
 
 NOTEBOOKS = Path(__file__).parent
 RUNNING_TIME, PEERS, OWN_IMAGES = "21_running_time", "30_beside_anomalib", "00_quickstart"
-SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto"}  # of a run; notebooks' parameters are in capitals
+SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto", "threads": "auto"}  # of a run, in small letters
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
 IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # of fifty variants, those of one data set
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
@@ -189,7 +189,7 @@ def settings_of(values: dict) -> dict:
         known = f"it is one of {', '.join(SETTINGS)}, or a parameter in capitals"
         raise InputError(f"unknown setting {name}{did_you_mean(name, SETTINGS)}; {known}")
     settings, present = SETTINGS | values, torch.cuda.device_count()
-    for name, least in (("gpus", 0), ("jobs_per_gpu", 1)):
+    for name, least in (("gpus", 0), ("jobs_per_gpu", 1), ("threads", 1)):
         if (count := settings[name]) != "auto" and not (type(count) is int and count >= least):
             raise InputError(f"{name} is {count!r}; give auto or a number of at least {least}")
     if settings["gpus"] != "auto" and settings["gpus"] > present:

@@ -130,7 +130,7 @@ def test_jobs_wait_for_what_they_need_and_share_out_the_gpus(handed_over, monkey
     found = handed_over("01", "04", "11", "21", "90", **given, option="--cores=11")
     assert found["limits"] == {"gpu0": 3, "gpu1": 3, "mem_mb": 50_000}
     tables = found["jobs"].pop("90_tables_and_figures")
-    assert len(tables["needs"]) == 31 and not tables["resources"]
+    assert len(tables["needs"]) == 31 and tables["resources"] == {"mem_mb": 8_000}
     alone = found["jobs"].pop("21_running_time")
     assert len(alone["needs"]) == 30 and alone["threads"] == 0  # all
     assert sorted(found["jobs"]["11_critical_layers-seed4"]["needs"]) == ["01_mnist-seed4", "04_mvtec-seed4"]
@@ -171,12 +171,13 @@ def test_ablations_of_one_main_run_wait_for_each_other(handed_over, planned, sam
 def test_the_cores_of_a_job_are_those_it_may_use_and_on_a_cluster_the_profiles(handed_over, sample_data):
     def threads(*words, **option):
         (job,) = handed_over("06", *words, **option, DATA_DIR=sample_data, SOURCE="untrained", seeds=1)["jobs"].values()
-        assert job["resources"] == ({"gpu": 1, "mem_mb": 8_000} if words else {})
+        assert job["resources"] == {"mem_mb": 8_000} | ({"gpu": 1} if words else {})
         return job["threads"]
 
-    assert threads() == 2
+    assert threads() == 2 and threads(threads=1) == 1
     for jobs in 1, 20:
         assert threads("--profile=notebooks/profiles/slurm", option=f"--jobs={jobs}") == 0  # as many as there are
+    assert threads("--profile=notebooks/profiles/slurm", option="--jobs=1", threads=4) == 4
     if hasattr(os, "sched_setaffinity"):
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(before)})

@@ -75,6 +75,7 @@ SEEDS = "; give the number of seeds, at least 1, or a list of seeds"
         ("full 21 90 --dry-run --config SIZE=[32]", "unknown parameter SIZE (did you mean SIZES?): 21_running_time"),
         ("full 90 --dry-run --config SOURC=auto", "unknown parameter SOURC (did you mean SOURCE?)"),
         ("full 01 --config jobs_per_gpu=0", "jobs_per_gpu is 0; give auto or a number of at least 1"),
+        ("full 01 --config threads=0", "threads is 0; give auto or a number of at least 1"),
         ("full 01 --config seeds=[-1]", "seeds is [-1]"),
         ("verify RESULTS_DIR=2024", "there are no records under "),
         ("report results data", "report takes one folder, and data"),
