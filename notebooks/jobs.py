@@ -17,7 +17,7 @@ from typing import IO
 import psutil
 import torch
 from execute import duration
-from plan import Job
+from plan import MEASUREMENT, TABLES, Job
 from platformdirs import user_cache_dir
 
 from kdhelpers import paths
@@ -26,7 +26,6 @@ from kdhelpers.errors import InputError
 from kdhelpers.files import refusal
 from kdhelpers.reporting.published import NAMES
 
-MEMORY = {"03_cifar10": 64_000, "05_retinal_oct": 64_000, "13_loss_terms": 64_000}  # MB: S's activations are cached
 MOST = 4  # jobs per GPU, however small: they take turns on it, and each needs a process of its own
 NO_NETWORK = ("Name or service not known", "name resolution", "nodename nor servname", "Network is unreachable")
 
@@ -79,10 +78,12 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     share = 0 if cluster else -(-cores // max(1, gpus * jobs_per_gpu))
     share = share if settings["threads"] == "auto" else settings["threads"]
     found, loads = {}, [0.0] * gpus
+    order = sorted(jobs, key=lambda job: (job.stage, -job.work))  # of one stage the longest first
     for job in jobs:
-        on_gpu = job.stage != (3, 0) and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
-        most = MEMORY if cluster or gpus else {}  # on a CPU, what is cached adapts to the memory that is free
-        mem_mb, environment = 2_000 if profile == "smoke" else most.get(job.notebook, 8_000), ""
+        on_gpu = job.stage != TABLES and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
+        environment = "CUDA_VISIBLE_DEVICES=" if settings["gpus"] == 0 else ""
+        # What fits on a GPU fits in main memory too, where S's activations are cached otherwise.
+        mem_mb = 2_000 if profile == "smoke" else max(8_000 if cluster else 4_000, 2_000 + job.gpu_mb)
         resources = {"mem_mb": mem_mb if cluster else min(mem_mb, memory)}  # one job always fits
         if cluster:
             resources["gpu"] = int(on_gpu and settings["gpus"] != 0)
@@ -92,12 +93,12 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
             taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
             resources = {f"gpu{gpu}": taken, **resources}
             environment = f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
-        threads = 1 if profile == "smoke" else 0 if job.stage == (2, 0) else share
+        threads = 1 if profile == "smoke" else 0 if job.stage == MEASUREMENT else share
         found[job.name] = {
             "path": str(paths.ROOT / "notebooks" / f"{job.notebook}.ipynb"),
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
             "needs": [other.name for other in _before(job, jobs)],
-            "stage": job.stage,
+            "priority": len(jobs) - order.index(job),
             "work": job.work,
             "threads": threads,  # 0: all
             "resources": resources,
@@ -115,10 +116,12 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
 
 
 def _before(job: Job, jobs: list[Job]) -> list[Job]:
-    """The jobs that must end before `job`: those that it needs, and earlier ones that train a main run of its own."""
+    """The jobs that must end before `job`: those that it needs, and earlier ones that would write one of its records,
+    unless a job that it needs writes this record first."""
     needed = [other for other in jobs if job.needs(other)]
-    own = job.trains.difference(*(other.trains for other in needed))  # the second of two ablations finds it trained
-    return needed + [other for other in jobs[: jobs.index(job)] if other.trains & own and other not in needed]
+    own = job.writes.difference(*(other.writes for other in needed))
+    earlier = [other for other in jobs[: jobs.index(job)] if other.writes & own]
+    return needed + [other for other in earlier if other not in needed and not other.needs(job)]
 
 
 def run(planned: dict, options: list[str], lock: IO) -> int:
@@ -138,7 +141,8 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
     if not os.access(next(filter(os.path.exists, [cache, *cache.parents])), os.W_OK):  # for a user without a home
         environment |= {"XDG_CACHE_HOME": str(results / ".cache"), "TORCH_HOME": str(Path(torch.hub.get_dir()).parent)}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "notebooks" / "Snakefile")]
-    command += ["--directory", str(directory), "--forceall", "--keep-going", "--nolock", "--rerun-incomplete", *options]
+    command += ["--directory", str(directory), "--forceall", "--keep-going", "--nolock", "--rerun-incomplete"]
+    command += ["--scheduler", "greedy", *options]  # it follows the priorities
     limits = [f"{name}={most}" for name, most in planned["limits"].items()]
     command += ["--resources", *limits] * bool(limits)
     command += ["--config", f"plan={plan_file}"]

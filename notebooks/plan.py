@@ -22,10 +22,11 @@ from kdhelpers.protocols import SEEDS
 from kdhelpers.timing import running_time
 
 NOTEBOOKS = Path(__file__).parent
-RUNNING_TIME, PEERS, OWN_IMAGES = "21_running_time", "30_beside_anomalib", "00_quickstart"
+RUNNING_TIME, PEERS, OWN_IMAGES, MAPS = "21_running_time", "30_beside_anomalib", "00_quickstart", "14_interpretability"
 SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto", "threads": "auto"}  # of a run, in small letters
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
 IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # of fifty variants, those of one data set
+MEASUREMENT, TABLES = (1,), (2,)  # stages of jobs without a seed
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
 NOTHING_YET = (
     "There is no data in {folder} yet. Without data, run ./run_all.sh smoke: every notebook but 30 on generated "
@@ -51,8 +52,9 @@ class Job:
     work: float = 1.0  # the cost relative to other jobs
     gpu_mb: int = 0  # approximate memory on a GPU
     source: str | None = None
-    trains: frozenset[Path] = frozenset()  # records of main runs that it would write
-    again: frozenset[Path] = frozenset()  # those of them that are recorded, without the cloner that a variant needs
+    datasets: frozenset[str] = frozenset()
+    writes: frozenset[Path] = frozenset()  # the records that it would write, those of missing main runs too
+    again: frozenset[Path] = frozenset()  # those of them that are recorded, without a cloner that the notebook needs
     downloads: list[str] = field(default_factory=list)  # data sets that have to be downloaded first
 
     @property
@@ -61,18 +63,19 @@ class Job:
         return name if self.entry is None else f"{self.entry:02}-{name}"
 
     @property
-    def stage(self) -> tuple[int, int]:
-        """Lower stages run first: main runs by seed, ablations (which need them), measurements of time, tables."""
+    def stage(self) -> tuple[int, ...]:
+        """Lower stages start first: for each seed main runs, then ablations; measurements of time; tables."""
         if self.entry is not None:
             return 0, self.entry
-        if self.seed is None:
-            alone = 2 if self.parameters["PROFILE"] == "full" else 1  # smoke's times mean nothing
-            return alone if self.notebook in (RUNNING_TIME, PEERS) else 3, 0
-        return int(self.notebook in ABLATIONS), self.seed
+        if self.seed is not None:
+            return 0, self.seed, int(self.notebook in ABLATIONS)
+        if self.notebook in (RUNNING_TIME, PEERS):
+            return MEASUREMENT if self.parameters["PROFILE"] == "full" else (0, 0, 1)  # smoke's times mean nothing
+        return TABLES
 
     def needs(self, other: "Job") -> bool:
         """True if `other` must end first: an ablation needs its main runs, tables need everything."""
-        mains = map(main_notebook, DATASETS[self.notebook] if self.notebook in ABLATIONS else ())
+        mains = map(main_notebook, self.datasets if self.notebook in ABLATIONS else ())
         same = other.seed == self.seed and other.notebook in mains
         return other.stage < self.stage and (same or self.seed is None)
 
@@ -131,7 +134,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
         help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
     if again := len({path for job in jobs for path in job.again}):
-        why = "variants need their cloners, which are missing"
+        why = "maps and variants need their cloners, which are missing"
         help_["again"] = f"{again} of the recorded runs will be trained again: {why}"
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
     return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
@@ -240,15 +243,13 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
 
 def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], downloads: list[str]) -> list[Job]:
     runs = resolve(notebook, **(defaults | {"SEED": 0} | changed))
-    jobs = []
+    jobs, datasets = [], frozenset(run.dataset for run in runs)
     for seed in seeds:
         runs = [replace(run, seed=seed) for run in runs]  # `resolve` lists the images, which takes seconds
         own = [run for run in runs if run.notebook == notebook]  # the main runs of an ablation are another notebook's
-        todo = to_do(runs)
-        again = {
-            run.record_path(cls): run for cls, run, _ in todo if run.notebook != notebook and not run.is_pending(cls)
-        }
-        costs = [run.cost for run in (*again.values(), *(run for _, run, _ in todo if run.notebook == notebook))]
+        todo = to_do(runs) and to_do(runs, cloners=notebook not in ABLATIONS or notebook == MAPS)
+        again = frozenset(run.record_path(cls) for cls, run, _ in todo if not run.is_pending(cls))
+        costs = [run.cost for cls, run, _ in todo if run.notebook == notebook or run.record_path(cls) in again]
         jobs.append(
             Job(
                 notebook,
@@ -259,11 +260,12 @@ def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], do
                 # When only FALSE_ALARMS, MAP or SCORE changed, your own images are scored again, in seconds.
                 pending=bool(todo) or notebook == OWN_IMAGES and not own_images.is_written(runs[0]),
                 work=sum(costs) + (START if runs[0].profile == "smoke" else 0) or 1.0,
-                again=frozenset(again),
+                again=again,
                 gpu_mb=max(map(_gpu_mb, runs)),
                 source=runs[0].source,
-                trains=frozenset(run.record_path(cls) for cls, run, _ in todo if run.variant is None),
-                downloads=[name for name in downloads if name in {run.dataset for run in runs}],
+                datasets=datasets,
+                writes=frozenset(run.record_path(cls) for cls, run, _ in todo),
+                downloads=[name for name in downloads if name in datasets],
             )
         )
     return jobs

@@ -17,8 +17,9 @@ from kdhelpers.experiments.variants import METHODS
 from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
 from kdhelpers.training import Fit
 
-# Costs of an image, in steps of the compact cloner's training; measured on a CPU.
-_EQUAL, _AUGMENTED, _SMOOTHGRAD = 15, 4, 550  # a step of the equal cloner, a step that includes S, a map of SmoothGrad
+# Costs of an image, in steps of the compact cloner's training, measured on a CPU: a step of the equal cloner, a step in
+# which S computes too, a map of SmoothGrad.
+_EQUAL, _AUGMENTED, _SMOOTHGRAD = 15, 4, 550
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Run:
 
     @property
     def cost(self) -> float:
-        """The relative cost of one class: training steps times images times pixels; in smoke, almost all are alike."""
+        """The relative cost of one class: epochs, images, pixels, and the cost of a step; in smoke, most are alike."""
         setting, is_smooth = SETTINGS[self.dataset], self.method == "smoothgrad"
         step = _EQUAL if self.protocol.width == "equal" else _AUGMENTED if self.augment else 1
         if self.profile == "smoke":
