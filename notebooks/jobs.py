@@ -95,6 +95,7 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
             environment = f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
         threads = 1 if profile == "smoke" else 0 if job.stage == MEASUREMENT else share
         found[job.name] = {
+            "rule": "run_" + job.name.replace("-", "_"),
             "path": str(paths.ROOT / "notebooks" / f"{job.notebook}.ipynb"),
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
             "needs": [other.name for other in _before(job, jobs)],
@@ -182,7 +183,9 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
         return 0
     failed = [name for name in jobs if name not in done and changed_at(logs[name]) != before[logs[name]]]
     for name in failed:
-        print(f"failed: {name}, see {logs[name]}", file=sys.stderr)
+        rule = jobs[name]["rule"]  # what a cluster's scheduler says of a job that it refused or ended
+        why = re.search(rf"Error in rule {rule}:\n +message: (?!None|For further)(.+)", said.read_text())
+        print(f"failed: {name}, see {logs[name]}" + (f"; {why[1]}" if why else ""), file=sys.stderr)
     for name in jobs:
         if failed and name not in done + failed:
             print(f"not run: {name}, because a run that it needs failed", file=sys.stderr)

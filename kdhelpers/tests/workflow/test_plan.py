@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+from pathlib import Path
 from unittest.mock import Mock
 from urllib.error import URLError
 
@@ -185,6 +186,27 @@ def test_jobs_wait_for_what_they_would_write_too(handed_over, planned, sample_da
     main, *ablations = (job["needs"] for job in handed_over(tmp_path / "runs.yaml")["jobs"].values())
     first, same = "01-04_mvtec-seed0", "02-12_cloner_size-seed0"
     assert main == [] and ablations == [[first], [first, same], []]  # the third would write the second's record
+
+
+def test_what_a_cluster_says_of_a_job_is_in_its_line(planned, monkeypatch, sample_data):
+    class Refused:
+        def __init__(self, words, stderr, **_):
+            plan = json.loads(Path(words[-1].removeprefix("plan=")).read_text())
+            said = ["SLURM sbatch failed: no such partition", "None"]
+            for (name, job), message in zip(plan["jobs"].items(), said, strict=True):
+                Path(plan["logs"], f"{name}.log").touch()
+                stderr.write(f"Error in rule {job['rule']}:\n    message: {message}\n    jobid: 1\n")
+            stderr.flush()
+
+        def poll(self):
+            return 1
+
+    monkeypatch.setattr(subprocess, "Popen", Refused)
+    done = planned("06", option="--cores=2", DATA_DIR=sample_data, SOURCE="untrained", seeds=2)
+    first, second = done.stderr.splitlines()
+    assert first.startswith("failed: 06_head_ct-seed0, see ")
+    assert first.endswith("06_head_ct-seed0.log; SLURM sbatch failed: no such partition")
+    assert second.startswith("failed: 06_head_ct-seed1, see ") and second.endswith("06_head_ct-seed1.log")
 
 
 def test_the_cores_of_a_job_are_those_it_may_use_and_on_a_cluster_the_profiles(handed_over, sample_data, monkeypatch):
