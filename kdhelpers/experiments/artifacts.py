@@ -88,11 +88,21 @@ def environment(device: torch.device, precision: str = PRECISIONS[0]) -> dict:
         "method_version": METHOD_VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "device": device_name(device),
         "precision": precision,
         "threads": torch.get_num_threads(),
         "packages": {name: import_module(name).__version__ for name in _PACKAGES},
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU, or of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or device.type
 
 
 def _code() -> dict[str, str | bool | None]:

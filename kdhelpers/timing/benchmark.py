@@ -6,7 +6,6 @@ occupies the other's memory. Images are random, since no time depends on their c
 
 import io
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context, parent_process
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -27,6 +25,7 @@ from kdhelpers import cache, localization, losses, metrics, networks, training
 from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.data.images import Images
+from kdhelpers.experiments.artifacts import device_name
 from kdhelpers.experiments.variants import METHODS
 from kdhelpers.protocols import PROTOCOLS, Protocol
 from kdhelpers.timing import released_code
@@ -49,16 +48,6 @@ class Case:
     def parameters(self) -> dict:
         """The fields as JSON stores them."""
         return asdict(self) | {"device": str(self.device)}
-
-
-def device_name(device: torch.device) -> str:
-    """The model of the GPU, or of the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or device.type
 
 
 def machine(device: torch.device, *, small: bool = False) -> dict:

@@ -33,7 +33,7 @@ from kdhelpers.protocols import (
 )
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
-from kdhelpers.timing.benchmark import Case, device_name
+from kdhelpers.timing.benchmark import Case
 
 Measured = Mapping[int, dict]
 SCHEMA = 2
@@ -181,7 +181,7 @@ def resolve(notebook: str, **given) -> tuple[list[Case], Path]:
         )
         for size in dict.fromkeys(asked.SIZES or ((32,) if smoke else (32, 128, 224)))
     ]
-    words = [device_name(device), *([asked.PROTOCOL] if asked.PROTOCOL != "official" else [])]
+    words = [artifacts.device_name(device), *([asked.PROTOCOL] if asked.PROTOCOL != "official" else [])]
     name = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(words)).strip("-")
     return cases, asked.results_dir / "running_time" / f"{name}-{asked.PROFILE}.json"
 

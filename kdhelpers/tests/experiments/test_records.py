@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import platform
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -86,6 +88,13 @@ def test_pending_until_recorded_and_again_when_anything_changes(run, finished, m
     assert not run.is_pending("normal") and run.is_pending("normal", cloner=True)
     monkeypatch.setattr(records, "METHOD_VERSION", METHOD_VERSION + 1)
     assert run.is_pending("normal")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not shutil.which("lscpu"), reason="lscpu knows other names")
+def test_a_record_names_the_processor_since_its_last_digits_depend_on_it():
+    words = subprocess.run("lscpu", check=True, capture_output=True, text=True, env={"LC_ALL": "C"}).stdout
+    name = next(line for line in words.splitlines() if line.startswith("Model name:"))
+    assert artifacts.environment(torch.device("cpu"))["device"] == name.partition(":")[2].strip()
 
 
 def test_the_commit_is_that_of_the_loaded_code_and_results_are_no_change_of_it(run, tmp_path, monkeypatch):
