@@ -46,8 +46,8 @@ SETTINGS = {
     "fashion_mnist": Setting(image_size=32, epochs=51, classes=10, images=6000, tests=10000),
     "cifar10": Setting(image_size=224, epochs=201, classes=10, images=5000, tests=10000),
     "mvtec": Setting(image_size=128, epochs=601, classes=15, images=250, tests=115, masked=84, official_lam=0.5),
-    # Neither the article nor the code gives epochs for these. Small sets of large images use MVTec's; OCT, with many
-    # thousands of images, uses MNIST's.
+    # Neither the article nor the code's comments give epochs for these. Small sets of large images use MVTec's; OCT,
+    # with many thousands of images, uses MNIST's (the code's configuration file happens to be set to it, with 201).
     "retinal_oct": Setting(image_size=128, epochs=51, classes=2, images=26000, tests=1000),
     "head_ct": Setting(image_size=128, epochs=601, classes=1, images=90, tests=110),
     "brain_mri": Setting(image_size=256, epochs=601, classes=1, images=88, tests=165),
