@@ -194,7 +194,7 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-        if device.type == "cuda":
+        if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)  # graphs and timings refer to the current GPU
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 
 from kdhelpers import paths
 from kdhelpers.data import samples
@@ -181,3 +182,11 @@ def test_smoke_takes_the_sample_and_says_so(given, monkeypatch):
     assert made and run.data_dir == paths.SAMPLES_DIR and run.source == "untrained" and run.classes == ("0",)
     assert "smoke" in run.title and "smoke" in run.deviations()[0]
     assert "/untrained/smoke/" in str(run.record_path("0"))
+
+
+def test_a_gpu_with_or_without_a_number_is_a_device_and_only_the_number_makes_it_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # as if there were two GPUs
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", current.append, raising=False)
+    assert [config.device_of(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda"), torch.device("cuda:1")]
+    assert current == [1]
