@@ -48,12 +48,14 @@ def subfolders(root: Path) -> list[Path]:
     return [path for path in entries(root) if path.is_dir()] if root.is_dir() else []
 
 
-def find(root: Path, name: str) -> Path:
-    """The folder `name` in `root`, ignoring case; `root / name` when there is none."""
-    exact = root / name
-    if exact.is_dir():
-        return exact
-    return next((path for path in subfolders(root) if path.name.lower() == name.lower()), exact)
+def find(root: Path, *names: str) -> Path:
+    """The folder names[0]/names[1]/… in `root`, ignoring case; a missing one as it is called."""
+    for name in names:
+        found = root / name
+        if not found.is_dir():
+            found = next((path for path in subfolders(root) if path.name.lower() == name.lower()), found)
+        root = found
+    return root
 
 
 def folder(root: Path, *names: str, advice: str) -> Path:
