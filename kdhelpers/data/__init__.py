@@ -101,14 +101,12 @@ def fingerprint(data_dir: Path, *, seed: int, own: Own = NOTHING_MORE) -> str:
 def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
     """Status of each class: "" when present, "download" when `load` will fetch it, else how to get it and where."""
     data_dir = Path(data_dir).expanduser()
-    found = {}
-    for cls in classes(dataset, data_dir):
-        found[cls] = ""
+    found = dict.fromkeys(classes(dataset, data_dir), "")
+    if _is_binary(dataset, data_dir):
+        return found if downloads.present(dataset, data_dir) else dict.fromkeys(found, "download")
+    for cls in found:
         try:
-            if not _is_binary(dataset, data_dir):
-                list_files(dataset, cls, data_dir, seed=0)
-            elif not downloads.present(dataset, data_dir):
-                found[cls] = "download"
+            list_files(dataset, cls, data_dir, seed=0)
         except InputError as error:
             found[cls] = str(error)
     return found
