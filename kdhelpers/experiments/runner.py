@@ -77,10 +77,9 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     if run.shares_cloner:
         path = main.record_path(cls)
         if records.read(path)["data"]["sha256"] != split.sha256:  # its scores are of other images
-            raise InputError(
-                f"{main.dataset} {cls} changed since its main run, whose cloner {run.variant} shares: give DATA_DIR as "
-                f"it was, or delete {path}, so that the main run is trained again"
-            )
+            fix = f"give DATA_DIR as it was, or delete {path}, so that the main run is trained again"
+            what = f"{run.dataset} {cls} changed since its main run, whose cloner {run.variant} shares"
+            raise InputError(f"{what}: {fix}")
         cloner, fit = main.fit(cls)
         fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:

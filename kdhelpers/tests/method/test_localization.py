@@ -25,11 +25,8 @@ class Score(nn.Module):
         self.cloner, self.protocol, self.outside = cloner, protocol, [source]
 
     def forward(self, x):
-        if self.protocol.gradient == "both":
+        with torch.set_grad_enabled(self.protocol.gradient == "both"):
             s = pools(self.outside[0], x)
-        else:
-            with torch.no_grad():
-                s = pools(self.outside[0], x)
         c = pools(self.cloner, x)
         cosine = nn.CosineSimilarity()
         used = range(1, 4) if self.protocol.name == "official" else range(4)
