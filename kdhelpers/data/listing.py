@@ -35,7 +35,7 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
 def entries(root: Path) -> list[Path]:
     """The entries of `root`, sorted by name, without hidden files and files that systems leave behind."""
     found = (path for path in root.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
-    return sorted(found, key=lambda path: path.name)
+    return sorted(found)
 
 
 def safe_name(name: str) -> str:
