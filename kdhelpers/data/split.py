@@ -66,4 +66,4 @@ class Split:
         for i in np.flatnonzero(self.labels):
             by_kind.setdefault(self.kinds[i], []).append(i)
         turns = [members[turn] for turn in range(8) for members in by_kind.values() if turn < len(members)]
-        return np.array([*first, *sorted(turns[: 8 - len(first)])])
+        return np.array([*first, *sorted(turns[: 8 - len(first)])], dtype=int)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -100,9 +101,8 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or device.type
+    model = re.search(r"^model name\s*:(.*)", about.read_text() if about.is_file() else "", re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or device.type
 
 
 def _code() -> dict[str, str | bool | None]:

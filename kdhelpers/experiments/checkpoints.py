@@ -10,20 +10,20 @@ import torch
 from kdhelpers.errors import InputError
 from kdhelpers.files import atomic_write
 
-EVERY = 60  # seconds between two checkpoints: about the most that an interruption can lose
-
 
 class Checkpoint:
     """The file of one training's state; a state with other parameters, data or method version is never restored.
 
     path: the file. made_of: everything that the training's results depend on, as plain values by name; torch's version
-    and, on a CPU, the number of threads are added: they change the last digits. every: seconds between two writes.
+    and, on a CPU, the number of threads are added: they change the last digits.
     """
 
-    def __init__(self, path: Path, made_of: dict, every: float = EVERY):
+    every = 60  # seconds between two checkpoints: about the most that an interruption can lose
+
+    def __init__(self, path: Path, made_of: dict):
         threads = {"threads": torch.get_num_threads()} if made_of.get("device", "cpu") == "cpu" else {}
         self.key = {"format": 2, **made_of, "torch": str(torch.__version__), **threads}  # the format of `fit`'s state
-        self.path, self.every, self.last = path, every, time.monotonic()
+        self.path, self.last = path, time.monotonic()
 
     def restore(self) -> dict | None:
         """The last saved state; None when there is none or, with a warning, one of another training or unreadable."""

@@ -7,6 +7,7 @@ numbers. Metrics are in per cent, as in the article.
 import json
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,20 +110,18 @@ def find(results_dir: Path, profile: str) -> dict[Kind, list[dict]]:
 
     Raises InputError for a file that is not a record, that is not at its record's path, or whose notebook is not here.
     """
-    found: dict[Kind, list[dict]] = {}
+    found = []
     for path in sorted((Path(results_dir) / "records").glob(f"*/{profile}/**/*.json")):
         record = read(path)
         if (place := path_of(results_dir, "records", record, ".json")) != path:
             raise InputError(f"{path} is the record that belongs at {place}: move it there, or delete it")
         if record["dataset"] not in DATASETS.get(record["notebook"], ()):
-            raise InputError(
-                f"{path} is of a notebook or data set that is not here: update this clone, or move it away"
-            )
-        found.setdefault(kind_of(record), []).append(record)
+            fix = "update this clone, or move it away"
+            raise InputError(f"{path} is of a notebook or data set that is not here: {fix}")
+        found.append(record)
     order = ("notebook", "dataset", "class", "variant")
-    return {
-        kind: sorted(found[kind], key=lambda r: ([str(r[name]) for name in order], r["seed"])) for kind in sorted(found)
-    }
+    found.sort(key=lambda record: (kind_of(record), *(str(record[name]) for name in order), record["seed"]))
+    return {kind: list(group) for kind, group in groupby(found, kind_of)}
 
 
 def source_name(source: str, precision: str) -> str:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -76,26 +77,25 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
     if run.shares_cloner:
         path = main.record_path(cls)
         if records.read(path)["data"]["sha256"] != split.sha256:  # its scores are of other images
-            raise InputError(
-                f"{main.dataset} {cls} changed since its main run, whose cloner {run.variant} shares: give DATA_DIR as "
-                f"it was, or delete {path}, so that the main run is trained again"
-            )
+            fix = f"give DATA_DIR as it was, or delete {path}, so that the main run is trained again"
+            what = f"{run.dataset} {cls} changed since its main run, whose cloner {run.variant} shares"
+            raise InputError(f"{what}: {fix}")
         cloner, fit = main.fit(cls)
         fit = replace(fit, protocol=replace(run.protocol, lam=fit.protocol.lam))
     else:
         cloner, fit = _distil(run, split, source, which, shared, seconds, checkpoint=checkpoint, title=title)
     with timed(seconds, "localize"):
-        # Without masks there is nothing to measure, so only the few displayed maps are computed. With tiles, none are:
-        # each tile's map would be scaled separately, so that the maps would not join.
-        measurable = split.masks is not None and not split.tiles
-        few = np.arange(0) if split.tiles else split.sample_indices()
-        judged = split if measurable else split.subset(few)
-        maps = {"gaussian": np.empty((0, *split.test.pixels.shape[2:]))}
-        if len(judged.test):
-            maps = localization.maps(run.method, source, cloner, judged.test, fit.protocol, seed=run.seed)
-        pixels = metrics.localization_of(maps, split, fit.protocol) if measurable else None
-        if pixels and run.method == "disagreement":  # the only maps that are not scaled per image
-            pixels = {name: one | metrics.detection_by_maps(maps[name], split.labels) for name, one in pixels.items()}
+        few, pixels = split.sample_indices(), None  # the test images whose maps are displayed
+        maps_of = partial(localization.maps, run.method, source, cloner, protocol=fit.protocol, seed=run.seed)
+        if split.tiles:  # each tile's map would be scaled separately, so that the maps would not join
+            few, shown = few[:0], np.empty((0, *split.test.pixels.shape[2:]))
+        elif split.masks is None:  # nothing to measure
+            shown = maps_of(split.test.subset(few))["gaussian"]
+        else:
+            maps = maps_of(split.test)
+            shown, pixels = maps["gaussian"][few], metrics.localization_of(maps, split, fit.protocol)
+            if run.method == "disagreement":  # the only maps that are not scaled per image
+                pixels = {name: p | metrics.detection_by_maps(maps[name], split.labels) for name, p in pixels.items()}
     measured = {
         "source": source_id,
         "detection": metrics.detection(fit.scores, split.labels, fit.scored),
@@ -103,8 +103,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         "baselines": trivial,
         "seconds": seconds,
     }
-    shown = judged.sample_indices().astype(int)
-    artifacts.save(run, cls, split, fit, cloner, (judged.subset(shown), maps["gaussian"][shown]), measured)
+    artifacts.save(run, cls, split, fit, cloner, (split.subset(few), shown), measured)
     checkpoint.path.unlink(missing_ok=True)
 
 

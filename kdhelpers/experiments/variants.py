@@ -57,11 +57,9 @@ def variants_of(notebook: str, dataset: str, protocol: Protocol, image_size: int
 
     protocol, image_size: those of the main run; with None, the variants for every size that a main run may have.
     """
-    if notebook in _VARIANTS:
-        return _VARIANTS[notebook]
     if notebook == "15_unstated_details":
         return _unstated(dataset, protocol, image_size)
-    return [Variant(None, "")]
+    return _VARIANTS.get(notebook, [Variant(None, "")])
 
 
 _VARIANTS = {

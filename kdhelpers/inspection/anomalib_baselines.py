@@ -52,7 +52,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     size, kinds = (run.image_size, run.image_size), sorted(set(split.kinds) - {"good"})
     tests = {"normal_test_dir": "test/good", "abnormal_dir": [f"test/{kind}" for kind in kinds]}
     tests |= {"mask_dir": [f"ground_truth/{kind}" for kind in kinds], "val_split_mode": "same_as_test"}
-    tests |= {"root": find(find(run.data_dir, "mvtec"), split.cls), "num_workers": 0, "seed": run.seed}
+    tests |= {"root": find(run.data_dir, "mvtec", split.cls), "num_workers": 0, "seed": run.seed}
     folder = data.Folder(split.cls, "train/good", **tests)
     own = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
     make = models.Patchcore if method == "patchcore" else models.Stfpm
@@ -77,10 +77,9 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     each = [one for b in batches for one in zip(b.image_path, b.pred_score, b.anomaly_map, strict=True)]
     found = {Path(path).resolve(): (float(s), heat.float().cpu().numpy().reshape(size)) for path, s, heat in each}
     scores, maps = map(np.array, zip(*(found[path.resolve()] for path in split.paths), strict=True))
-    auroc = metrics.detection(scores[None], split.labels)["auroc"]
     pixels = metrics.localization(maps, split.masks, split.labels, soft=run.protocol.soft_masks)
     stored = {name: tensor for name, tensor in model.model.state_dict().items() if "backbone" not in name}  # S again
-    return _result(scores, maps, auroc, pixels, seconds, [stored])
+    return _result(scores, maps, metrics.auroc(scores, split.labels), pixels, seconds, [stored])
 
 
 def ours(run, record: dict, split) -> dict:

@@ -15,6 +15,7 @@ from torchvision import transforms as T
 
 from kdhelpers import data
 from kdhelpers.data import official, samples
+from kdhelpers.protocols import SETTINGS
 from kdhelpers.tests.conftest import load, refused
 
 ALL = (  # data set, class, and of train, normal test and anomalous test images: how many the samples hold
@@ -192,7 +193,7 @@ ADVICE = {  # the source that status and errors name for absent data
 }
 
 
-@pytest.mark.parametrize("dataset", data.DATASETS[:-1])
+@pytest.mark.parametrize("dataset", list(SETTINGS)[:-1])
 def test_status_of_data_that_are_present_and_absent(sample_data, tmp_path, dataset):
     here, away = data.status(dataset, sample_data), data.status(dataset, tmp_path)
     assert list(here) == list(away) == list(data.classes(dataset, tmp_path))

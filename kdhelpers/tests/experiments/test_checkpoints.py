@@ -21,8 +21,10 @@ class Stopped(Exception):
 
 
 class Stopping(Checkpoint):
+    every = 0
+
     def __init__(self, path, writes, made_of=MADE_OF):
-        super().__init__(path, made_of, every=0)
+        super().__init__(path, made_of)
         self.left = writes
 
     def save(self, state):
@@ -100,11 +102,11 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_restored(sourc
 
 
 def test_it_is_written_only_when_due_and_training_continues_where_it_cannot_be(source, images, tmp_path):
-    expected = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "c.pt", MADE_OF, 3600), epochs=2)
+    expected = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "c.pt", MADE_OF), epochs=2)
     assert not (tmp_path / "c.pt").exists()
     (tmp_path / "no").write_text("a file where a folder should be")
     with pytest.warns(UserWarning, match="no checkpoint: .*cannot be written"):
-        found = train(source, images, PROTOCOLS["official"], Checkpoint(tmp_path / "no" / "c.pt", MADE_OF, 0), epochs=2)
+        found = train(source, images, PROTOCOLS["official"], Stopping(tmp_path / "no" / "c.pt", 3), epochs=2)
     assert_the_same(found, expected)
 
 

@@ -58,9 +58,7 @@ def test_the_same_comes_out_a_tampered_number_is_named_and_nothing_is_touched(ma
     path.write_text(json.dumps(record))
     done = command("verify", "2", f"RESULTS_DIR={results_dir}", "seed=5")
     *said, last = done.stdout.splitlines()
-    assert said[0].startswith(
-        "2 of profile full; they took 4:00:0"
-    )  # two hours twice: the variant has it trained again
+    assert said[0].startswith("2 of profile full; they took 4:00:0")  # twice two hours: the variant trains it again
     (line,) = [line for line in said if f"· {VARIANT}: " in line]
     assert f"{VARIANT}: differs: detection.auroc {0.9 * was:.6g} -> {was:.6g}" in line
     assert "relative difference 0.1 in detection.auroc" in line

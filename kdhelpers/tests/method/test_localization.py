@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from kdhelpers import localization, losses, metrics, networks
-from kdhelpers.localization import GuidedReLU
+from kdhelpers.localization import guided_relu
 from kdhelpers.protocols import PROTOCOLS
 from kdhelpers.tests.conftest import pools
 from kdhelpers.timing import released_code
@@ -25,11 +25,8 @@ class Score(nn.Module):
         self.cloner, self.protocol, self.outside = cloner, protocol, [source]
 
     def forward(self, x):
-        if self.protocol.gradient == "both":
+        with torch.set_grad_enabled(self.protocol.gradient == "both"):
             s = pools(self.outside[0], x)
-        else:
-            with torch.no_grad():
-                s = pools(self.outside[0], x)
         c = pools(self.cloner, x)
         cosine = nn.CosineSimilarity()
         used = range(1, 4) if self.protocol.name == "official" else range(4)
@@ -69,7 +66,7 @@ def test_guided_backprop_equals_captum_s_and_leaves_nothing_behind(case, protoco
     source, cloner, x, plain = case
     before = localization.gradients(source, cloner, x, protocol)
     expected = captum.attr.GuidedBackprop(plain).attribute(x.clone())
-    found = localization.gradients(source, cloner, x, protocol, relu=GuidedReLU.apply)
+    found = localization.gradients(source, cloner, x, protocol, relu=guided_relu)
     assert relative(found, expected) < 1e-10
     assert relative(expected, before) > 0.01  # it is something else than gradients
     assert torch.equal(localization.gradients(source, cloner, x, protocol), before)
@@ -145,7 +142,7 @@ def test_disagreement_is_the_loss_where_networks_differ_and_falls_off_from_there
 
 def test_each_method_has_its_own_maps_and_some_are_stretched_once_more(source, images, protocol, monkeypatch):
     cloner, x = networks.make_cloner(protocol, seed=0).eval(), images[:]
-    gradients = [localization.gradients(source, cloner, x, protocol, relu) for relu in (None, GuidedReLU.apply)]
+    gradients = [localization.gradients(source, cloner, x, protocol, relu) for relu in (None, guided_relu)]
     plain, guided = map(localization.one_channel, gradients)
     monkeypatch.setattr(localization, "smoothgrad", lambda *_: 0.2 + 0.4 * plain)
     stretched = plain if protocol.renormalise else 0.2 + 0.4 * plain

@@ -44,7 +44,7 @@ def test_f1_max_over_every_threshold():
     ],
 )
 def test_auroc_is_of_labeled_images_and_none_with_a_reason_where_undefined(labels, auroc, reason):
-    found = metrics.detection(np.array([[0.1, 0.5, 0.4, 0.9, 0.0]]), np.array(labels))
+    found = metrics.detection(np.array([[0.1, 0.5, 0.4, 0.9, 0.0]]), np.array(labels), [1])
     assert (found["auroc"], found.get("reason")) == (auroc, reason)
     assert (found["auroc_by_epoch"] is None) == (auroc is None)
 
