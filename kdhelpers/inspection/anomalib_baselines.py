@@ -77,7 +77,7 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     each = [one for b in batches for one in zip(b.image_path, b.pred_score, b.anomaly_map, strict=True)]
     found = {Path(path).resolve(): (float(s), heat.float().cpu().numpy().reshape(size)) for path, s, heat in each}
     scores, maps = map(np.array, zip(*(found[path.resolve()] for path in split.paths), strict=True))
-    auroc = metrics.detection(scores[None], split.labels)["auroc"]
+    auroc = metrics.auroc(scores, split.labels)
     pixels = metrics.localization(maps, split.masks, split.labels, soft=run.protocol.soft_masks)
     stored = {name: tensor for name, tensor in model.model.state_dict().items() if "backbone" not in name}  # S again
     return _result(scores, maps, auroc, pixels, seconds, [stored])
