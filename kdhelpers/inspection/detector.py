@@ -263,8 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.ignore:
         loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
         ignore.reader(loaded.ignore)  # or a missing one would be saved
-        if paths:
-            ignore.listed(given.ignore.absolute(), paths, some=True)
+        ignore.listed(given.ignore.absolute(), paths, some=True)
     if paths and isinstance(loaded.ignore, Path):
         masked = [*filter(ignore.reader(loaded.ignore), paths)]
         print(f"{len(masked)} of {len(paths)} pictures have a mask", file=sys.stderr)
