@@ -4,6 +4,7 @@ import math
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -48,9 +49,9 @@ def describe(split) -> str:
         *split.notes,
         f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
-    kinds = np.array(["good", "bad", "unlabeled"])[split.labels]
-    counts = pd.Series(kinds).groupby([[str(path.parent) for path in split.paths], kinds]).size()
-    lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in counts.items()]
+    kinds = [("good", "bad", "unlabeled")[label] for label in split.labels]
+    counts = Counter((str(path.parent), kind) for path, kind in zip(split.paths, kinds, strict=True))
+    lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in sorted(counts.items())]
     if split.tiles:
         lines.append(f"in tiles: {len(split.tiles.train)} to learn from, {len(split.tiles.test)} to score")
     if not bad:
@@ -69,7 +70,8 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     """
     cls = run.classes[0]
     made = detector.load(run.cloner_path(cls), run.source, run.device)
-    settings = {"map": run.map, "score_by": run.score_by, "ignore": ignore.kept(run.own.ignore)}
+    settings = {"map": run.map, "score_by": run.score_by}
+    settings |= {"ignore": ignore.kept(run.own.ignore)}  # an equal mask may have been elsewhere in training
     made = replace(made, record=results.read(run.record_path(cls)), **settings)
     table, good = made.score(split.paths), np.flatnonzero(split.labels == 0)
     made = made.calibrated([split.paths[i] for i in good], run.false_alarms, table["score"].to_numpy()[good])
