@@ -20,7 +20,7 @@ from kdhelpers.protocols import SETTINGS
 EPOCHS = SETTINGS["folder"].epochs // 4  # a quarter of a training from scratch
 
 
-def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> tuple[Detector, str]:
+def accept(detector: Detector, files: Sequence[Path]) -> tuple[Detector, str]:
     """Train the cloner further on its good pictures and `files`; return it with new thresholds, and a report.
 
     Training resumes from the cloner with a new Adam. An accepted picture is no longer held out, since a threshold must
@@ -64,13 +64,13 @@ def accept(detector: Detector, files: Sequence[Path], epochs: int = EPOCHS) -> t
     pixels, _ = tiles.read(train, detector.image_size, detector.tile, ignore.reader(detector.ignore))
     keep_freed_memory()
     activations = SourceActivations(detector.source, Images(pixels).to(next(cloner.parameters()).device))
-    settings = {"epochs": epochs, "title": "accepting"} | {name: parameters[name] for name in ("batch_size", "seed")}
+    settings = {"epochs": EPOCHS, "title": "accepting"} | {name: parameters[name] for name in ("batch_size", "seed")}
     training.fit(activations, cloner, detector.protocol, **settings)
     learned = replace(detector, cloner=cloner.eval(), accepted=[str(path) for path in accepted])
     learned = learned.calibrated(held_out, detector.threshold.false_alarms)
     old, new = detector.threshold.value, learned.threshold.value
     lines = [
-        f"trained {epochs} more epochs on {len(train)} good pictures, {len(accepted)} of them accepted",
+        f"trained {EPOCHS} more epochs on {len(train)} good pictures, {len(accepted)} of them accepted",
         f"threshold {old:.6g} before, {new:.6g} now, set on {len(held_out)} held-out good pictures",
     ]
     for path, b, a in zip(accepted, before, learned.scores(accepted), strict=True):

@@ -180,14 +180,14 @@ def save(detector: Detector, path: Path) -> None:
         temporary.write_bytes(to_bytes(tensors, {"detector": json.dumps(settings, sort_keys=True)}))
 
 
-def load(path: Path | str, source: str | None = None, device: str = "auto") -> Detector:
+def load(path: Path | str, source: str | None = None, device: str | torch.device = "auto") -> Detector:
     """Load the detector that `save` wrote; a trained cloner of results/cloners gives a detector without a threshold.
 
     source: the location of the source's weights, as the notebooks' SOURCE (imagenet, untrained or a path); None: the
     recorded location. device: auto, cpu, cuda ... Raises InputError for a file that is not a detector, and for a source
     whose SHA-256 differs from the recorded one.
     """
-    found, place = read(path), device_of(device)
+    found, place = read(path), device_of(device) if isinstance(device, str) else device
     use_precision(PRECISIONS[0], place)  # float32, the default
     network = weights.load_recorded(source or found.record["environment"]["source"], found.source_id, path, place)
     return replace(found, source=network, cloner=found.cloner.to(place))
@@ -263,8 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.ignore:
         loaded = replace(loaded, ignore=ignore.kept(given.ignore.absolute()))
         ignore.reader(loaded.ignore)  # or a missing one would be saved
-        if paths:
-            ignore.listed(given.ignore.absolute(), paths, some=True)
+        ignore.listed(given.ignore.absolute(), paths, some=True)
     if paths and isinstance(loaded.ignore, Path):
         masked = [*filter(ignore.reader(loaded.ignore), paths)]
         print(f"{len(masked)} of {len(paths)} pictures have a mask", file=sys.stderr)

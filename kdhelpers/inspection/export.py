@@ -89,12 +89,9 @@ def _is_fixed(trained: Detector) -> bool:
     return trained.record["dataset"] == "cifar10"
 
 
-def _seen(trained: Detector, pixels: Tensor) -> Tensor:
-    """The networks' input, float32 (n, 3, h, w), for pictures, uint8 (n, h, w, 3)."""
-    if trained.ignore is not None:
-        pixels = resizing.blanked(pixels, trained.ignore)
-    pixels = pixels if _is_fixed(trained) else resizing.resized(pixels, trained.image_size)
-    return Images(pixels.permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:]
+def _input(trained: Detector, seen: Tensor) -> Tensor:
+    """The networks' input, float32 (n, 3, h, w), for pictures of its size, with values up to 255, (n, h, w, 3)."""
+    return Images(seen.permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:]
 
 
 def _random(trained: Detector, count: int) -> Tensor:
@@ -115,7 +112,8 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
     counted = torch.from_numpy(_counted(trained))
 
     def score_and_map(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = _seen(trained, pixels)
+        seen = pixels if trained.ignore is None else resizing.blanked(pixels, trained.ignore)
+        x = _input(trained, seen if _is_fixed(trained) else resizing.resized(seen, trained.image_size))
         heat = _opened(down @ _attribution(plain, x) @ across.T) * counted
         score = _score(plain, x, heat)  # repeats the forward pass; the exporter merges the two
         return score, heat if _is_fixed(trained) else _stretched(heat, pixels)
@@ -124,7 +122,7 @@ def trace(trained: Detector) -> torch.fx.GraphModule:
     return traced(_random(trained, 5)).eval()
 
 
-def _stretched(heat: Tensor, pixels: Tensor) -> Tensor:
+def _stretched(heat: Tensor, pixels: Tensor | np.ndarray) -> Tensor:
     """Maps (n, h', w') resized to the pictures (n, h, w, 3)."""
     return interpolate(heat.unsqueeze(1), pixels.shape[1:3], mode="bilinear").squeeze(1)
 
@@ -203,16 +201,13 @@ def compare(path: Path, trained: Detector, pixels: np.ndarray) -> tuple[np.ndarr
     import onnxruntime
 
     found_score, found_map = onnxruntime.InferenceSession(path).run(None, {"images": pixels})
-    pictures, maps = torch.from_numpy(pixels), []
-    seen = pixels
-    if not _is_fixed(trained):
-        mask = ignore.reader(trained.ignore)(Path())  # one for all pictures
-        seen = np.stack([fit(blanked(Image.fromarray(each), mask), trained.image_size) for each in pixels])
+    maps, mask = [], ignore.reader(trained.ignore)(Path())  # one for all pictures
+    seen = np.stack([fit(blanked(Image.fromarray(each), mask), trained.image_size) for each in pixels])
     for dtype in (torch.float32, torch.float64):
-        x = Images(torch.from_numpy(seen).permute(0, 3, 1, 2), normalise=_is_fixed(trained))[:].to(dtype)
+        x = _input(trained, torch.from_numpy(seen)).to(dtype)
         exact = replace(trained, source=deepcopy(trained.source).to(dtype), cloner=deepcopy(trained.cloner).to(dtype))
         heat = torch.from_numpy(localization.localization_map(_attribution(exact, x).numpy()) * _counted(trained))
-        maps.append(_stretched(heat, pictures).numpy())
+        maps.append(_stretched(heat, pixels).numpy())
     score = _score(exact, x, heat).numpy()  # in double precision
     top = maps[1].max((1, 2)) if trained.threshold else 1
     differences = np.abs([found_map - maps[0], found_map - maps[1], maps[0] - maps[1]]).max((2, 3)) / top

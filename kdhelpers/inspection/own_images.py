@@ -4,6 +4,7 @@ import math
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,15 +17,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from kdhelpers import metrics, paths, training
-from kdhelpers.data import ignore, safe_name, weights
+from kdhelpers import metrics, paths
+from kdhelpers.data import ignore, safe_name
 from kdhelpers.data.images import read_masks, read_picture
 from kdhelpers.errors import InputError
 from kdhelpers.experiments import records as results
 from kdhelpers.files import atomic_write, refusal
 from kdhelpers.inspection import detector, regions
 from kdhelpers.inspection.detector import Detector
-from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.text import BASELINES, either_way
 
@@ -49,9 +49,9 @@ def describe(split) -> str:
         *split.notes,
         f"{len(split.labels)} to score: {good} good ones, held out for the threshold; {bad} bad, {unlabeled} unlabeled",
     ]
-    kinds = np.array(["good", "bad", "unlabeled"])[split.labels]
-    counts = pd.Series(kinds).groupby([[str(path.parent) for path in split.paths], kinds]).size()
-    lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in counts.items()]
+    kinds = [("good", "bad", "unlabeled")[label] for label in split.labels]
+    counts = Counter((str(path.parent), kind) for path, kind in zip(split.paths, kinds, strict=True))
+    lines += [f"  {folder}: {count} {kind}" for (folder, kind), count in sorted(counts.items())]
     if split.tiles:
         lines.append(f"in tiles: {len(split.tiles.train)} to learn from, {len(split.tiles.test)} to score")
     if not bad:
@@ -69,12 +69,10 @@ def judge(run, split) -> tuple[Detector, pd.DataFrame]:
     training in any precision, as by the saved detector.
     """
     cls = run.classes[0]
-    training.use_precision(PRECISIONS[0], run.device)
-    source, source_id = weights.load_source(run.source, run.device)
-    cloner, fit = run.fit(cls)
-    record = results.read(run.record_path(cls))
-    kept = {"map": run.map, "score_by": run.score_by, "tile": run.own.tile, "ignore": ignore.kept(run.own.ignore)}
-    made = Detector(source, cloner, fit.protocol, run.image_size, source_id, record, **kept)
+    made = detector.load(run.cloner_path(cls), run.source, run.device)
+    settings = {"map": run.map, "score_by": run.score_by}
+    settings |= {"ignore": ignore.kept(run.own.ignore)}  # an equal mask may have been elsewhere in training
+    made = replace(made, record=results.read(run.record_path(cls)), **settings)
     table, good = made.score(split.paths), np.flatnonzero(split.labels == 0)
     made = made.calibrated([split.paths[i] for i in good], run.false_alarms, table["score"].to_numpy()[good])
     table = made.verdicts(table)

@@ -21,9 +21,9 @@ def boxes(heat: np.ndarray, threshold: float) -> pd.DataFrame:
     x, y, width, height: its bounding box, in the map's pixels; area: its number of pixels; peak: its highest value.
     """
     count, numbers, stats, _ = cv2.connectedComponentsWithStats((heat > threshold).astype(np.uint8), connectivity=8)
-    peaks = maximum(heat, numbers, range(1, count))
-    rows = [(*map(int, box), float(peak)) for box, peak in zip(stats[1:], peaks, strict=True)]
-    return pd.DataFrame(rows, columns=COLUMNS[2:]).sort_values("peak", ascending=False, kind="stable")
+    peaks = np.array(maximum(heat, numbers, range(1, count)), np.float64)
+    found = pd.DataFrame(stats[1:], columns=COLUMNS[2:-1]).assign(peak=peaks)
+    return found.sort_values("peak", ascending=False, kind="stable")
 
 
 def write(folder: Path, found: Iterable[tuple[str, Path | str, np.ndarray]], threshold: float) -> None:

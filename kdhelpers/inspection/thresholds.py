@@ -28,11 +28,9 @@ class Threshold:
             f"with {100 * CONFIDENCE:.0f} % confidence, between {100 * low:.1f} % and {100 * high:.1f} % of all good "
             "images do (exact interval)",
         ]
-        if self.false_alarms is not None and self.held_out < needed(self.false_alarms):
-            lines.append(
-                f"too few held-out good images to be sure of {100 * self.false_alarms:.3g} %: there are "
-                f"{self.held_out}, and {needed(self.false_alarms)} are needed, even if none of them exceeds it"
-            )
+        if self.false_alarms is not None and self.held_out < (least := needed(self.false_alarms)):
+            few = f"too few held-out good images to be sure of {100 * self.false_alarms:.3g} %"
+            lines.append(f"{few}: there are {self.held_out}, and {least} are needed, even if none of them exceeds it")
         return "\n".join(lines)
 
 

@@ -33,8 +33,31 @@ def threshold_slider(
     draw = maps if callable(maps) else maps.__getitem__
     display(picture(split, draw, scores, threshold, title, top=top))
     kernel = getattr(get_ipython(), "kernel", None)
-    if kernel and kernel.get_parent("shell").get("content", {}).get("allow_stdin"):  # a person runs the notebook
-        _sliders(split, draw, scores, threshold, top, save)
+    if not (kernel and kernel.get_parent("shell").get("content", {}).get("allow_stdin")):  # no person runs the notebook
+        return
+    import ipywidgets  # needed only here
+
+    order = np.argsort(-scores, kind="stable")
+    low, high = float(scores.min()), float(scores.max())
+    step = (high - low) / _STEPS or 1.0
+    span = {"min": low - step, "max": high + step, "step": step}
+    limit = ipywidgets.FloatSlider(threshold, **span, description="threshold", readout_format=".4g")
+    rank = ipywidgets.IntSlider(1, min=1, max=len(scores), description="image")
+    limit.layout.width = rank.layout.width = "36em"
+
+    @ipywidgets.interact(limit=limit, rank=rank)
+    def show(limit: float, rank: int) -> None:
+        display(picture(split, draw, scores, limit, chosen=order[rank - 1], top=top))
+
+    if save:
+        button = ipywidgets.Button(description="save this threshold")
+
+        def pressed(_) -> None:
+            save(limit.value)
+            button.description = f"saved: {limit.value:.4g}"
+
+        button.on_click(pressed)
+        display(button)
 
 
 def picture(
@@ -65,33 +88,6 @@ def picture(
         axis.set_title("\n".join(words), fontsize=7, pad=3, color=colour, parse_math=False)
     what = "the images nearest to it" if chosen is None else "one image"
     return figures.titled(figure, f"the threshold, and {what}", title)
-
-
-def _sliders(split, draw, scores: np.ndarray, threshold: float, top: float | None, save) -> None:
-    """Display sliders for the threshold and for the image's rank by score, and a button for `save`."""
-    import ipywidgets  # needed only when a person runs the notebook
-
-    order = np.argsort(-scores, kind="stable")
-    low, high = float(scores.min()), float(scores.max())
-    step = (high - low) / _STEPS or 1.0
-    span = {"min": low - step, "max": high + step, "step": step}
-    limit = ipywidgets.FloatSlider(threshold, **span, description="threshold", readout_format=".4g")
-    rank = ipywidgets.IntSlider(1, min=1, max=len(scores), description="image")
-    limit.layout.width = rank.layout.width = "36em"
-
-    @ipywidgets.interact(limit=limit, rank=rank)
-    def show(limit: float, rank: int) -> None:
-        display(picture(split, draw, scores, limit, chosen=order[rank - 1], top=top))
-
-    if save:
-        button = ipywidgets.Button(description="save this threshold")
-
-        def pressed(_) -> None:
-            save(limit.value)
-            button.description = f"saved: {limit.value:.4g}"
-
-        button.on_click(pressed)
-        display(button)
 
 
 def _strip(axis, split, scores: np.ndarray, threshold: float, chosen: int | None) -> None:

@@ -84,33 +84,26 @@ def operations(case: Case) -> dict[str, float]:
     """FLOP per image for training (C alone, since S's activations are cached), detection, and a map by gradients."""
     source, cloner = networks.make_source().requires_grad_(False), networks.make_cloner(case.protocol, case.seed)
     x = torch.rand(2, 3, case.image_size, case.image_size)
-    train = flops(lambda: _sum(networks.critical_points(cloner, x)).backward())
+    train = flops(lambda: sum(a.sum() for a in networks.critical_points(cloner, x)).backward())
     cloner.requires_grad_(False)
     detect = flops(lambda: networks.critical_points(source, x) + networks.critical_points(cloner, x))
     x.requires_grad_()
 
     def localize():
+        """`localization.gradients`, whose `autograd.grad` the counter cannot follow."""
         with torch.set_grad_enabled(case.protocol.gradient == "both"):
             a_s = networks.critical_points(source, x)
-        (_sum(a_s) + _sum(networks.critical_points(cloner, x))).backward()
+        losses.score(a_s, networks.critical_points(cloner, x), case.protocol).sum().backward()
 
     return {name: n / len(x) for name, n in (("training", train), ("detection", detect), ("map", flops(localize)))}
 
 
-def _sum(activations: list[Tensor]) -> Tensor:
-    return sum(a.sum() for a in activations)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    wait = torch.get_device_module(device).synchronize  # does nothing on a CPU
+    wait(device)
     start = time.perf_counter()
     function()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
 
 
@@ -118,11 +111,6 @@ def _images(case: Case, count: int) -> Images:
     generator = torch.Generator().manual_seed(case.seed)
     pixels = torch.randint(0, 256, (count, 3, case.image_size, case.image_size), dtype=torch.uint8, generator=generator)
     return Images(pixels).to(case.device)
-
-
-def _floats(case: Case, count: int) -> Tensor:
-    """The same images in the released code's layout: float32, channels first in memory."""
-    return _images(case, count)[:].contiguous(memory_format=torch.contiguous_format)
 
 
 def _masks(case: Case, count: int) -> np.ndarray:
@@ -140,10 +128,8 @@ def ours(case: Case) -> dict[str, Callable]:
     images, seconds = _images(case, case.images), {}
     with training.timed(seconds, "source"):
         activations = SourceActivations(source, images)
-
-    def source_once() -> dict[str, float]:
-        """Seconds and bytes per image of S's activations, which are computed before training and not counted in it."""
-        return {"seconds": seconds["source"] / case.images, "bytes": sum(a.nbytes for a in activations[:1])}
+    # Of an image. S's activations are computed before training and not counted in it.
+    once = {"seconds": seconds["source"] / case.images, "bytes": sum(a.nbytes for a in activations[:1])}
 
     def train() -> float:
         """The loop of `training.fit`. On a GPU without its first epochs, in which the CUDA graph is captured."""
@@ -183,7 +169,7 @@ def ours(case: Case) -> dict[str, Callable]:
         return _seconds(lambda: metrics.pixel_auroc(maps(METHODS[0], images), masks), case.device)
 
     work = {"training": train, "detection": detect, "localization": localize, "category": category}
-    return work | {"source": source_once}
+    return work | {"source": lambda: once}
 
 
 def released(case: Case) -> dict[str, Callable]:
@@ -191,17 +177,13 @@ def released(case: Case) -> dict[str, Callable]:
     lam, official = case.protocol.lam, networks.make_cloner(PROTOCOLS["official"], case.seed).to(case.device)
     source, cloner = map(released_code.as_there, (weights.load_source(case.source, case.device)[0], official))
     optimiser = torch.optim.Adam(cloner.parameters(), lr=1e-3)
+    train_step = partial(released_code.train_step, source, cloner, optimiser, lam=lam)
+    scores, maps = (partial(each, source, cloner, lam=lam) for each in (released_code.scores, released_code.maps))
 
     def per_image(function: Callable, count: int, training: bool = False) -> float:
         cloner.train(training)
-        x = _floats(case, count)
+        x = _images(case, count)[:].contiguous()  # channels first in memory, as there
         return _seconds(lambda: function(x), case.device) / count
-
-    def train_step(x: Tensor) -> float:
-        return released_code.train_step(source, cloner, optimiser, x, lam)
-
-    def maps(x: Tensor) -> np.ndarray:
-        return released_code.maps(source, cloner, x, lam)
 
     def category() -> float:
         """Seconds measured on a few images and scaled to all."""
@@ -210,7 +192,7 @@ def released(case: Case) -> dict[str, Callable]:
 
     return {
         "training": lambda: per_image(train_step, case.batch_size, training=True),
-        "detection": lambda n: per_image(lambda x: released_code.scores(source, cloner, x, lam, n), n),
+        "detection": lambda n: per_image(partial(scores, batch_size=n), n),
         "localization": lambda method: per_image(maps, case.few),
         "category": category,
     }
@@ -270,17 +252,16 @@ def loss_agreement(case: Case, steps: int, dtype: torch.dtype = torch.float32) -
     float32, each step of Adam amplifies rounding differences.
     """
     training.use_precision("float32", case.device)
-    # An epoch is one batch, so the loss curve has every step.
-    official, lam = replace(PROTOCOLS["official"], lam=case.protocol.lam), case.protocol.lam
-    case = replace(case, protocol=official, images=case.batch_size, image_size=32)
+    case = replace(case, protocol=replace(PROTOCOLS["official"], lam=case.protocol.lam), image_size=32)
     source = weights.load_source(case.source, case.device)[0].to(dtype)
     cloner = networks.make_cloner(case.protocol, case.seed).to(case.device, dtype)
     theirs, their_cloner = released_code.as_there(source), released_code.as_there(cloner)
     optimiser = torch.optim.Adam(their_cloner.train().parameters(), lr=1e-3)
-    x = _floats(case, case.images).to(dtype)
+    images = _images(case, case.batch_size)
+    x, lam = images[:].contiguous().to(dtype), case.protocol.lam
     expected = [released_code.train_step(theirs, their_cloner, optimiser, x, lam) for _ in range(steps)]
-    images = _images(case, case.images)
     images = images if dtype == torch.float32 else _Doubles(images.pixels)
+    # An epoch is one batch, so the loss curve has every step.
     given = {"epochs": steps, "batch_size": case.batch_size, "seed": case.seed}
     with redirect_stderr(io.StringIO()):  # hides the progress bar
         found = training.fit(SourceActivations(source, images), cloner, case.protocol, **given).loss

@@ -18,19 +18,10 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from kdhelpers.experiments import artifacts, config, parameters
+from kdhelpers.experiments import artifacts, config, parameters, records
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, METHODS, Variant, variants_of
 from kdhelpers.files import write_json
-from kdhelpers.protocols import (
-    BATCH_SIZE,
-    LAST_EPOCHS,
-    METHOD_VERSION,
-    SCORED_EVERY,
-    SEEDS,
-    SETTINGS,
-    Setting,
-    protocol_for,
-)
+from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, SCORED_EVERY, SEEDS, SETTINGS, Setting, protocol_for
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.timing.benchmark import Case
@@ -213,7 +204,6 @@ def is_current(path: Path, cases: list[Case]) -> bool:
         record = json.loads(path.read_text(encoding="utf-8"))
         asked = json.loads(json.dumps([case.parameters() for case in cases]))
         same = [one | {"source": ""} for one in record["cases"]] == [one | {"source": ""} for one in asked]
-        made = record["environment"]
-        return same and (made["method_version"], made["threads"]) == (METHOD_VERSION, torch.get_num_threads())
+        return same and not records.is_stale(record) and record["environment"]["threads"] == torch.get_num_threads()
     except (OSError, ValueError, KeyError, TypeError):  # missing or not such a file: measure again
         return False

@@ -240,11 +240,13 @@ def test_accepted_pictures_are_learned_and_no_longer_held_out(pictures, monkeypa
     gone = made.record | {"environment": made.record["environment"] | {"test_dir": "/gone"}}
     (emptied := pictures.parent / "new").mkdir()
     record = made.record | {"environment": made.record["environment"] | {"test_dir": str(emptied)}}
-    assert "trained 1 more epochs" in accept(replace(made, record=record), [odd], epochs=1)[1]
+    monkeypatch.setattr(accepting, "EPOCHS", 1)
+    assert "trained 1 more epochs" in accept(replace(made, record=record), [odd])[1]
     (emptied / "notes.txt").touch()
     with refused("notes.txt: not an image file"):
         accept(replace(made, record=record), [odd])
-    learned, report = accept(replace(made, record=gone), [odd, held_out], epochs=30)
+    monkeypatch.setattr(accepting, "EPOCHS", 30)
+    learned, report = accept(replace(made, record=gone), [odd, held_out])
     assert learned.scores([odd])[0] < before / 2 and made.scores([odd])[0] == before
     assert learned.threshold.held_out == 3 and "trained 30 more epochs on 6 good pictures, 2 of them accepted" in report
     now, new = learned.scores([odd])[0], learned.threshold.value
@@ -286,7 +288,8 @@ def test_a_mask_among_the_good_pictures_is_no_picture_when_those_to_judge_are_go
     kept = (new / "odd.png").rename(pictures.parent / "odd.png")
     new.rmdir()
     monkeypatch.setattr(accepting, "SourceActivations", learned := Mock(side_effect=SourceActivations))
-    assert accept(made, [kept], epochs=1)[0].accepted == [str(kept)]
+    monkeypatch.setattr(accepting, "EPOCHS", 1)
+    assert accept(made, [kept])[0].accepted == [str(kept)]
     pixels, first = learned.call_args.args[1].pixels, split.tiles.train.pixels
     assert torch.equal(pixels[: len(first)], first) and len(pixels) == len(first) + 6  # cut and masked as before
 

@@ -46,12 +46,18 @@ def folders(sample_data, tmp_path):
 
 
 def given(root, **changed):
-    return OWN | {"DATA_DIR": str(root / "fine"), "TEST_DIR": str(root / "new"), "TEST_LABEL": None} | changed
+    apart = {"RESULTS_DIR": str(root.parent / "results")}  # from those of a run in this clone
+    places = apart | {"DATA_DIR": str(root / "fine"), "TEST_DIR": str(root / "new"), "TEST_LABEL": None}
+    return OWN | places | changed
+
+
+def run_of(root, **changed):
+    (run,) = config.from_notebook("00_quickstart", given(root, **changed))
+    return run
 
 
 def load(root, **changed):
-    apart = {"RESULTS_DIR": str(root.parent / "results")}  # from those of a run in this clone
-    (run,) = config.from_notebook("00_quickstart", given(root, **apart, **changed))
+    run = run_of(root, **changed)
     return run.load(run.classes[0])
 
 
@@ -175,7 +181,7 @@ def test_refused_in_one_line(folders, spoil, changed, words):
         spoil(folders)
     places = {name: str(folders / changed[name]) for name in ("DATA_DIR", "TEST_DIR") if changed.get(name)}
     with refused(*words):
-        config.from_notebook("00_quickstart", given(folders, **changed | places))
+        run_of(folders, **changed | places)
 
 
 def test_copies_of_held_out_pictures_are_warned_of_by_name(folders):
@@ -187,11 +193,6 @@ def test_copies_of_held_out_pictures_are_warned_of_by_name(folders):
     with pytest.warns(UserWarning, match="images of TEST_DIR that are in DATA_DIR too") as caught:
         load(folders)
     assert [str(warning.message).endswith(f"{copy} = {held_out}") for warning in caught] == [True]
-
-
-def run_of(folders, **changed):
-    asked = given(folders, RESULTS_DIR=str(folders.parent / "results"), **changed)
-    return config.from_notebook("00_quickstart", asked)[0]
 
 
 def written(folders, **changed):
@@ -423,19 +424,15 @@ def test_the_commands_end_in_one_line(module, tmp_path, monkeypatch):
     one_line(ended.value.code, ("error: ", "none is missing, or is not a detector"))
 
 
-def test_another_folder_of_the_same_name_replaces_nothing(folders, tmp_path):
+def test_another_folder_of_the_same_name_replaces_nothing(folders):
     """Most people's folder of good images is called good."""
-    asked = given(folders, RESULTS_DIR=str(tmp_path / "results"), SEED=1)
-    (run,) = config.from_notebook("00_quickstart", asked)
-
-    def recorded(data_dir):
-        record = make_record("00_quickstart", "folder", "fine", source_name="untrained", profile=run.profile)
-        write_record(run.results_dir, record | {"environment": {"data_dir": data_dir}})
-        return config.from_notebook("00_quickstart", asked)
-
+    run = run_of(folders, SEED=1)
+    record = make_record("00_quickstart", "folder", "fine", source_name="untrained", profile=run.profile)
+    write_record(run.results_dir, record | {"environment": {"data_dir": "/elsewhere/fine"}})
     with refused("has the results of /elsewhere/fine, another folder called fine: rename one"):
-        recorded("/elsewhere/fine")
-    assert recorded(str(folders / "fine")) == [run]
+        run_of(folders, SEED=1)
+    write_record(run.results_dir, record | {"environment": {"data_dir": str(folders / "fine")}})
+    assert run_of(folders, SEED=1) == run
 
 
 def test_auroc_is_reported_beside_what_needs_no_network():

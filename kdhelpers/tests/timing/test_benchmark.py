@@ -11,6 +11,7 @@ import torch
 
 from kdhelpers import localization, losses, networks
 from kdhelpers.cache import SourceActivations
+from kdhelpers.experiments import records
 from kdhelpers.protocols import PROTOCOLS, SETTINGS
 from kdhelpers.tests.conftest import refused
 from kdhelpers.timing import benchmark, released_code, running_time
@@ -126,7 +127,7 @@ def test_the_record_is_written_whole_and_found_again(given, tmp_path, monkeypatc
         patch.setattr(torch, "get_num_threads", lambda: 97)
         assert not running_time.is_current(path, cases)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running_time, "METHOD_VERSION", 0)
+        patch.setattr(records, "METHOD_VERSION", 0)
         assert not running_time.is_current(path, cases)
 
     fast = running_time.speeds(measured, machine | {"peak": 1e15}).set_index("what").loc["training"]
