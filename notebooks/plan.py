@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from execute import check_names, parameters_of
+from execute import NOTEBOOKS, parameters_of
 
 from kdhelpers import data, paths, protocols
 from kdhelpers.data import weights
@@ -21,7 +21,6 @@ from kdhelpers.inspection import own_images
 from kdhelpers.protocols import SEEDS
 from kdhelpers.timing import running_time
 
-NOTEBOOKS = Path(__file__).parent
 RUNNING_TIME, PEERS, OWN_IMAGES, MAPS = "21_running_time", "30_beside_anomalib", "00_quickstart", "14_interpretability"
 SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto", "threads": "auto"}  # of a run, in small letters
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
@@ -102,7 +101,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
             mine = {name: value for name, value in given.items() if name not in others}
             if len(wanted) > 1 and mine.get("PRECISION") == "auto":  # own images' choice, not a kind of records
                 del mine["PRECISION"]
-            check_names(path, mine)
+            parameters_of(path, given=mine)
             measured, asked = False, defaults | mine
             if notebook == RUNNING_TIME and not only:
                 cases, record = running_time.resolve(notebook, **asked)
@@ -111,7 +110,7 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
             work = 2 * START if profile == "smoke" else 1.0
             jobs.append(Job(notebook, None, mine, pending=not measured, source=source, work=work))
             continue
-        check_names(path, given)
+        parameters_of(path, given=given)
         if "SEED" in given:
             raise InputError(f"give --config seeds=[{given['SEED']}] instead of SEED")
         given_here = (IN_SMOKE.get(notebook, {}) if profile == "smoke" else {}) | given
@@ -168,8 +167,7 @@ def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
             if notebook not in DATASETS:
                 raise InputError(f"unknown notebook; it is one of {', '.join(DATASETS)}")
             given = common | entry | asked | {"PROFILE": profile}
-            check_names(NOTEBOOKS / f"{notebook}.ipynb", given)
-            defaults = parameters_of(NOTEBOOKS / f"{notebook}.ipynb")
+            defaults = parameters_of(NOTEBOOKS / f"{notebook}.ipynb", given=given)
             *_, downloads = _data(notebook, defaults | given)
             mine = _jobs(notebook, defaults, given, _seeds(notebook, seeds, profile, True), downloads)
             for run in resolve(notebook, **(defaults | {"SEED": 0} | given)):
