@@ -67,7 +67,7 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         pending, lost = jobs.fetch(pending)
         cores = int(asked.cores) if str(asked.cores).isdecimal() else available_cpu_count()
         found = jobs.for_snakemake(pending, results, profile, settings, cores, cluster=bool(asked.profile))
-        return (jobs.run(found, options, lock) if pending else 0) or lost
+        return (jobs.run(found, results, profile, options, lock) if pending else 0) or lost
 
 
 def test(options: list[str]) -> int:
