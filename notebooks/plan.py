@@ -88,16 +88,16 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     if given.get("PROFILE", profile) != profile:
         raise InputError("give the profile as the first word, smoke or full, instead of PROFILE")
     given = given | {"PROFILE": profile}
-    notebooks = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    by_default = [name for name in notebooks if name != PEERS and (name != OWN_IMAGES or profile == "smoke")]
+    left_out = (PEERS,) if profile == "smoke" else (PEERS, OWN_IMAGES)
+    by_default = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem not in left_out]
     wanted = {name: parameters_of(NOTEBOOKS / f"{name}.ipynb") for name in only or by_default}
     if settings["seeds"] is not None and not wanted.keys() & DATASETS:
         raise InputError(f"seeds is for notebooks that train, not for {', '.join(wanted)}: give SEED if it has one")
-    jobs, rows, help_ = [], [], {}
+    jobs, rows, notes = [], [], []
     for notebook, defaults in wanted.items():
         path = NOTEBOOKS / f"{notebook}.ipynb"
         if notebook not in DATASETS:  # tables and running time take no parameters of trainings
-            others = {name for names in wanted.values() for name in names} - defaults.keys()
+            others = set().union(*wanted.values()) - defaults.keys()
             mine = {name: value for name, value in given.items() if name not in others}
             if len(wanted) > 1 and mine.get("PRECISION") == "auto":  # own images' choice, not a kind of records
                 del mine["PRECISION"]
@@ -113,30 +113,29 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
         parameters_of(path, given=given)
         if "SEED" in given:
             raise InputError(f"give --config seeds=[{given['SEED']}] instead of SEED")
-        given_here = (IN_SMOKE.get(notebook, {}) if profile == "smoke" else {}) | given
-        classes, state, missing, downloads = _data(notebook, defaults | given_here)
-        if only and classes == []:
+        changed = (IN_SMOKE.get(notebook, {}) if profile == "smoke" else {}) | given
+        present, state, missing, downloads = _data(notebook, defaults | changed)
+        if only and present is None:
             raise InputError(f"{notebook} has no data: {missing}")
         mine = []
-        if classes != []:
-            changed = given_here | ({"CLASSES": classes} if classes else {})
+        if present is not None:
             seeds = _seeds(notebook, settings["seeds"], profile, bool(only))
-            mine = _jobs(notebook, defaults, changed, seeds, downloads)
+            mine = _jobs(notebook, defaults, changed | present, seeds, downloads)
         jobs += mine
         rows.append((notebook, state, mine))
         if missing and not (notebook in ABLATIONS and set(map(main_notebook, DATASETS[notebook])) <= set(wanted)):
-            help_[notebook] = f"{notebook}, {state}: {missing}"
+            notes.append(f"{notebook}, {state}: {missing}")
     trainings = [job for job in jobs if job.seed is not None]
-    text = _table(rows) if rows else "; ".join(job.notebook for job in jobs)
     if profile == "full" and not only and not any(job.recorded or not job.downloads for job in trainings):
-        help_["none"] = NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser())
+        notes.append(NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser()))
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
-        help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
-    if again := len({path for job in jobs for path in job.again}):
+        notes.append(NO_WEIGHTS.format(path=weights.imagenet_path()))
+    if again := len(frozenset().union(*(job.again for job in jobs))):
         why = "maps and variants need their cloners, which are missing"
-        help_["again"] = f"{again} of the recorded runs will be trained again: {why}"
+        notes.append(f"{again} of the recorded runs will be trained again: {why}")
+    text = _table(rows) if rows else "; ".join(job.notebook for job in jobs)
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
-    return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
+    return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in notes)])
 
 
 def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
@@ -210,14 +209,14 @@ def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -
     return range(asked)
 
 
-def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, str, list[str]]:
-    """The classes to run (None: the notebook's own; []: no data), the text for the table, how to get missing data, and
-    the data sets to download."""
+def _data(notebook: str, values: dict) -> tuple[dict | None, str, str, list[str]]:
+    """The parameter CLASSES if only some have their data ({}: all have; None: none has), the text for the table, how to
+    get missing data, and the data sets to download."""
     datasets = DATASETS[notebook]
     if values["PROFILE"] == "smoke" and values["DATA_DIR"] is None:
-        return None, "generated", "", []
+        return {}, "generated", "", []
     if datasets == ("folder",):
-        return None, "as given", "", []
+        return {}, "as given", "", []
     given, present, lacking, missing, downloads = values.get("CLASSES"), {}, {}, [], []
     for dataset in [name for name in datasets if name in given] if isinstance(given, dict) else datasets:
         status = data.status(dataset, str(values["DATA_DIR"] or paths.DATA_DIR))  # `resolve` refuses a number
@@ -230,13 +229,15 @@ def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, st
             state = f"{len(found)} of {len(status)} classes" if found else "missing"
             lacking.setdefault(state, []).append(dataset)
     if given is not None:  # `resolve` checks whether these are present
-        return None, "download" if downloads else "as given", "", downloads
+        return {}, "download" if downloads else "as given", "", downloads
     # All categories of one data set are fetched the same way: print the advice once.
     advice = "; or ".join({line.rpartition("; ")[2]: line for line in reversed(missing)}.values())
     words = [f"{state}: {', '.join(names)}" if len(datasets) > 1 else state for state, names in lacking.items()]
     state = "; ".join(words) or ("download" if downloads else "present")
-    classes = present if len(datasets) > 1 else present.get(datasets[0], [])
-    return (classes or []) if missing else None, state, advice, downloads
+    if not missing:
+        return {}, state, advice, downloads
+    classes = present if len(datasets) > 1 else present.get(datasets[0])
+    return {"CLASSES": classes} if classes else None, state, advice, downloads
 
 
 def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], downloads: list[str]) -> list[Job]:
