@@ -13,7 +13,7 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import cloners
 from kdhelpers.paths import ROOT
 
-PLACEHOLDER = "-unpublished-"
+ADDRESS = r"https://github\.com/\w[\w.-]*/[\w.-]+"  # of a placeholder, the name begins with a hyphen
 # In badges (github/OWNER/NAME/blob/TAG/notebooks/, github.com/...) and in setup cells (the tag's archive).
 NAMED = re.compile(r"(github(?:\.com)?)/[\w.-]+/[\w.-]+/(blob|archive/refs/tags)/v[\w.]+?(?=/notebooks/|\.tar\.gz)")
 BADGE = re.compile(r"(/blob/[\w.]+/notebooks/)\w+\.ipynb")  # of a notebook copied from another one
@@ -25,7 +25,7 @@ def main(words: list[str]) -> None:
         raise InputError(f"release takes no words, and {words[0]} was given")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address, version = project["urls"]["Repository"], project["version"]
-    if PLACEHOLDER in address or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+    if not re.fullmatch(ADDRESS, address):
         raise InputError(f"{address} is no repository on GitHub: set Repository under [project.urls] in pyproject.toml")
     if git("status", "--porcelain"):
         raise InputError("there are uncommitted changes (git status): commit them, then release")
