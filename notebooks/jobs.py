@@ -46,8 +46,7 @@ def fetch(jobs: list[Job]) -> tuple[list[Job], int]:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             failed.add(dataset)
-    lost = {job.name for job in jobs if failed & set(job.downloads)}
-    return [job for job in jobs if job.name not in lost], int(bool(failed))
+    return [job for job in jobs if failed.isdisjoint(job.downloads)], int(bool(failed))
 
 
 @contextmanager

@@ -109,11 +109,9 @@ def gpu_check(words: list[str]) -> int:
         raise InputError(f"unknown name {min(unknown)}; gpu-check has DATA_DIR, SOURCE and RESULTS_DIR")
     if not torch.cuda.is_available():
         raise InputError("gpu-check needs a GPU that torch can use, and this machine has none")
-    results = Path(str(given.get("RESULTS_DIR") or paths.RESULTS_DIR)).expanduser().absolute()
+    results = Path(given.get("RESULTS_DIR") or paths.RESULTS_DIR).expanduser().absolute()
     # pytest runs in the repository; only a built-in source is no path.
-    where = {
-        f"KDHELPERS_{name}": str(Path(str(value)).expanduser().absolute()) for name, value in given.items() if value
-    }
+    where = {f"KDHELPERS_{name}": str(Path(path).expanduser().absolute()) for name, path in given.items() if path}
     where |= {"KDHELPERS_SOURCE": given["SOURCE"]} if given.get("SOURCE") in ("imagenet", "untrained") else {}
     pytest = ["-m", "pytest", "-m", "gpu", "-rs", "--durations=0", "-s", "kdhelpers/tests/test_gpu.py"]
     tests = subprocess.run([sys.executable, *pytest], env=os.environ | where, cwd=paths.ROOT).returncode

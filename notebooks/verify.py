@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     if count == 0 or type(given["seed"]) is not int or given["PROFILE"] not in (None, "smoke", "full"):
         raise InputError("verify takes how many records (1 or more), seed=NUMBER and PROFILE=smoke or full")
     cache.keep_freed_memory()
-    results = Path(str(given["RESULTS_DIR"] or paths.RESULTS_DIR)).expanduser().absolute()
+    results = Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute()
     where = {name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
     chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
     costs = [verification.seconds_of(record, results) for record in chosen]
