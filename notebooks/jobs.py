@@ -132,11 +132,11 @@ def run(planned: dict, results: Path, profile: str, options: list[str], lock: IO
     environment, cache = dict(os.environ), Path(user_cache_dir("snakemake")).absolute()
     if not os.access(next(filter(os.path.exists, [cache, *cache.parents])), os.W_OK):  # for a user without a home
         environment |= {"XDG_CACHE_HOME": str(results / ".cache"), "TORCH_HOME": str(Path(torch.hub.get_dir()).parent)}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "notebooks" / "Snakefile")]
-    command += ["--directory", str(directory), "--forceall", "--keep-going", "--nolock", "--rerun-incomplete"]
-    command += ["--scheduler", "greedy", *options]  # it follows the priorities
-    limits = [f"{name}={most}" for name, most in planned["limits"].items()]
-    command += ["--resources", *limits] * bool(limits)
+    command = [sys.executable, "-m", "snakemake", f"--snakefile={paths.ROOT / 'notebooks' / 'Snakefile'}"]
+    command += [f"--directory={directory}", "--forceall", "--keep-going", "--nolock", "--rerun-incomplete"]
+    command += ["--scheduler=greedy", *options]  # it follows the priorities
+    if limits := [f"{name}={most}" for name, most in planned["limits"].items()]:
+        command += ["--resources", *limits]
     command += ["--config", f"plan={plan_file}"]
     with open(said, "w") as file:
         started = {"stderr": file, "env": environment, "start_new_session": True, "pass_fds": [lock.fileno()]}

@@ -220,12 +220,12 @@ def _data(notebook: str, values: dict) -> tuple[dict | None, str, str, list[str]
     given, present, lacking, missing, downloads = values.get("CLASSES"), {}, {}, [], []
     for dataset in [name for name in datasets if name in given] if isinstance(given, dict) else datasets:
         status = data.status(dataset, str(values["DATA_DIR"] or paths.DATA_DIR))  # `resolve` refuses a number
-        lacks = {cls: line for cls, line in status.items() if line not in ("", "download")}
-        downloads += [dataset] if "download" in status.values() else []
-        if found := [cls for cls in status if cls not in lacks]:
+        missing += [line for line in status.values() if line not in ("", "download")]
+        if found := [cls for cls, line in status.items() if line in ("", "download")]:
             present[dataset] = found
-        missing += lacks.values()
-        if lacks and dataset not in downloads:
+        if "download" in status.values():
+            downloads.append(dataset)
+        elif len(found) < len(status):
             state = f"{len(found)} of {len(status)} classes" if found else "missing"
             lacking.setdefault(state, []).append(dataset)
     if given is not None:  # `resolve` checks whether these are present
