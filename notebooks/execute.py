@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import io
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from traceback import format_exception
@@ -27,6 +29,7 @@ from kdhelpers.files import NO_ROOM, refusal
 from kdhelpers.paths import ROOT
 
 PATHS = ("DATA_DIR", "TEST_DIR", "RESULTS_DIR", "IGNORE", "SOURCE")  # 2024-01-31 is a folder's name, not a date
+NOTEBOOKS = Path(__file__).parent
 EVERY = 15  # seconds between two lines of progress
 
 
@@ -38,48 +41,54 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]))
 
 
-class Newest:
-    """A file whose newest line is printed every 15 seconds: a progress bar's state, or the output of a cell."""
+class Newest(io.TextIOBase):
+    """A file whose newest line is printed every 15 seconds, until it is closed: a progress bar's state, or the output
+    of a cell."""
 
     def __init__(self, title: str):
         self.title, self.line, self.out = title, "", sys.stdout
         threading.Thread(target=self.show, daemon=True).start()
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
         lines = [line.strip() for line in re.split(r"[\r\n]+|\x1b\[[0-9;]*[A-Za-z]", text)]
         self.line = next((line for line in reversed(lines) if line), self.line)
+        return len(text)
 
     def flush(self) -> None:
-        """Do nothing: there is no buffer."""
+        """Do nothing: there is no buffer, and whoever still has a closed file may use it."""
 
     def show(self) -> None:
         shown = ""
-        while self.title:
+        while not self.closed:
             time.sleep(EVERY)
-            if self.line != shown and self.title:
+            if self.line != shown and not self.closed:
                 print(f"{self.title} · {self.line}", file=self.out, flush=True)
                 shown = self.line
 
-    def close(self) -> None:
-        self.title = ""
+
+def name_of(word: str) -> str:
+    """The name of a notebook in notebooks/ from a number, a name or a path; InputError when there is none."""
+    if "=" in word:
+        raise InputError(f"put --config before {word}: ./run_all.sh full NOTEBOOK --config {word}")
+    names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    for name in names:
+        if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0]):
+            return name
+    known = "commands are smoke, full, test, report, publish, release, verify, site and gpu-check"
+    raise InputError(f"there is no command or notebook {word}; {known}, notebooks {' '.join(names)}")
 
 
-def parameters_of(notebook: Path) -> dict:
-    """The parameters of a notebook with their defaults; InputError when there is no such notebook."""
+def parameters_of(notebook: Path, given: Iterable[str] = ()) -> dict:
+    """The parameters of a notebook with their defaults; InputError without it, and when it lacks one of those given."""
     if not notebook.is_file():
         present = ", ".join(sorted(path.stem for path in notebook.parent.glob("*.ipynb"))) or "none"
         raise InputError(f"there is no notebook {notebook}; its folder has {present}")
     found = papermill.inspect_notebook(str(notebook))
+    for name in given:
+        if name not in found:
+            has = f"has {', '.join(sorted(found))}" if found else "has no parameters"
+            raise InputError(f"unknown parameter {name}{did_you_mean(name, found)}: {notebook.stem} {has}")
     return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
-
-
-def check_names(notebook: Path, parameters: dict) -> None:
-    """Raise InputError for a parameter that the notebook does not have."""
-    known = sorted(parameters_of(notebook))
-    for name in parameters:
-        if name not in known:
-            has = f"has {', '.join(known)}" if known else "has no parameters"
-            raise InputError(f"unknown parameter {name}{did_you_mean(name, known)}: {notebook.stem} {has}")
 
 
 def values_of(words: list[str]) -> dict:
@@ -106,33 +115,31 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     `out` is written only after success; a notebook that failed is stored beside it as *.failed.ipynb. Raises InputError
     for an unknown parameter, PapermillExecutionError for an exception in a cell, RuntimeError when the kernel dies.
     """
-    check_names(notebook, parameters)
+    parameters_of(notebook, given=parameters)
     out = out.absolute()  # papermill changes the working directory while it runs
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.ipynb")
     failed_path(out).unlink(missing_ok=True)
-    newest = Newest(title_of(notebook, parameters))
     try:
-        papermill.execute_notebook(
-            notebook.absolute(),
-            partial,
-            parameters,
-            cwd=ROOT,
-            kernel_name="python3",
-            language="python",
-            kernel_manager_class=ThisPython,
-            start_timeout=600,  # seconds; several kernels may start from a slow disk
-            progress_bar=False,
-            coalesce_streams=True,  # the notebook stores only the last state of a progress bar
-            stdout_file=newest,
-            stderr_file=newest,
-        )
+        with Newest(title_of(notebook, parameters)) as newest:
+            papermill.execute_notebook(
+                notebook.absolute(),
+                partial,
+                parameters,
+                cwd=ROOT,
+                kernel_name="python3",
+                language="python",
+                kernel_manager_class=ThisPython,
+                start_timeout=600,  # seconds; several kernels may start from a slow disk
+                progress_bar=False,
+                coalesce_streams=True,  # the notebook stores only the last state of a progress bar
+                stdout_file=newest,
+                stderr_file=newest,
+            )
     except (PapermillExecutionError, RuntimeError):  # a kernel that dies, or does not start
         if partial.exists():
             partial.replace(failed_path(out))
         raise
-    finally:
-        newest.close()
     print(printed_output(partial), end="", flush=True)
     partial.replace(out)
 

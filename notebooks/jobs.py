@@ -46,8 +46,7 @@ def fetch(jobs: list[Job]) -> tuple[list[Job], int]:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             failed.add(dataset)
-    lost = {job.name for job in jobs if failed & set(job.downloads)}
-    return [job for job in jobs if job.name not in lost], int(bool(failed))
+    return [job for job in jobs if failed.isdisjoint(job.downloads)], int(bool(failed))
 
 
 @contextmanager
@@ -75,45 +74,39 @@ def for_snakemake(jobs: list[Job], results: Path, profile: str, settings: dict, 
     auto = settings["jobs_per_gpu"] == "auto" and not cluster
     jobs_per_gpu = MOST if settings["jobs_per_gpu"] == "auto" else settings["jobs_per_gpu"]
     room = [torch.cuda.mem_get_info(gpu)[0] // 2**20 if auto else jobs_per_gpu for gpu in range(gpus)]
-    share = 0 if cluster else -(-cores // max(1, gpus * jobs_per_gpu))
-    share = share if settings["threads"] == "auto" else settings["threads"]
+    share = settings["threads"]
+    if share == "auto":
+        share = 0 if cluster else -(-cores // max(1, gpus * jobs_per_gpu))
     found, loads = {}, [0.0] * gpus
     order = sorted(jobs, key=lambda job: (job.stage, -job.work))  # of one stage the longest first
     for job in jobs:
         on_gpu = job.stage != TABLES and job.parameters.get("DEVICE", "auto") in ("auto", "cuda")
-        environment = "CUDA_VISIBLE_DEVICES=" if settings["gpus"] == 0 else ""
-        # What fits on a GPU fits in main memory too, where S's activations are cached otherwise.
-        mem_mb = 2_000 if profile == "smoke" else max(8_000 if cluster else 4_000, 2_000 + job.gpu_mb)
-        resources = {"mem_mb": mem_mb if cluster else min(mem_mb, memory)}  # one job always fits
+        resources, environment = {}, "CUDA_VISIBLE_DEVICES=" if settings["gpus"] == 0 else ""
         if cluster:
             resources["gpu"] = int(on_gpu and settings["gpus"] != 0)
         elif on_gpu and gpus:
             gpu = loads.index(min(loads))
             loads[gpu] += job.work
-            taken = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
-            resources = {f"gpu{gpu}": taken, **resources}
+            resources[f"gpu{gpu}"] = min(room[gpu], max(job.gpu_mb, -(-room[gpu] // MOST))) if auto else 1
             environment = f"CUDA_VISIBLE_DEVICES={visible[gpu]}"
-        threads = 1 if profile == "smoke" else 0 if job.stage == MEASUREMENT else share
+        # What fits on a GPU fits in main memory too, where S's activations are cached otherwise.
+        mem_mb = 2_000 if profile == "smoke" else max(8_000 if cluster else 4_000, 2_000 + job.gpu_mb)
+        resources["mem_mb"] = mem_mb if cluster else min(mem_mb, memory)  # one job always fits
         found[job.name] = {
             "rule": "run_" + job.name.replace("-", "_"),
             "path": str(paths.ROOT / "notebooks" / f"{job.notebook}.ipynb"),
             "values": [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.parameters.items()],
+            "output": str(results / "executed" / profile / f"{job.name}.ipynb"),
+            "log": str(results / "logs" / profile / f"{job.name}.log"),
             "needs": [other.name for other in _before(job, jobs)],
             "priority": len(jobs) - order.index(job),
             "work": job.work,
-            "threads": threads,  # 0: all
+            "threads": 1 if profile == "smoke" else 0 if job.stage == MEASUREMENT else share,  # 0: all
             "resources": resources,
             "environment": environment,
         }
-    return {
-        "jobs": found,
-        "results": str(results),
-        "executed": str(results / "executed" / profile),
-        "logs": str(results / "logs" / profile),
-        "cluster": cluster,
-        "pid": os.getpid(),
-        "limits": {} if cluster else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory},
-    }
+    limits = {} if cluster else {f"gpu{gpu}": room[gpu] for gpu in range(gpus)} | {"mem_mb": memory}
+    return {"jobs": found, "cluster": cluster, "pid": os.getpid(), "limits": limits}
 
 
 def _before(job: Job, jobs: list[Job]) -> list[Job]:
@@ -125,12 +118,10 @@ def _before(job: Job, jobs: list[Job]) -> list[Job]:
     return needed + [other for other in earlier if other not in needed and not other.needs(job)]
 
 
-def run(planned: dict, options: list[str], lock: IO) -> int:
+def run(planned: dict, results: Path, profile: str, options: list[str], lock: IO) -> int:
     """Run the planned jobs by Snakemake; print each finished job, then the failed ones; return the exit code."""
-    jobs, results, folder = planned["jobs"], Path(planned["results"]), Path(planned["logs"])
-    out = {name: Path(planned["executed"]) / f"{name}.ipynb" for name in jobs}
-    logs = {name: folder / f"{name}.log" for name in jobs}
-    before = {path: changed_at(path) for path in [*out.values(), *logs.values()]}
+    jobs, folder = planned["jobs"], results / "logs" / profile
+    before = {path: changed_at(path) for job in jobs.values() for path in (job["output"], job["log"])}
     folder.mkdir(parents=True, exist_ok=True)
     plan_file, said = folder / ".plan.json", folder / "snakemake.log"
     plan_file.write_text(json.dumps(planned))
@@ -141,11 +132,11 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
     environment, cache = dict(os.environ), Path(user_cache_dir("snakemake")).absolute()
     if not os.access(next(filter(os.path.exists, [cache, *cache.parents])), os.W_OK):  # for a user without a home
         environment |= {"XDG_CACHE_HOME": str(results / ".cache"), "TORCH_HOME": str(Path(torch.hub.get_dir()).parent)}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "notebooks" / "Snakefile")]
-    command += ["--directory", str(directory), "--forceall", "--keep-going", "--nolock", "--rerun-incomplete"]
-    command += ["--scheduler", "greedy", *options]  # it follows the priorities
-    limits = [f"{name}={most}" for name, most in planned["limits"].items()]
-    command += ["--resources", *limits] * bool(limits)
+    command = [sys.executable, "-m", "snakemake", f"--snakefile={paths.ROOT / 'notebooks' / 'Snakefile'}"]
+    command += [f"--directory={directory}", "--forceall", "--keep-going", "--nolock", "--rerun-incomplete"]
+    command += ["--scheduler=greedy", *options]  # it follows the priorities
+    if limits := [f"{name}={most}" for name, most in planned["limits"].items()]:
+        command += ["--resources", *limits]
     command += ["--config", f"plan={plan_file}"]
     with open(said, "w") as file:
         started = {"stderr": file, "env": environment, "start_new_session": True, "pass_fds": [lock.fileno()]}
@@ -156,8 +147,8 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
         while code is None:
             time.sleep(0.3)
             code = snakemake.poll()
-            for name in jobs:
-                if name not in done and changed_at(out[name]) not in (None, before[out[name]]):
+            for name, job in jobs.items():
+                if name not in done and changed_at(job["output"]) not in (None, before[job["output"]]):
                     done.append(name)
                     seconds, work = time.monotonic() - start, sum(jobs[one]["work"] for one in done)
                     left = seconds * (sum(job["work"] for job in jobs.values()) / work - 1)
@@ -179,25 +170,26 @@ def run(planned: dict, options: list[str], lock: IO) -> int:
         if snakemake.poll() is None:  # such as when standard output was closed
             os.killpg(snakemake.pid, signal.SIGINT if planned["cluster"] else signal.SIGKILL)
     if len(done) == len(jobs):
-        print(f"executed notebooks: {planned['executed']}; records: {results / 'records'}")
+        print(f"executed notebooks: {results / 'executed' / profile}; records: {results / 'records'}")
         return 0
-    failed = [name for name in jobs if name not in done and changed_at(logs[name]) != before[logs[name]]]
-    for name in failed:
-        rule = jobs[name]["rule"]  # what a cluster's scheduler says of a job that it refused or ended
-        why = re.search(rf"Error in rule {rule}:\n +message: (?!None|For further)(.+)", said.read_text())
-        print(f"failed: {name}, see {logs[name]}" + (f"; {why[1]}" if why else ""), file=sys.stderr)
+    failed, text = [], said.read_text()
+    for name, job in jobs.items():
+        if name not in done and changed_at(job["log"]) != before[job["log"]]:
+            failed.append(name)
+            # What a cluster's scheduler says of a job that it refused or ended.
+            why = re.search(rf"Error in rule {job['rule']}:\n +message: (?!None|For further)(.+)", text)
+            print(f"failed: {name}, see {job['log']}" + (f"; {why[1]}" if why else ""), file=sys.stderr)
     for name in jobs:
         if failed and name not in done + failed:
             print(f"not run: {name}, because a run that it needs failed", file=sys.stderr)
     if not failed:  # Snakemake itself, or a cluster's scheduler, failed
-        pattern = re.compile("rror|xception|nvalid|denied")
-        lines = [line.strip() for line in said.read_text().splitlines() if pattern.search(line)]
-        print(f"error: {lines[0] if lines else 'Snakemake failed'}; see {said}", file=sys.stderr)
+        first = re.search("^.*(rror|xception|nvalid|denied).*$", text, re.MULTILINE)
+        print(f"error: {first[0].strip() if first else 'Snakemake failed'}; see {said}", file=sys.stderr)
     return 1
 
 
-def changed_at(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.is_file() else None
+def changed_at(path: str) -> int | None:
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from execute import check_names, parameters_of
+from execute import NOTEBOOKS, parameters_of
 
 from kdhelpers import data, paths, protocols
 from kdhelpers.data import weights
@@ -21,7 +21,6 @@ from kdhelpers.inspection import own_images
 from kdhelpers.protocols import SEEDS
 from kdhelpers.timing import running_time
 
-NOTEBOOKS = Path(__file__).parent
 RUNNING_TIME, PEERS, OWN_IMAGES, MAPS = "21_running_time", "30_beside_anomalib", "00_quickstart", "14_interpretability"
 SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto", "threads": "auto"}  # of a run, in small letters
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
@@ -89,20 +88,20 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
     if given.get("PROFILE", profile) != profile:
         raise InputError("give the profile as the first word, smoke or full, instead of PROFILE")
     given = given | {"PROFILE": profile}
-    notebooks = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    by_default = [name for name in notebooks if name != PEERS and (name != OWN_IMAGES or profile == "smoke")]
+    left_out = (PEERS,) if profile == "smoke" else (PEERS, OWN_IMAGES)
+    by_default = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem not in left_out]
     wanted = {name: parameters_of(NOTEBOOKS / f"{name}.ipynb") for name in only or by_default}
     if settings["seeds"] is not None and not wanted.keys() & DATASETS:
         raise InputError(f"seeds is for notebooks that train, not for {', '.join(wanted)}: give SEED if it has one")
-    jobs, rows, help_ = [], [], {}
+    jobs, rows, notes = [], [], []
     for notebook, defaults in wanted.items():
         path = NOTEBOOKS / f"{notebook}.ipynb"
         if notebook not in DATASETS:  # tables and running time take no parameters of trainings
-            others = {name for names in wanted.values() for name in names} - defaults.keys()
+            others = set().union(*wanted.values()) - defaults.keys()
             mine = {name: value for name, value in given.items() if name not in others}
             if len(wanted) > 1 and mine.get("PRECISION") == "auto":  # own images' choice, not a kind of records
                 del mine["PRECISION"]
-            check_names(path, mine)
+            parameters_of(path, given=mine)
             measured, asked = False, defaults | mine
             if notebook == RUNNING_TIME and not only:
                 cases, record = running_time.resolve(notebook, **asked)
@@ -111,33 +110,32 @@ def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> 
             work = 2 * START if profile == "smoke" else 1.0
             jobs.append(Job(notebook, None, mine, pending=not measured, source=source, work=work))
             continue
-        check_names(path, given)
+        parameters_of(path, given=given)
         if "SEED" in given:
             raise InputError(f"give --config seeds=[{given['SEED']}] instead of SEED")
-        given_here = (IN_SMOKE.get(notebook, {}) if profile == "smoke" else {}) | given
-        classes, state, missing, downloads = _data(notebook, defaults | given_here)
-        if only and classes == []:
+        changed = (IN_SMOKE.get(notebook, {}) if profile == "smoke" else {}) | given
+        present, state, missing, downloads = _data(notebook, defaults | changed)
+        if only and present is None:
             raise InputError(f"{notebook} has no data: {missing}")
         mine = []
-        if classes != []:
-            changed = given_here | ({"CLASSES": classes} if classes else {})
+        if present is not None:
             seeds = _seeds(notebook, settings["seeds"], profile, bool(only))
-            mine = _jobs(notebook, defaults, changed, seeds, downloads)
+            mine = _jobs(notebook, defaults, changed | present, seeds, downloads)
         jobs += mine
         rows.append((notebook, state, mine))
         if missing and not (notebook in ABLATIONS and set(map(main_notebook, DATASETS[notebook])) <= set(wanted)):
-            help_[notebook] = f"{notebook}, {state}: {missing}"
+            notes.append(f"{notebook}, {state}: {missing}")
     trainings = [job for job in jobs if job.seed is not None]
-    text = _table(rows) if rows else "; ".join(job.notebook for job in jobs)
     if profile == "full" and not only and not any(job.recorded or not job.downloads for job in trainings):
-        help_["none"] = NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser())
+        notes.append(NOTHING_YET.format(folder=Path(given.get("DATA_DIR") or paths.DATA_DIR).expanduser()))
     if not weights.imagenet_path().is_file() and any(job.source == "imagenet" and job.pending for job in jobs):
-        help_["source"] = NO_WEIGHTS.format(path=weights.imagenet_path())
-    if again := len({path for job in jobs for path in job.again}):
+        notes.append(NO_WEIGHTS.format(path=weights.imagenet_path()))
+    if again := len(frozenset().union(*(job.again for job in jobs))):
         why = "maps and variants need their cloners, which are missing"
-        help_["again"] = f"{again} of the recorded runs will be trained again: {why}"
+        notes.append(f"{again} of the recorded runs will be trained again: {why}")
+    text = _table(rows) if rows else "; ".join(job.notebook for job in jobs)
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
-    return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in help_.values())])
+    return jobs, "\n".join([text, *(textwrap.fill(note, 110, **options) for note in notes)])
 
 
 def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
@@ -168,8 +166,7 @@ def of_list(path: Path, profile: str, asked: dict) -> tuple[list[Job], str]:
             if notebook not in DATASETS:
                 raise InputError(f"unknown notebook; it is one of {', '.join(DATASETS)}")
             given = common | entry | asked | {"PROFILE": profile}
-            check_names(NOTEBOOKS / f"{notebook}.ipynb", given)
-            defaults = parameters_of(NOTEBOOKS / f"{notebook}.ipynb")
+            defaults = parameters_of(NOTEBOOKS / f"{notebook}.ipynb", given=given)
             *_, downloads = _data(notebook, defaults | given)
             mine = _jobs(notebook, defaults, given, _seeds(notebook, seeds, profile, True), downloads)
             for run in resolve(notebook, **(defaults | {"SEED": 0} | given)):
@@ -212,33 +209,35 @@ def _seeds(notebook: str, asked: int | list | None, profile: str, named: bool) -
     return range(asked)
 
 
-def _data(notebook: str, values: dict) -> tuple[list[str] | dict | None, str, str, list[str]]:
-    """The classes to run (None: the notebook's own; []: no data), the text for the table, how to get missing data, and
-    the data sets to download."""
+def _data(notebook: str, values: dict) -> tuple[dict | None, str, str, list[str]]:
+    """The parameter CLASSES if only some have their data ({}: all have; None: none has), the text for the table, how to
+    get missing data, and the data sets to download."""
     datasets = DATASETS[notebook]
     if values["PROFILE"] == "smoke" and values["DATA_DIR"] is None:
-        return None, "generated", "", []
+        return {}, "generated", "", []
     if datasets == ("folder",):
-        return None, "as given", "", []
+        return {}, "as given", "", []
     given, present, lacking, missing, downloads = values.get("CLASSES"), {}, {}, [], []
     for dataset in [name for name in datasets if name in given] if isinstance(given, dict) else datasets:
         status = data.status(dataset, str(values["DATA_DIR"] or paths.DATA_DIR))  # `resolve` refuses a number
-        lacks = {cls: line for cls, line in status.items() if line not in ("", "download")}
-        downloads += [dataset] if "download" in status.values() else []
-        if found := [cls for cls in status if cls not in lacks]:
+        missing += [line for line in status.values() if line not in ("", "download")]
+        if found := [cls for cls, line in status.items() if line in ("", "download")]:
             present[dataset] = found
-        missing += lacks.values()
-        if lacks and dataset not in downloads:
+        if "download" in status.values():
+            downloads.append(dataset)
+        elif len(found) < len(status):
             state = f"{len(found)} of {len(status)} classes" if found else "missing"
             lacking.setdefault(state, []).append(dataset)
     if given is not None:  # `resolve` checks whether these are present
-        return None, "download" if downloads else "as given", "", downloads
+        return {}, "download" if downloads else "as given", "", downloads
     # All categories of one data set are fetched the same way: print the advice once.
     advice = "; or ".join({line.rpartition("; ")[2]: line for line in reversed(missing)}.values())
     words = [f"{state}: {', '.join(names)}" if len(datasets) > 1 else state for state, names in lacking.items()]
     state = "; ".join(words) or ("download" if downloads else "present")
-    classes = present if len(datasets) > 1 else present.get(datasets[0], [])
-    return (classes or []) if missing else None, state, advice, downloads
+    if not missing:
+        return {}, state, advice, downloads
+    classes = present if len(datasets) > 1 else present.get(datasets[0])
+    return {"CLASSES": classes} if classes else None, state, advice, downloads
 
 
 def _jobs(notebook: str, defaults: dict, changed: dict, seeds: Iterable[int], downloads: list[str]) -> list[Job]:

@@ -8,26 +8,27 @@ import re
 from pathlib import Path
 
 import nbformat
+from execute import NOTEBOOKS, name_of
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from kdhelpers.errors import InputError
-from kdhelpers.paths import ROOT
+from kdhelpers.paths import RESULTS_DIR, ROOT
 
 BAR = re.compile(r".*\d%\|.*\n?")  # a progress bar's last state
 UNLICENSED = "not shown here: nobody states a licence for these pictures; run the notebook to see them\n"
 
 
-def executed(notebook: Path, results: Path) -> Path | None:
-    """The executed full run with the lowest seed (of several, the newest); None without any."""
-    found = {}
-    for path in (results / "executed" / "full").glob("*.ipynb"):
+def executed(notebook: Path, folder: Path) -> Path | None:
+    """The executed run with the lowest seed (of several, the newest); None without any."""
+    found = []
+    for path in folder.glob("*.ipynb"):
         if match := re.fullmatch(rf"(?:\d+-)?{notebook.stem}(?:-seed(\d+))?", path.stem):
-            found.setdefault(int(match[1] or 0), []).append(path)
-    return max(found[min(found)], key=lambda path: path.stat().st_mtime) if found else None
+            found.append((int(match[1] or 0), -path.stat().st_mtime, path))
+    return min(found)[-1] if found else None
 
 
-def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:
+def with_outputs(notebook: Path, run: Path) -> NotebookNode:
     """The notebook with the outputs of `run`; InputError when `run` was executed from other cells."""
     plain, ran = (nbformat.read(path, as_version=4) for path in (notebook, run))
     cells = [cell for cell in ran.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -35,7 +36,7 @@ def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:
         raise InputError(f"{run} was executed from another version of {notebook.name}: run it again")
 
     def clean(text: str) -> str:
-        return BAR.sub("", text.replace(str(results.absolute()), "results").replace(f"{ROOT}/", ""))
+        return BAR.sub("", text.replace(str(RESULTS_DIR.absolute()), "results").replace(f"{ROOT}/", ""))
 
     code = [pair for pair in zip(plain.cells, cells, strict=True) if pair[0].cell_type == "code"]
     for count, (cell, source) in enumerate(code, start=1):
@@ -51,13 +52,13 @@ def with_outputs(notebook: Path, run: Path, results: Path) -> NotebookNode:
     return plain
 
 
-def publish(results: Path, *names: str) -> None:
-    """Write the outputs into notebooks/. Raises InputError for a requested notebook without an executed run."""
-    for notebook in sorted(Path(__file__).parent.glob("*.ipynb")):
-        run = executed(notebook, results) if not names or notebook.stem in names else None
+def main(words: list[str]) -> None:
+    """Write the outputs of all notebooks, or those in `words`, into notebooks/; InputError without an executed run."""
+    names, folder = [name_of(word) for word in words], RESULTS_DIR / "executed" / "full"
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        run = executed(notebook, folder) if not names or notebook.stem in names else None
         if run:
-            nbformat.write(with_outputs(notebook, run, results), notebook)
+            nbformat.write(with_outputs(notebook, run), notebook)
             print(f"{notebook.relative_to(ROOT)}: from {run.name}, {notebook.stat().st_size / 1000:.0f} kB")
         elif notebook.stem in names:
-            place = results / "executed" / "full"
-            raise InputError(f"{place} has no run of {notebook.stem}: ./run_all.sh full {notebook.stem}")
+            raise InputError(f"{folder} has no run of {notebook.stem}: ./run_all.sh full {notebook.stem}")

@@ -13,22 +13,24 @@ from kdhelpers.errors import InputError
 from kdhelpers.experiments import cloners
 from kdhelpers.paths import ROOT
 
-PLACEHOLDER = "-unpublished-"
+ADDRESS = r"https://github\.com/\w[\w.-]*/[\w.-]+"  # of a placeholder, the name begins with a hyphen
 # In badges (github/OWNER/NAME/blob/TAG/notebooks/, github.com/...) and in setup cells (the tag's archive).
 NAMED = re.compile(r"(github(?:\.com)?)/[\w.-]+/[\w.-]+/(blob|archive/refs/tags)/v[\w.]+?(?=/notebooks/|\.tar\.gz)")
 BADGE = re.compile(r"(/blob/[\w.]+/notebooks/)\w+\.ipynb")  # of a notebook copied from another one
 
 
-def release() -> None:
+def main(words: list[str]) -> None:
     """Release. Raises InputError for a placeholder as address, uncommitted changes, and a tag of another commit."""
+    if words:
+        raise InputError(f"release takes no words, and {words[0]} was given")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address, version = project["urls"]["Repository"], project["version"]
-    if PLACEHOLDER in address or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+    if not re.fullmatch(ADDRESS, address):
         raise InputError(f"{address} is no repository on GitHub: set Repository under [project.urls] in pyproject.toml")
     if git("status", "--porcelain"):
         raise InputError("there are uncommitted changes (git status): commit them, then release")
     tag = f"v{version}"
-    changes = {path: text for path, text in texts(address, version).items() if text != _read(path)}
+    changes = {path: text for path, text in texts(address, version).items() if text != path.read_text("utf-8")}
     tagged = git("tag", "--list", tag)
     if tagged and changes:
         names = ", ".join(str(path.relative_to(ROOT)) for path in changes)
@@ -52,20 +54,19 @@ def release() -> None:
 
 def texts(address: str, version: str) -> dict[Path, str]:
     """Each file that names the address or the version, and its text with the current ones."""
-    place = address.removeprefix("https://github.com/")
+    named = {NAMED: rf"\1/{address.removeprefix('https://github.com/')}/\2/v{version}"}
     found = {}
-    for path in [ROOT / "README.md", *sorted(ROOT.glob("notebooks/*.ipynb"))]:
-        found[path] = NAMED.sub(rf"\1/{place}/\2/v{version}", _read(path))
-        if path.suffix == ".ipynb":
-            found[path] = BADGE.sub(rf"\g<1>{path.name}", found[path])
     for name, fields in {
-        "CITATION.cff": {r"(?<=^repository-code: ).*": address, r"(?<=^version: ).*": version},
+        "README.md": named,
+        "notebooks/*.ipynb": named,
+        "CITATION.cff": {r"(?m)(?<=^repository-code: ).*": address, r"(?m)(?<=^version: ).*": version},
         "codemeta.json": {r'(?<="codeRepository": ")[^"]*': address, r'(?<="version": ")[^"]*': version},
     }.items():
-        text = _read(ROOT / name)
-        for pattern, value in fields.items():
-            text = re.sub(pattern, value, text, flags=re.MULTILINE)
-        found[ROOT / name] = text
+        for path in sorted(ROOT.glob(name)):
+            text = path.read_text("utf-8")
+            for pattern, value in fields.items():
+                text = re.sub(pattern, value, text)
+            found[path] = BADGE.sub(rf"\g<1>{path.name}", text) if path.suffix == ".ipynb" else text
     return found
 
 
@@ -75,7 +76,3 @@ def git(*arguments: str) -> str:
     if done.returncode:
         raise InputError(f"git {arguments[0]} failed: {(done.stderr or done.stdout).strip().splitlines()[0]}")
     return done.stdout.strip()
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

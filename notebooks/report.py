@@ -8,13 +8,16 @@ from pathlib import Path
 
 from kdhelpers.errors import InputError
 from kdhelpers.experiments.records import Kind, find
-from kdhelpers.paths import ROOT
+from kdhelpers.paths import RESULTS_DIR, ROOT
 from kdhelpers.reporting import article_figures, heat_maps, summary, tables
 from kdhelpers.reporting import report as page
 
 
-def report(folder: Path) -> None:
-    """Generate them from the records under `folder`; InputError when no full run is recorded."""
+def main(words: list[str]) -> None:
+    """Generate them from the records under a folder, by default RESULTS_DIR; InputError without a full run there."""
+    if len(words) > 1:
+        raise InputError(f"report takes one folder, and {words[1]} was given too")
+    folder = Path(*words or [RESULTS_DIR])
     found = find(folder, "full")
     if not found:
         raise InputError(f"{folder / 'records'} has no record of a full run: ./run_all.sh makes them")

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from kdhelpers import paths
 from kdhelpers.errors import DEBUG, InputError
-
-NOTEBOOKS = Path(__file__).parent
 
 
 def run_notebooks(profile: str, words: list[str]) -> int:
@@ -33,7 +32,7 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         os.environ[DEBUG] = "1"
     import jobs  # slow: imported after the checks above, where Ctrl-C is handled
     import plan
-    from execute import values_of
+    from execute import name_of, values_of
     from snakemake.utils import available_cpu_count
 
     values = values_of(asked.config)
@@ -68,41 +67,27 @@ def run_notebooks(profile: str, words: list[str]) -> int:
         pending, lost = jobs.fetch(pending)
         cores = int(asked.cores) if str(asked.cores).isdecimal() else available_cpu_count()
         found = jobs.for_snakemake(pending, results, profile, settings, cores, cluster=bool(asked.profile))
-        return (jobs.run(found, options, lock) if pending else 0) or lost
-
-
-def name_of(word: str) -> str:
-    """The name of a notebook in notebooks/ from a number, a name or a path; InputError when there is none."""
-    if "=" in word:
-        raise InputError(f"put --config before {word}: ./run_all.sh full NOTEBOOK --config {word}")
-    names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
-    found = [name for name in names if Path(word).name.removesuffix(".ipynb") in (name, name.partition("_")[0])]
-    if not found:
-        known = "commands are smoke, full, test, report, publish, release, verify, site and gpu-check"
-        raise InputError(f"there is no command or notebook {word}; {known}, notebooks {' '.join(names)}")
-    return found[0]
+        return (jobs.run(found, results, profile, options, lock) if pending else 0) or lost
 
 
 def test(options: list[str]) -> int:
     """Check the style, then run pytest over the package's tests and over copies of the notebooks in smoke."""
     import papermill
-    from execute import check_names, parameters_of
-    from plan import IN_SMOKE
+    from execute import NOTEBOOKS, parameters_of
+    from plan import IN_SMOKE, PEERS
 
     # Within the repository: outside of it, pytest would give the cells of two notebooks the same name.
     with tempfile.TemporaryDirectory(dir=paths.ROOT, prefix=".test-") as folder:
         for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
-            if notebook.stem == "30_beside_anomalib" and not find_spec("anomalib"):
+            if notebook.stem == PEERS and not find_spec("anomalib"):
                 why = "the optional anomalib is not installed (pip install '.[anomalib]')"
                 print(f"{notebook.stem} is left out: {why}")
                 continue
             parameters = {"PROFILE": "smoke", "RESULTS_DIR": f"{folder}/results"} | IN_SMOKE.get(notebook.stem, {})
-            if "EPOCHS" in parameters_of(notebook):
+            if "EPOCHS" in parameters_of(notebook, given=parameters):
                 parameters["EPOCHS"] = 2  # enough to check that they run
-            check_names(notebook, parameters)
-            out = f"{folder}/{notebook.name}"
             named = {"language": "python", "kernel_name": "python3"}
-            papermill.execute_notebook(notebook, out, parameters, prepare_only=True, **named)
+            papermill.execute_notebook(notebook, f"{folder}/{notebook.name}", parameters, prepare_only=True, **named)
         pytest = "pytest -c pyproject.toml --rootdir . -n 2 --dist loadfile --no-loadscope-reorder"
         pytest = f"{pytest} --nbval-lax --nbval-current-env kdhelpers/tests -m".split()
         pytest += ["", *map(str, Path(folder).glob("*.ipynb")), *options]  # -m "": the slow tests too
@@ -124,11 +109,9 @@ def gpu_check(words: list[str]) -> int:
         raise InputError(f"unknown name {min(unknown)}; gpu-check has DATA_DIR, SOURCE and RESULTS_DIR")
     if not torch.cuda.is_available():
         raise InputError("gpu-check needs a GPU that torch can use, and this machine has none")
-    results = Path(str(given.get("RESULTS_DIR") or paths.RESULTS_DIR)).expanduser().absolute()
+    results = Path(given.get("RESULTS_DIR") or paths.RESULTS_DIR).expanduser().absolute()
     # pytest runs in the repository; only a built-in source is no path.
-    where = {
-        f"KDHELPERS_{name}": str(Path(str(value)).expanduser().absolute()) for name, value in given.items() if value
-    }
+    where = {f"KDHELPERS_{name}": str(Path(path).expanduser().absolute()) for name, path in given.items() if path}
     where |= {"KDHELPERS_SOURCE": given["SOURCE"]} if given.get("SOURCE") in ("imagenet", "untrained") else {}
     pytest = ["-m", "pytest", "-m", "gpu", "-rs", "--durations=0", "-s", "kdhelpers/tests/test_gpu.py"]
     tests = subprocess.run([sys.executable, *pytest], env=os.environ | where, cwd=paths.ROOT).returncode
@@ -137,36 +120,16 @@ def gpu_check(words: list[str]) -> int:
     return subprocess.run([sys.executable, "notebooks/execute.py", *words], cwd=paths.ROOT).returncode or tests
 
 
-def main() -> int:
+def main() -> int | None:
     command, *words = sys.argv[1:] or ["full"]
     if command == "test":
         return test(words)
     if command == "gpu-check":
         return gpu_check(words)
-    if command == "publish":
-        from publish import publish
-
-        publish(paths.RESULTS_DIR, *map(name_of, words))
-    elif command == "report":
-        from report import report
-
-        if len(words) > 1:
-            raise InputError(f"report takes one folder, and {words[1]} was given too")
-        report(Path(*words or [paths.RESULTS_DIR]))
-    elif command == "release":
-        from release import release
-
-        if words:
-            raise InputError(f"release takes no words, and {words[0]} was given")
-        release()
-    elif command == "verify":
-        from verify import verify
-
-        return verify(words)
-    else:
-        profile, words = (command, words) if command in ("smoke", "full") else ("full", [command, *words])
-        return run_notebooks(profile, words)
-    return 0
+    if command in ("publish", "release", "report", "verify"):
+        return import_module(command).main(words)
+    profile, words = (command, words) if command in ("smoke", "full") else ("full", [command, *words])
+    return run_notebooks(profile, words)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """./run_all.sh verify: rerun recorded trainings and compare every number."""
 
 import time
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from execute import Newest, duration, values_of
@@ -15,7 +15,7 @@ KNOWN = {"seed": 0} | dict.fromkeys(("PROFILE", "RESULTS_DIR", "DATA_DIR", "SOUR
 WORDS = {"same": "the same", "differs": "different", "cannot be run here": "could not be run here"}
 
 
-def verify(words: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Rerun recorded trainings and compare; words: how many, and NAME=VALUE. Returns 0 if all are the same, else 1."""
     count = int(words[0]) if words and words[0].isdecimal() else None
     given = values_of(words[count is not None :])
@@ -25,7 +25,7 @@ def verify(words: list[str]) -> int:
     if count == 0 or type(given["seed"]) is not int or given["PROFILE"] not in (None, "smoke", "full"):
         raise InputError("verify takes how many records (1 or more), seed=NUMBER and PROFILE=smoke or full")
     cache.keep_freed_memory()
-    results = Path(str(given["RESULTS_DIR"] or paths.RESULTS_DIR)).expanduser().absolute()
+    results = Path(given["RESULTS_DIR"] or paths.RESULTS_DIR).expanduser().absolute()
     where = {name.lower(): given[name] for name in ("DATA_DIR", "SOURCE", "DEVICE")}
     chosen = verification.choose(results, count, given["seed"], given["PROFILE"])
     costs = [verification.seconds_of(record, results) for record in chosen]
@@ -33,8 +33,8 @@ def verify(words: list[str]) -> int:
     print(f"{len(chosen)} of profile {chosen[0]['profile']}; they took {took}", flush=True)
     start, verdicts = time.monotonic(), []
     for number, record in enumerate(chosen, start=1):
-        newest = Newest(f"{number} of {len(chosen)} · {verification.name_of(record)}")
-        with closing(newest), redirect_stdout(newest), redirect_stderr(newest):
+        title = f"{number} of {len(chosen)} · {verification.name_of(record)}"
+        with Newest(title) as newest, redirect_stdout(newest), redirect_stderr(newest):
             verdict, line = verification.verify(record, **where)
         verdicts.append(verdict)
         print(f"{number} of {len(chosen)} · {line}", flush=True)

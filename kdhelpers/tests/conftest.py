@@ -169,12 +169,13 @@ def command(capfd):
 
 
 def comparable(results):
-    """The records by path, without what may differ between two runs."""
+    """The records, tables and figures by path, without what may differ between two runs: seconds, memory, machine."""
     found = {path.relative_to(results): json.loads(path.read_text()) for path in results.glob("records/**/*.json")}
     for record in found.values():
         for may_differ in ("seconds", "peak_memory_mb", "environment"):
             del record[may_differ]
-    return found
+    files = [path for name in ("tables", "figures") for path in (results / name).rglob("*.*")]
+    return found | {path.relative_to(results): path.read_bytes() for path in files if path.stem != "running_time"}
 
 
 def times(results):

@@ -67,7 +67,7 @@ def test_the_same_comes_out_a_tampered_number_is_named_and_nothing_is_touched(ma
 
 def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(made, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "notebooks")
-    from verify import verify
+    import verify
 
     def stopped(*_, **__):
         raise KeyboardInterrupt
@@ -75,7 +75,7 @@ def test_ctrl_c_leaves_the_records_and_promises_no_checkpoint(made, monkeypatch,
     before = contents(made)
     monkeypatch.setattr(runner, "_record", stopped)  # in the middle of a training
     with pytest.raises(KeyboardInterrupt):
-        verify([f"RESULTS_DIR={made / 'results'}"])
+        verify.main([f"RESULTS_DIR={made / 'results'}"])
     assert "checkpoint" not in capsys.readouterr().out
     assert contents(made) == before
 

@@ -10,8 +10,11 @@ import zipfile
 from importlib.metadata import Distribution, version
 from pathlib import Path
 
+import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 from packaging.requirements import Requirement
 
 from kdhelpers import data, hosted
@@ -26,17 +29,11 @@ ARCHIVE = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/archive/refs/tags/v[\
 BARE = re.compile(r"pip3? install(?! --no-deps --no-index)[^\n`\"]*(?<![/\w.-])kdhelpers(?![-/\w.]*(\.whl|/|\.git))")
 PRELOADED = ("numpy", "torch", "torchvision")  # Colab's own: another version of one needs a restart, or breaks it
 
-RUN = """
+LOOK = """
 import json
-import google.colab
-from IPython.core.interactiveshell import InteractiveShell
-
-shell = InteractiveShell.instance()
-for source in json.load(open("cells.json")):
-    shell.run_cell(source).raise_error()
 import kdhelpers.paths as paths, kdhelpers.reporting.tables
 known = {name: str(value) for name, value in vars(paths).items() if name.isupper()}
-article = kdhelpers.reporting.tables.beside_article(shell.user_ns["records"], table=2)["article"].tolist()
+article = kdhelpers.reporting.tables.beside_article(records, table=2)["article"].tolist()
 print(json.dumps(known | {"package": kdhelpers.__file__, "article": article}))
 """
 
@@ -115,26 +112,25 @@ def test_nothing_installs_the_package_by_its_bare_name():
 
 
 def test_notebook_01_runs_from_an_empty_folder(installed, tmp_path):
-    notebook = json.loads((ROOT / "notebooks" / "01_mnist.ipynb").read_text())
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert INSTALL in cells[0]
-    cells[0] = re.sub("%pip.*", "print('on Colab')", cells[0])  # installed already
+    notebook = nbformat.read(ROOT / "notebooks" / "01_mnist.ipynb", as_version=4)
+    notebook.cells.append(new_code_cell(LOOK))
+    first, *_, last = code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert INSTALL in first.source
+    first.source = "import google.colab\n" + re.sub("%pip.*", "print('on Colab')", first.source)  # installed already
     for before, after in {'PROFILE = "full"': 'PROFILE = "smoke"', "EPOCHS = None": "EPOCHS = 2"}.items():
-        cells = [cell.replace(before, after) for cell in cells]
+        for cell in code:
+            cell.source = cell.source.replace(before, after)
 
     folder, stub = tmp_path / "content", tmp_path / "stub/google/colab/__init__.py"
     folder.mkdir()
     stub.parent.mkdir(parents=True)
     stub.touch()
-    (folder / "cells.json").write_text(json.dumps(cells))
     search = os.pathsep.join([str(installed), str(tmp_path / "stub")])
-    own = {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython"), "MPLBACKEND": "agg"}
-    options = {"cwd": folder, "env": os.environ | own, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-c", RUN], timeout=120, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0] == "on Colab"
-    where = json.loads(lines[-1])
+    own = {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
+    in_folder = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, kernel_name="python3", timeout=120, resources=in_folder).execute(env=os.environ | own)
+    assert first.outputs[0].text.startswith("on Colab\n")
+    where = json.loads(last.outputs[0].text)
 
     assert where["package"] == str(installed / "kdhelpers" / "__init__.py")
     assert where["PAPER_DIR"] == str(installed / "kdhelpers" / "paper")
@@ -144,7 +140,7 @@ def test_notebook_01_runs_from_an_empty_folder(installed, tmp_path):
     made = json.loads(record.read_text())
     assert 0 <= made["detection"]["auroc"] <= 100
     assert made["environment"]["commit"] is None  # no repository, no commit
-    assert {path.name for path in folder.iterdir()} == {"cells.json", "data", "results"}
+    assert {path.name for path in folder.iterdir()} == {"data", "results"}
     assert where["article"] == [99.82]  # digit 0, from the tables inside the wheel
 
 

@@ -193,8 +193,8 @@ def test_what_a_cluster_says_of_a_job_is_in_its_line(planned, monkeypatch, sampl
         def __init__(self, words, stderr, **_):
             plan = json.loads(Path(words[-1].removeprefix("plan=")).read_text())
             said = ["SLURM sbatch failed: no such partition", "None"]
-            for (name, job), message in zip(plan["jobs"].items(), said, strict=True):
-                Path(plan["logs"], f"{name}.log").touch()
+            for job, message in zip(plan["jobs"].values(), said, strict=True):
+                Path(job["log"]).touch()
                 stderr.write(f"Error in rule {job['rule']}:\n    message: {message}\n    jobid: 1\n")
             stderr.flush()
 
