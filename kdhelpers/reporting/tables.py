@@ -47,8 +47,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
     The article's numbers are as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–" without
     records. Below them are the number of seeds, the difference, and `comparison.verdict`; then the reruns by others
-    (`published.reruns`). Detection tables end with the trivial baselines: AUROC on the same split, for brightness in
-    whichever direction separates better.
+    (`published.reruns`). Detection tables end with the `trivial` baselines.
     """
     keys = ["dataset", "method", "class"]
     printed = as_printed(table)
