@@ -33,7 +33,7 @@ def command_for(
         for name in ("EPOCHS", "IMAGE_SIZE", "BATCH_SIZE"):
             of = {d: mains[d][name] for d in DATASETS[notebook] if name in mains.get(d, ())}
             settings |= {name: min(of.values()) if name == "BATCH_SIZE" else of} if of else {}
-        return _line("full", notebook, settings)
+        return command_line("full", notebook, settings)
     profile = used[0]["profile"]
     made: dict[tuple[str, str], set[int]] = {}  # the seeds, by settings and class
     for record in used:
@@ -48,13 +48,15 @@ def command_for(
         if len(groups) > 1 or profile == "smoke" and len(of) > 1:  # by default smoke has one class
             settings = settings | {"CLASSES": of}
         which = {} if default else {"seeds": len(seeds) if first else seeds}
-        lines.append(_line(profile, notebook, settings | json.loads(changed) | which))
+        lines.append(command_line(profile, notebook, settings | json.loads(changed) | which))
     return " && ".join(lines)
 
 
-def _line(profile: str, notebook: str, settings: dict[str, object]) -> str:
+def command_line(profile: str, notebook: str, settings: dict[str, object]) -> str:
+    """The `./run_all.sh` line with these settings. notebook: "" for all."""
     given = [f"{k}={v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}" for k, v in settings.items()]
-    return shlex.join(["./run_all.sh", profile, notebook, *(["--config", *given] if given else [])])
+    words = ["./run_all.sh", profile, notebook, *(["--config", *given] if given else [])]
+    return shlex.join(filter(None, words))
 
 
 def _changed(record: dict) -> dict[str, object]:

@@ -23,28 +23,27 @@ SLACK = 0.3  # points that a cell `inside` may differ beyond two standard deviat
 NEAR = 2.0  # points
 
 
-def cells(records: Sequence[dict], of: Sequence[int] = TABLES, resc: bool = False) -> pd.DataFrame:
+def cells(records: Sequence[dict], of: int | None = None) -> pd.DataFrame:
     """One row per published number, in the article's order, with or without records.
 
-    records: of one kind. of: the tables. resc: True to end Table 5 with ours on RESC. Columns: table, dataset, method,
-    class; article and article ± (as published); ours and ± (mean and standard deviation over seeds; ± is NaN for one
-    seed); seeds (count); difference; `verdict`; deviates (the deviations, or ""); missing (for an incomplete mean, how
-    many classes have records, or ""); command (reruns or fills the cell). Numbers are in per cent.
+    records: of one kind. of: one table, where 5 ends with ours on RESC; None for the article's numbers of all tables.
+    Columns: table, dataset, method, class; article and article ± (as published); ours and ± (mean and standard
+    deviation over seeds; ± is NaN for one seed); seeds (count); difference; `verdict`; deviates (the deviations or "");
+    missing (for an incomplete mean, how many classes have records, or ""); command (reruns or fills the cell). Numbers
+    are in per cent.
     """
     only_one(records)
-    paper = pd.concat(published(table).assign(table=table) for table in of)
+    paper = pd.concat(published(table).assign(table=table) for table in (TABLES if of is None else [of]))
     paper = paper[paper["method"].isin(OWN)].rename(columns={"value": "article", "std": "article ±"})
-    if resc and 5 in of:
+    if of == 5:
         paper = pd.concat([paper, pd.DataFrame([RESC])])
     rows = []
     for cell in paper[["table", "dataset", "method", "class", "article", "article ±"]].to_dict("records"):
-        table = cell["table"]
-        single = table > 1 and cell["class"] != MEAN  # Table 1 is a mean over the categories
+        single = cell["table"] > 1 and cell["class"] != MEAN  # Table 1 is a mean over the categories
         wanted = [cell["class"]] if single else list(classes_of(cell["dataset"]))
-        found, values = recorded(records, table, cell)
-        values = values.reindex(columns=wanted)
+        found, values = recorded_numbers(records, cell, wanted)
         means = values.dropna().mean(axis=1)
-        used = [r for r in found if r["seed"] in means.index and r["class"] in wanted]
+        used = [record for record in found if record["seed"] in means.index]
         deviates = dict.fromkeys(deviation for record in used for deviation in record["deviations"])
         if 0 < len(means) != SEEDS:
             deviates[f"{len(means)} seed{'s' * (len(means) > 1)} instead of {SEEDS}"] = None
@@ -52,10 +51,9 @@ def cells(records: Sequence[dict], of: Sequence[int] = TABLES, resc: bool = Fals
         cell |= {"ours": means.mean(), "±": means.std(), "seeds": len(means)}
         cell["difference"] = cell["ours"] - cell["article"]
         numbers = cell["ours"], cell["±"], cell["article"], cell["article ±"]
-        cell["verdict"] = verdict(*numbers, words, any(map(is_stale, used)))
-        cell["deviates"] = words
+        cell |= {"verdict": verdict(*numbers, words, any(map(is_stale, used))), "deviates": words}
         cell["missing"] = "" if len(means) or single else f"{most} of {len(wanted)} classes"
-        notebook, _, variant = place_of(table, cell)
+        notebook, _, variant = place_of(cell)
         cell["command"] = command_for(notebook, wanted if single else None, variant, used, records)
         rows.append(cell)
     return pd.DataFrame(rows)
@@ -85,9 +83,9 @@ def classes_of(dataset: str) -> tuple[str, ...]:
     return MVTEC if dataset == "mvtec" else NUMBERS
 
 
-def place_of(table: int, cell: Mapping) -> tuple[str, str, str | None]:
+def place_of(cell: Mapping) -> tuple[str, str, str | None]:
     """Notebook, data set and variant of the records that fill a published cell."""
-    if table == 1 and cell["class"] != METHODS[0]:
+    if cell["table"] == 1 and cell["class"] != METHODS[0]:
         return "14_interpretability", cell["dataset"], cell["class"]
     return main_notebook(cell["dataset"]), cell["dataset"], "augmented" if cell["method"] == "ours+aug" else None
 
@@ -100,11 +98,15 @@ def value_of(record: dict, table: int, method: str = METHODS[0], filtered: bool 
     return record["detection"]["auroc"]
 
 
-def recorded(records: Sequence[dict], table: int, cell: Mapping) -> tuple[list[dict], pd.DataFrame]:
-    """The records of a published cell's table row, sorted by seed, and a frame of their numbers, seeds × classes."""
-    place = place_of(table, cell)
-    found = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
-    method, filtered = cell["class"] if table == 1 else METHODS[0], cell["method"] != "without_gaussian"
-    numbers = [(r["seed"], r["class"], value_of(r, table, method, filtered)) for r in found]
-    frame = pd.DataFrame(numbers, columns=["seed", "class", "value"]).astype({"value": float})
-    return sorted(found, key=lambda r: r["seed"]), frame.pivot(index="seed", columns="class", values="value")
+def recorded_numbers(records: Sequence[dict], cell: Mapping, classes: Sequence[str]) -> tuple[list[dict], pd.DataFrame]:
+    """The records of `classes` with a number for a cell's table row, by seed, and these numbers, seeds × classes."""
+    place, filtered = place_of(cell), cell["method"] != "without_gaussian"
+    method = cell["class"] if cell["table"] == 1 else METHODS[0]
+    rows = [
+        (r["seed"], r["class"], value_of(r, cell["table"], method, filtered), r)
+        for r in sorted(records, key=lambda r: r["seed"])
+        if (r["notebook"], r["dataset"], r["variant"]) == place and r["class"] in classes
+    ]
+    frame = pd.DataFrame(rows, columns=["seed", "class", "value", "record"]).dropna(subset="value")
+    values = frame.astype({"value": float}).pivot(index="seed", columns="class", values="value")
+    return frame["record"].tolist(), values.reindex(columns=classes)

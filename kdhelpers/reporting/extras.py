@@ -47,8 +47,7 @@ def localization(records: Sequence[dict]) -> pd.DataFrame:
                 for key, words in (("raw", "without"), ("gaussian", "with")):
                     rows.append(record | {"method": method.replace("_", " "), "Gaussian": words} | maps[key])
     titles = {"pixel_auroc": "pixel AUROC", "pixel_auroc_all": "over all images", "aupro": "AUPRO", "seed": "seeds"}
-    table = _means(rows, ["dataset", "class", "variant", "method", "Gaussian"], titles)
-    return table.drop(columns="variant", errors="ignore")
+    return _means(rows, ["dataset", "class", "method", "Gaussian"], titles)
 
 
 def _means(records: Sequence[dict], by: list[str], titles: dict[str, str]) -> pd.DataFrame:

@@ -4,7 +4,6 @@ It is generated from records only and needs no network: the style is embedded, a
 """
 
 import base64
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from kdhelpers.metrics import AUPRO_LIMIT
 from kdhelpers.protocols import LAST_EPOCHS, METHOD_VERSION, PRECISIONS, SEEDS
 from kdhelpers.reporting import comparison, extras, tables
 from kdhelpers.reporting.ablations import CONFIDENCE, METRICS, variants_frame
-from kdhelpers.reporting.commands import command_for
+from kdhelpers.reporting.commands import command_for, command_line
 from kdhelpers.reporting.figures import small_png
 from kdhelpers.reporting.published import NAMES, TABLES, doubtful_means
-from kdhelpers.reporting.text import NOTHING, number
+from kdhelpers.reporting.text import NOTHING, as_text, number
 
 FIGURES = {
     "figure_1": "Heat maps: test images, and where the gradient of the loss is largest.",
@@ -132,14 +131,13 @@ def _section(kind: Kind, records: Sequence[dict], everything: bool) -> dict:
 
 def _begin(kind: Kind) -> str:
     """The command that creates the first records of a kind."""
-    settings = [f"PROTOCOL={kind.protocol}"] if kind.protocol != "official" else []
     precision = precision_of(kind.source)
     source = kind.source.removesuffix(f"-{precision}")
-    if source != ("untrained" if kind.profile == "smoke" else "imagenet"):
-        settings.append(f"SOURCE={source if source in ('imagenet', 'untrained') else 'PATH'}")
-    if precision != PRECISIONS[0]:
-        settings.append(f"PRECISION={precision}")
-    return shlex.join(["./run_all.sh", kind.profile, *(["--config", *settings] if settings else [])])
+    source = source if source in ("imagenet", "untrained") else "PATH"
+    settings = {"PROTOCOL": kind.protocol, "SOURCE": source, "PRECISION": precision}
+    defaults = "official", "untrained" if kind.profile == "smoke" else "imagenet", PRECISIONS[0]
+    changed = {k: v for (k, v), default in zip(settings.items(), defaults, strict=True) if v != default}
+    return command_line(kind.profile, "", changed)
 
 
 def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
@@ -201,9 +199,7 @@ def _table(frame: pd.DataFrame) -> dict:
     """
     names = list(frame.columns)
     group = names.pop(0) if names and names[0] in _GROUPS else None
-    texts = frame.map(
-        lambda value: "" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else str(value)
-    )
+    texts = frame.map(lambda value: as_text(value, nothing=""))
     rows, last = [], ""
     for line in texts.to_dict("records"):
         if group and line[group] not in ("", last):

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from kdhelpers.experiments.records import kind_of, remark
 from kdhelpers.reporting import tables
+from kdhelpers.reporting.text import as_text
 
 _WIDE, _DENSE = 12, "; padding: 2px 4px; font-size: 85%"  # a table of more columns fits a page of 1280 pixels so
 _NUMERIC = re.compile(r"[-+−±\d.,%()†\s]*\d[-+−±\d.,%()†\s]*")  # as text, possibly with a standard deviation and a mark
@@ -35,7 +36,7 @@ def table(frame: pd.DataFrame, caption: str = "", *, note: str = "", number: str
     the right.
     """
     names = [str(name) for name in frame.columns]
-    rows = [[_text(value, number) for value in row] for row in frame.itertuples(index=False)]
+    rows = [[as_text(value, number) for value in row] for row in frame.itertuples(index=False)]
     dense = _DENSE if len(names) > _WIDE else ""
     sides = ["right" if any(_NUMERIC.fullmatch(row[i]) for row in rows) else "left" for i in range(len(names))]
 
@@ -69,13 +70,3 @@ def _unbroken(value: str) -> str:
     """The text as HTML: leading spaces indent it, and a standard deviation goes below its number, unbroken."""
     words = value.lstrip(" ")
     return "&nbsp;" * (len(value) - len(words)) + re.sub(" ± (.*)", r"<br><small>±&nbsp;\1</small>", escape(words))
-
-
-def _text(value: object, number: str) -> str:
-    if isinstance(value, tuple):
-        return " × ".join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if pd.isna(value):
-        return tables.NOTHING
-    return format(value, number) if isinstance(value, float) else str(value)

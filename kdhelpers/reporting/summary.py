@@ -1,6 +1,6 @@
 """The tables in README.md, docs/findings.md and results/README.md: the article beside this reproduction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +10,9 @@ from kdhelpers.experiments.records import Kind, is_stale, precision_of, source_n
 from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import PRECISIONS
-from kdhelpers.reporting import comparison, extras
+from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
-from kdhelpers.reporting.comparison import MEAN, cells
+from kdhelpers.reporting.comparison import MEAN, cells, recorded_numbers
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
 from kdhelpers.reporting.text import BASELINES, NOTHING, number, title_of
@@ -50,11 +50,10 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
         there = classes.dropna(subset="ours")
         row = {"data set": title, "article": line["article"].get(MEAN, classes["article"].mean())}
         if len(there):
-            found, values = comparison.recorded(records, place[0], there.iloc[0])
-            values = values[there.index]
+            found, values = recorded_numbers(records, there.iloc[0], there.index)
             means = values.dropna().mean(axis=1)
             values = values.loc[means.index] if len(means) else values
-            used = [r for r in found if r["class"] in values and pd.notna(values[r["class"]].get(r["seed"]))]
+            used = [record for record in found if record["seed"] in values.index]
             deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
             row |= {"article, these classes": there["article"].mean(), "ours": values.mean().mean()}
             row |= {"±": means.std(), "seeds": values.count().min()}
@@ -135,18 +134,16 @@ def _span(values: pd.Series) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def _official(found: dict[Kind, list[dict]]) -> list[tuple[str, pd.DataFrame, list[dict], list[dict]]]:
-    """For each source with a number of the article's: its name in words, `article_beside_ours`, and its full runs of
-    the official protocol in float32, and others."""
-    by_source = []
+def _official(found: dict[Kind, list[dict]]) -> Iterator[tuple[str, pd.DataFrame, list[dict], list[dict]]]:
+    """Yield for each source with a number of the article's: its name in words, `article_beside_ours`, and its full runs
+    of the official protocol in float32, and others."""
     for kind, records in found.items():
         if kind[1:] == ("full", "official") and precision_of(kind.source) == PRECISIONS[0]:
             beside = article_beside_ours(records)
             kinds = [kind._replace(source=source_name(kind.source, name)) for name in PRECISIONS[1:]]
             others = [found.get(other, []) for other in (kind._replace(protocol="text"), *kinds)]
             if beside["ours"].notna().any():
-                by_source.append((SOURCES.get(kind.source, kind.source), beside, records, sum(others, [])))
-    return by_source
+                yield SOURCES.get(kind.source, kind.source), beside, records, sum(others, [])
 
 
 def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:

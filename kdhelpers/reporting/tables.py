@@ -17,7 +17,7 @@ from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.comparison import MEAN, OWN, cells, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
-from kdhelpers.reporting.text import BASELINES, NOTHING, either_way, main_runs, number, title_of
+from kdhelpers.reporting.text import BASELINES, NOTHING, as_text, either_way, main_runs, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
 TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none for localization
@@ -47,19 +47,17 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
     The article's numbers are as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–" without
     records. Below them are the number of seeds, the difference, and `comparison.verdict`; then the reruns by others
-    (`published.reruns`). Detection tables end with the trivial baselines: AUROC on the same split, for brightness in
-    whichever direction separates better.
+    (`published.reruns`). Detection tables end with the `trivial` baselines.
     """
     keys = ["dataset", "method", "class"]
     printed = as_printed(table)
-    own = cells(records, [table], resc=True).drop(columns="article")
-    own = own.merge(printed, how="left", on=keys).rename(columns={"text": "article"})
+    own = cells(records, table).drop(columns="article").merge(printed, how="left", on=keys)
+    own = own.rename(columns={"text": "article", "verdict": "  verdict"})
     own["this reproduction"] = list(map(number, own["ours"], own["±"]))
     own["  seeds"] = own["seeds"].map(lambda seeds: str(seeds or NOTHING))
     own["  difference"] = own["difference"].map(lambda points: number(points, digits="+z.2f"))
-    own["  verdict"] = own["verdict"]
     lines = ["article", "this reproduction", "  seeds", "  difference", "  verdict"]
-    own = own.set_index(keys)[lines].stack().rename_axis([*keys, "row"]).rename("text").reset_index()
+    own = own.set_index(keys)[lines].stack().rename_axis([*keys, "row"]).reset_index(name="text")
     if table != 1:  # whose blocks are its own methods
         own["row"] += own["method"].map(OWN)
     computed = trivial(table, records)
@@ -68,9 +66,9 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     every = every.assign(row=every["row"].fillna(every["method"]))
     by = {1: "method", 2: "dataset"}.get(table)  # the first column; other tables have one block
     column = "dataset" if table == 6 else "class"
+    columns = sorted(printed[column].unique(), key=lambda name: name != MEAN)  # the mean first, in view
     every["block"] = every[by].map(title_of) if by else ""
     rows = pd.concat(part for _, part in every.groupby("block", sort=False))[["block", "row"]].drop_duplicates()
-    columns = sorted(printed[column].unique(), key=lambda name: name != MEAN)  # the mean first, in view
     wide = every.pivot(index=["block", "row"], columns=column, values="text")
     wide = wide.reindex(index=pd.MultiIndex.from_frame(rows), columns=columns).fillna("").reset_index()
     wide["block"] = wide["block"].mask(wide["block"].duplicated(), "")
@@ -81,7 +79,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
 def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     """The numbers of `article_table`, one per row: columns dataset, class, method, value, std, and for our rows seeds,
     difference, verdict, deviates, missing and command."""
-    paper, ours = published(table), cells(records, [table], resc=True)
+    paper, ours = published(table), cells(records, table)
     ours = ours.rename(columns={"ours": "value", "±": "std"})
     paper["method"] = [f"article{OWN[method]}" if method in OWN else method for method in paper["method"]]
     ours["method"] = "this reproduction" + ours["method"].map(OWN)
@@ -128,7 +126,7 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
             for suffix in ("csv", "md", "tex"):
                 (folder / f"{stem}.{suffix}").unlink(missing_ok=True)
             continue
-        texts = frame.map(lambda value: number(value) if isinstance(value, float) else str(value))
+        texts = frame.map(as_text)
         styled = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
         latex = styled.to_latex(hrules=True, column_format="l" * len(frame.columns))
         files = {

@@ -1,6 +1,6 @@
 """Names and numbers in tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -21,8 +21,8 @@ def in_order(dataset: str, cls: str) -> tuple[int, int, str]:
     return list(NAMES).index(dataset), MVTEC.index(cls) if dataset == "mvtec" and cls in MVTEC else 0, cls
 
 
-def mean_std(values: Iterable[float | None]) -> str:
-    known = pd.Series(list(values), dtype=float)
+def mean_std(values: pd.Series) -> str:
+    known = values.astype(float)
     return number(known.mean(), known.std())
 
 
@@ -31,6 +31,17 @@ def number(value: float, std: float | None = None, digits: str = ".2f") -> str:
     if pd.isna(value):
         return NOTHING
     return f"{value:{digits}}" + ("" if pd.isna(std) else f" ± {std:{digits}}")
+
+
+def as_text(value: object, digits: str = ".2f", nothing: str = NOTHING) -> str:
+    """The value of a table's cell; `nothing` stands for a missing one."""
+    if isinstance(value, tuple):
+        return " × ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if pd.isna(value):
+        return nothing
+    return format(value, digits) if isinstance(value, float) else str(value)
 
 
 def either_way(name: str, value: float | None) -> float | None:

@@ -81,12 +81,6 @@ def test_a_class_with_a_seed_of_its_own_empties_nothing(record):
     assert by_seed(variants_frame(NOTEBOOK, records)[0])["value"].tolist() == [90, 90, 90, 88, 89, 90]
 
 
-def test_a_variant_of_the_source_may_have_another(record):
-    variant = record("15_unstated_details", variant="untrained", source={"name": "untrained", "sha256": "0" * 64})
-    frame, left_out = variants_frame("15_unstated_details", [record(), variant])
-    assert len(frame) == 2 and not left_out
-
-
 def test_the_main_run_has_the_classes_of_its_variants_and_one_seed_has_no_interval(record):
     of_main = [record(cls="3", auroc=99), record(cls="5", auroc=90)]
     records = [*of_main, record(NOTEBOOK, cls="3", variant="last", auroc=97)]
@@ -96,11 +90,13 @@ def test_the_main_run_has_the_classes_of_its_variants_and_one_seed_has_no_interv
     assert extras.ablation(NOTEBOOK, records)["class"].tolist() == ["3"]
 
 
-@pytest.mark.parametrize("setting", ["epochs", "batch_size", "image_size"])
-def test_runs_of_other_settings_are_left_out_unless_the_variant_is_that_setting(record, setting):
-    changed = record(NOTEBOOK, cls="3", variant="last", parameters={setting: 7})
-    frame, left_out = variants_frame(NOTEBOOK, [record(cls="3"), changed])
-    assert len(frame) == len(left_out) == 1
+def test_runs_of_other_settings_are_left_out_unless_the_variant_is_that_setting(record):
+    settings = ("epochs", "batch_size", "image_size")
+    changed = [record(NOTEBOOK, cls=name, variant="last", parameters={name: 7}) for name in settings]
+    frame, left_out = variants_frame(NOTEBOOK, [*(record(cls=name) for name in settings), *changed])
+    assert frame["main"].all() and len(frame) == len(left_out) == 3
     size = record("15_unstated_details", "head_ct", "normal", "size_256", parameters={"image_size": 256})
-    frame, left_out = variants_frame("15_unstated_details", [record("06_head_ct", "head_ct", "normal"), size])
-    assert len(frame) == 2 and not left_out
+    source = record("15_unstated_details", variant="untrained", source={"name": "untrained", "sha256": "0" * 64})
+    records = [record(), source, record("06_head_ct", "head_ct", "normal"), size]
+    frame, left_out = variants_frame("15_unstated_details", records)
+    assert len(frame) == 4 and not left_out

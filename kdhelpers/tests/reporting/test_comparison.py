@@ -57,15 +57,6 @@ def test_a_cell_is_the_mean_over_seeds_and_a_mean_needs_all_classes(record):
     assert found.loc["mean", ["verdict", "missing"]].tolist() == ["–", "9 of 10 classes"]
 
 
-def test_table_1_reads_gradients_from_the_main_run_and_the_others_from_theirs(record):
-    records = [record("04_mvtec", "mvtec", cls, auroc=80.0) for cls in MVTEC]
-    of = {"variant": "smoothgrad", "method": "smoothgrad"}
-    records += [record("14_interpretability", "mvtec", cls, auroc=81.0, **of) for cls in MVTEC]
-    found = cells(records).query("table == 1").set_index(["method", "class"])["ours"]
-    assert found["with_gaussian", "gradients"] == 80 and found["without_gaussian", "smoothgrad"] == 76
-    assert found.xs("guided_backprop", level="class").isna().all()
-
-
 @pytest.mark.parametrize(
     "ours, spread, std, deviates, word",
     [
