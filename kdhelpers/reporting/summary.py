@@ -148,9 +148,9 @@ def _official(found: dict[Kind, list[dict]]) -> Iterator[tuple[str, pd.DataFrame
 
 def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     """A row of `article_beside_ours` as text, with the mean of each trivial baseline and the reruns by others."""
-    table, dataset, _ = LINES[row["data set"]]
-    alone = trivial(table, records).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
-    alone = alone.groupby("method")["value"].mean()
+    table, dataset, method = LINES[row["data set"]]
+    alone = trivial(table, records, [method]).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
+    means = alone.groupby("method", sort=False)["value"].mean().tolist() or [None] * len(BASELINES)
     # Of one recorded class, its reruns; of several but not all, none would have the same mean.
     classes = {record["class"] for record in records if record["dataset"] == dataset} if row["classes"] else {MEAN}
     others = reruns(table).query("dataset == @dataset and not who.str.contains('lowest|highest')")
@@ -160,7 +160,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
         "article": f"{row['article, these classes']:.2f}",
         "ours": number(row["ours"], row["±"]) + row["mark"],
         "seeds": f"{row['seeds']:.0f}",
-        **{words: number(alone.get(words)) for words in BASELINES.values()},
+        **dict(zip(BASELINES.values(), map(number, means), strict=True)),
         "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",
     }
 

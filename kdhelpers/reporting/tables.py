@@ -3,7 +3,7 @@
 Every table is a DataFrame; `write_all` writes three files of each. Numbers are per cent unless a column says otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
-from kdhelpers.reporting.comparison import MEAN, OWN, cells, value_of
+from kdhelpers.reporting.comparison import MEAN, OWN, cells, place_of, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
-from kdhelpers.reporting.text import BASELINES, NOTHING, as_text, either_way, main_runs, number, title_of
+from kdhelpers.reporting.text import BASELINES, NOTHING, as_text, either_way, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
 TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none for localization
@@ -90,21 +90,23 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
     return pd.concat(frames).reindex(columns=names).astype({"seeds": "Int64"})
 
 
-def trivial(table: int, records: Sequence[dict]) -> pd.DataFrame:
-    """The trivial baselines on the classes of a table: columns dataset, class, method and value.
+def trivial(table: int, records: Sequence[dict], methods: Iterable[str] = OWN) -> pd.DataFrame:
+    """The trivial baselines on the splits of our `methods` in a table: columns dataset, class, method and value.
 
     A value is the mean over seeds. For brightness, the direction is then chosen once per class, not for each seed.
     """
-    main = [r for r in main_runs(records) if r["variant"] is None]
-    rows = []
-    for name, words in TRIVIAL[table].items():
-        for dataset, part in published(table).groupby("dataset", sort=False):
+    rows, paper = [], published(table)
+    for method, (name, words) in product(methods, TRIVIAL[table].items()):
+        for dataset in paper["dataset"][paper["method"] == method].unique():
+            place = place_of({"table": table, "dataset": dataset, "method": method})
+            main = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
             values: dict[str, float | None] = {}
-            for cls in part["class"].unique():
-                found = [r["baselines"][name] for r in main if (r["dataset"], r["class"]) == (dataset, cls)]
+            for cls in paper["class"][paper["dataset"] == dataset].unique():
+                found = [r["baselines"][name] for r in main if r["class"] == cls]
                 of = list(values.values()) if cls == MEAN else found
                 values[cls] = either_way(name, np.mean(of) if of and None not in of else None)
-            rows += [(dataset, cls, words, value) for cls, value in values.items()]
+            title = words + (OWN[method] and f", splits of{OWN[method][1:]}")
+            rows += [(dataset, cls, title, value) for cls, value in values.items()]
     return pd.DataFrame(rows, columns=["dataset", "class", "method", "value"]).astype({"value": float})
 
 
