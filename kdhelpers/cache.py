@@ -3,7 +3,8 @@
 import ctypes
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -65,6 +66,21 @@ def _room_for(size: int, device: torch.device) -> str:
     return "none"
 
 
+# Of errors that are not OutOfMemoryError although a GPU's memory is full: of cuDNN, of both libraries, of CUDA itself.
+_FULL = "unable to find an engine", "STATUS_ALLOC_FAILED", "CUDA error: out of memory"
+
+
+@contextmanager
+def out_of_memory() -> Iterator[None]:
+    """Raise every error that a full GPU causes as torch.OutOfMemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error) for words in _FULL):
+            raise torch.OutOfMemoryError(str(error)) from None
+        raise
+
+
 def in_chunks(function: Callable, length: int, step: int, progress: str | None = None) -> list:
     """Apply `function` to slices of `step` that cover `range(length)` in order; return the results as a list.
 
@@ -76,7 +92,8 @@ def in_chunks(function: Callable, length: int, step: int, progress: str | None =
         while start < length:
             end = min(start + step, length)
             try:
-                found.append(function(slice(start, end)))
+                with out_of_memory():
+                    found.append(function(slice(start, end)))
                 bar.update(end - start)
                 start = end
                 continue

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kdhelpers.cache import out_of_memory
+
 OFF = "KDHELPERS_NO_GRAPHS"  # set this environment variable to any text to run every step kernel by kernel
 _WARM_UP = 3  # ordinary training steps, in which libraries and the optimiser allocate their persistent memory
 
@@ -53,8 +55,9 @@ class GraphedStep:
     def _capture(self, batch: Tensor) -> None:
         """Capture the step without running it; without room for the graph's own memory, warn and set no graph."""
         self.batch, graph = batch.clone(), torch.cuda.CUDAGraph()
+        current = torch.cuda.stream(torch.cuda.current_stream(batch.device))  # also after a capture that failed
         try:
-            with torch.cuda.graph(graph, stream=self.side):
+            with current, out_of_memory(), torch.cuda.graph(graph, stream=self.side):
                 self.result = self.step(self.batch)
             self.graph = graph
         except torch.OutOfMemoryError as error:  # other errors are the step's own and propagate

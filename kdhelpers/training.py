@@ -3,6 +3,7 @@
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -89,6 +90,7 @@ def random_affine(degrees: float, scale: tuple[float, float]) -> Callable[[Tenso
 def make_optimiser(cloner: nn.Module, protocol: Protocol) -> torch.optim.Adam:
     """Adam (Sec. 3.2) on all parameters of the cloner; on a GPU, a CUDA graph can capture it."""
     on_gpu = next(cloner.parameters()).is_cuda
+    warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # of steps before the graph
     return torch.optim.Adam(cloner.parameters(), lr=protocol.learning_rate, fused=True, capturable=on_gpu)
 
 

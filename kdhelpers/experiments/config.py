@@ -16,6 +16,8 @@ from kdhelpers.experiments.records import Kind
 from kdhelpers.experiments.runs import Run
 from kdhelpers.experiments.variants import ABLATIONS, DATASETS, Variant, main_notebook, variants_of
 
+_COMPUTES = (8, 0)  # bfloat16: the compute capability of Ampere
+
 
 def from_notebook(notebook: str, namespace: dict) -> list[Run]:
     """The `Run`s of a notebook from its globals: the variants of each data set, the main run first.
@@ -112,6 +114,8 @@ def _main_run(dataset: str, asked: Training) -> Run:
     device, precision = device_of(asked.DEVICE), asked.PRECISION
     if precision == "auto":
         precision = protocols.PRECISIONS[0] if smoke else _fast_precision(device)
+    if precision == "bfloat16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < _COMPUTES:
+        raise InputError(f"{torch.cuda.get_device_name(device)} does not compute in bfloat16: give PRECISION=float32")
     default = min(setting.image_size, protocols.SMOKE_SIZE) if smoke else setting.image_size
     size = of_dataset(asked.IMAGE_SIZE) or default
     return Run(
@@ -189,23 +193,22 @@ def _classes(given: list | None, dataset: str, data_dir: Path, smoke: bool) -> t
 
 def device_of(name: str) -> torch.device:
     """The device called `name`; "auto" is a GPU if there is one. Raises InputError when it cannot be used."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.ones(1, device=device).sum().item()  # computes, since this torch may lack an old GPU's kernels
         if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)  # graphs and timings refer to the current GPU
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"DEVICE {name!r} cannot be used ({reason}); auto takes a GPU where there is one") from error
+        fix = "give DEVICE=cpu" if name == "auto" else "auto takes a GPU where there is one"
+        raise InputError(f"DEVICE {name!r} cannot be used ({reason}); {fix}") from error
     return device
 
 
 def _fast_precision(device: torch.device) -> str:
     """ "bfloat16" on a device that computes in it (Ampere and later; AVX-512 BF16 or AMX), otherwise "float32"."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= _COMPUTES else "float32"
     can = getattr(torch.cpu, "get_capabilities", dict)()
     return "bfloat16" if device.type == "cpu" and (can.get("avx512_bf16") or can.get("amx_bf16")) else "float32"
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kdhelpers import localization, metrics, networks, training
-from kdhelpers.cache import SourceActivations, keep_freed_memory
+from kdhelpers.cache import SourceActivations, keep_freed_memory, out_of_memory
 from kdhelpers.data import weights
 from kdhelpers.data.images import Images, in_words
 from kdhelpers.data.split import Split
@@ -126,7 +126,7 @@ def _distil(
         if cache != run.cache:
             where = "cached in main memory" if cache == "host" else "computed again in every epoch"
             warnings.warn(f"out of GPU memory: S's activations are {where}", stacklevel=2)
-        with suppress(torch.OutOfMemoryError):
+        with suppress(torch.OutOfMemoryError), out_of_memory():
             with timed(seconds, "source"):
                 train = activations("train", which, seen.train, "none" if run.augment else cache)
                 test = activations("test", tested, seen.test, cache)

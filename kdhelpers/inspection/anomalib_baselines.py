@@ -65,7 +65,8 @@ def run_method(run, split, method: str, *, epochs: int, coreset: float, backbone
     except (OSError, RuntimeError) as error:  # OSError includes huggingface_hub's errors
         why = f"{NAMES[method]}'s ImageNet weights could not be downloaded ({type(error).__name__})"
         raise InputError(f"{why}: run this once with a network, or set HF_HOME to a cache that has them") from error
-    seconds, trainer = {}, {"limit_val_batches": 0, "enable_model_summary": False, "devices": 1}  # no validation
+    seconds, trainer = {}, {"limit_val_batches": 0, "enable_model_summary": False}  # no validation
+    trainer |= {"devices": [run.device.index or 0] if run.device.type == "cuda" else 1}  # 1 alone is GPU 0
     trainer |= {"accelerator": run.device.type} | ({"max_epochs": epochs} if method == "stfpm" else {})
     with tempfile.TemporaryDirectory() as temporary:
         # The default, rich's progress bar, fails in Jupyter.

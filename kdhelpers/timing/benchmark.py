@@ -224,6 +224,8 @@ def _worker(side: Callable[[Case], dict[str, Callable]], case: Case) -> Iterator
 
 
 def _begin(side: Callable[[Case], dict[str, Callable]], case: Case) -> None:
+    if case.device.index is not None:
+        torch.cuda.set_device(case.device)  # another process's choice counts for itself alone
     training.use_precision("float32", case.device)  # for both sides: cuDNN would use TF32
 
     def end_with_parent() -> None:  # or a worker would outlive a notebook's killed kernel

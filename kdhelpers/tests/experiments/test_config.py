@@ -186,7 +186,7 @@ def test_smoke_takes_the_sample_and_says_so(given, monkeypatch):
 
 def test_a_gpu_with_or_without_a_number_is_a_device_and_only_the_number_makes_it_the_current_one(monkeypatch):
     current = []
-    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # as if there were two GPUs
+    monkeypatch.setattr(torch, "ones", lambda *_, device: torch.zeros(1))  # as if there were two GPUs
     monkeypatch.setattr(torch._C, "_cuda_setDevice", current.append, raising=False)
     assert [config.device_of(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda"), torch.device("cuda:1")]
     assert current == [1]

@@ -8,7 +8,7 @@ from kdhelpers.cache import SourceActivations
 from kdhelpers.experiments import config, records, runner, verification
 from kdhelpers.inspection import own_images
 from kdhelpers.reporting import commands, show
-from kdhelpers.tests.conftest import OWN
+from kdhelpers.tests.conftest import OWN, refused
 
 CPU = torch.device("cpu")
 
@@ -93,3 +93,14 @@ def test_the_cosine_is_not_rounded_to_bfloat16(bfloat16, dtype):
     a = a.to(dtype)
     exact = 1 - torch.nn.functional.cosine_similarity(a.flatten(1).double(), near.flatten(1).double())
     torch.testing.assert_close(losses.direction_loss([a], [near]).double(), exact, rtol=0.03, atol=0)
+
+
+def test_bfloat16_is_refused_on_a_gpu_that_does_not_compute_in_it(sample_data, monkeypatch):
+    of_gpu = {"get_device_capability": (7, 5), "get_device_name": "Tesla T4", "is_available": True}
+    for name, value in of_gpu.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(config, "device_of", lambda name: torch.device("cuda"))
+    given = OWN | {"SOURCE": "untrained", "DATA_DIR": str(sample_data / "own_images"), "PROFILE": "full"}
+    with refused("Tesla T4 does not compute in bfloat16", "PRECISION=float32"):
+        config.resolve("00_quickstart", **given | {"PRECISION": "bfloat16"})
+    assert config.resolve("00_quickstart", **given | {"PRECISION": "auto"})[0].precision == "float32"

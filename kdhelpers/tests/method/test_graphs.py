@@ -10,15 +10,15 @@ from kdhelpers import graphs
 
 
 class Pretended:
-    """A graph that runs the step again; `room`: False runs out of memory during the capture."""
+    """A graph that runs the step again; `error`: of its capture."""
 
-    step, room, replays = None, True, 0
+    step, error, replays = None, None, 0
 
     @contextmanager
     def capture(self, **_):
         yield
-        if not self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+        if self.error:
+            raise self.error
 
     def replay(self):
         Pretended.replays += 1
@@ -39,16 +39,19 @@ def gpu(monkeypatch):
     monkeypatch.setattr(Pretended, "replays", 0)
 
 
-@pytest.mark.parametrize("room", [True, False])
-@pytest.mark.filterwarnings("ignore:training without CUDA graphs .CUDA out of memory")
-def test_full_batches_go_through_the_graph_and_none_is_lost(gpu, monkeypatch, room):
-    monkeypatch.setattr(Pretended, "room", room)
+FULL = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]  # of torch, of CUDA
+
+
+@pytest.mark.parametrize("error", [None, *FULL])
+@pytest.mark.filterwarnings("ignore:training without CUDA graphs .CUDA (error. )?out of memory")
+def test_full_batches_go_through_the_graph_and_none_is_lost(gpu, monkeypatch, error):
+    monkeypatch.setattr(Pretended, "error", error)
     step = graphs.GraphedStep(lambda batch: 10.0 * batch[:2], 4)
     monkeypatch.setattr(Pretended, "step", step)
     batches = [torch.arange(i, i + (3 if i in (2, 7) else 4)) for i in range(9)]
     found = [step(batch) for batch in batches]
     assert torch.equal(torch.stack(found), torch.stack([10.0 * batch[:2] for batch in batches]))
-    assert Pretended.replays == (4 if room else 0)  # seven full ones, three of which warm up
+    assert Pretended.replays == (0 if error else 4)  # seven full ones, three of which warm up
 
 
 def test_on_a_cpu_or_switched_off_there_is_no_graph(monkeypatch):

@@ -25,12 +25,20 @@ def small(network):
     return network
 
 
-def test_chunks_are_halved_until_they_fit_and_none_is_lost():
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),  # of cuDNN
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["torch", "cuDNN", "cuBLAS"])
+def test_chunks_are_halved_until_they_fit_and_none_is_lost(error):
     seen = []
 
     def function(index):
         if index.stop - index.start > 3:
-            raise torch.OutOfMemoryError
+            raise error
         seen.extend(range(index.start, index.stop))
         return len(seen)
 
@@ -39,6 +47,11 @@ def test_chunks_are_halved_until_they_fit_and_none_is_lost():
     assert seen == list(range(11))
     with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match=": 1 images"):
         cache.in_chunks(lambda index: function(slice(0, 4)), 11, 8)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="same dtype"):
+        cache.in_chunks(lambda index: torch.zeros(index.stop) @ torch.zeros(index.stop).double(), 11, 8)
 
 
 @pytest.mark.filterwarnings("ignore:out of GPU memory")
