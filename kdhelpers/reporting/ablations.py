@@ -47,12 +47,16 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
                     made = f"{_ALIKE[differs[0]]} {its[differs[0]]}, the main run's {main[differs[0]]}"
                     left_out.append(f"{NAMES[dataset]} {cls}, {variant.label}, seed {seed}: {made}")
                     continue
-                maps = (record["localization"] or {}).get(its["method"], {})
-                numbers = maps.get("gaussian", {}) | {"auroc": record["detection"]["auroc"]}
-                numbers["pixel_auroc_raw"] = maps.get("raw", {}).get("pixel_auroc")
                 names = {"variant": variant.label, "main": variant.name is None, "stale": is_stale(record)}
-                rows.append(record | names | numbers)
+                rows.append(record | names | metrics_of(record))
     return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
+
+
+def metrics_of(record: dict) -> dict[str, float | None]:
+    """The METRICS of a record in per cent, those that it has."""
+    maps = (record["localization"] or {}).get(record["parameters"]["method"], {})
+    of_image, without = record["detection"]["auroc"], maps.get("raw", {}).get("pixel_auroc")
+    return maps.get("gaussian", {}) | {"auroc": of_image, "pixel_auroc_raw": without}
 
 
 def with_variants(notebook: str, records: Sequence[dict], metric: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from kdhelpers.experiments.records import STALE, is_stale, only_one
 from kdhelpers.experiments.variants import main_notebook, variants_of
 from kdhelpers.protocols import LAST_EPOCHS, PRECISIONS, protocol_for
-from kdhelpers.reporting.ablations import METRICS, paired, with_variants
+from kdhelpers.reporting.ablations import METRICS, metrics_of, paired, with_variants
 from kdhelpers.reporting.text import NOTHING, in_order, main_runs, mean_std, number, title_of
 
 MARK = {True: f" {STALE}", False: ""}  # after a name or number, by whether a record behind it is stale
@@ -89,7 +89,7 @@ def variants_beside(notebook: str, records: Sequence[dict], metric: str = "auroc
     return _beside_main(with_variants(notebook, records, metric), metric)
 
 
-def settings_beside(plain: Sequence[dict], others: Sequence[dict]) -> pd.DataFrame:
+def settings_beside(plain: Sequence[dict], others: Sequence[dict], metric: str = "auroc") -> pd.DataFrame:
     """Main runs of another protocol or precision beside those of `plain`, paired over seeds; text.
 
     plain: official and in float32; others: not, and of the same source. Only runs whose parameters are otherwise the
@@ -99,15 +99,17 @@ def settings_beside(plain: Sequence[dict], others: Sequence[dict]) -> pd.DataFra
     def row(record: dict) -> dict:
         same = {k: v for k, v in record["parameters"].items() if k not in ("precision", "source_name", "protocol")}
         precision, protocol = record["parameters"].get("precision", PRECISIONS[0]), record["protocol"]
-        setting = precision if protocol == "official" else f"protocol {protocol}"
-        names = {"variant": setting, "main": setting == PRECISIONS[0], "stale": is_stale(record)}
-        return record | names | {"auroc": record["detection"]["auroc"], "same": json.dumps(same, sort_keys=True)}
+        main = (precision, protocol) == (PRECISIONS[0], "official")
+        setting = "main run" if main else precision if protocol == "official" else f"protocol {protocol}"
+        names = {"variant": setting, "main": main, "stale": is_stale(record)}
+        return record | names | metrics_of(record) | {"same": json.dumps(same, sort_keys=True)}
 
     rows = [row(record) for record in main_runs([*plain, *others]) if record["variant"] is None]
-    frame = pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", "auroc", "same"])
+    frame = pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", metric, "same"])
+    frame = frame.dropna(subset=metric)
     # Of the rest, no run has a partner.
     frame = frame[frame.groupby(["dataset", "same"])["main"].transform("nunique") == 2]
-    return _beside_main(frame, "auroc")
+    return _beside_main(frame, metric)
 
 
 def _beside_main(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -98,10 +98,13 @@ def findings(found: dict[Kind, list[dict]]) -> str:
                 if len(variants):
                     link = f"[{notebook}](../notebooks/{notebook}.ipynb), {METRICS[metric]}"
                     lines += ["", f"{link} against the main run, paired over seeds:", "", *_markdown(variants)]
-        settings = extras.settings_beside(records, others)
-        if len(settings):
-            words = "`PROTOCOL` and `PRECISION`, AUROC against official and float32, paired over seeds:"
-            lines += ["", words, "", *_markdown(settings)]
+        for metric in ("auroc", "pixel_auroc"):
+            settings = extras.settings_beside(records, others, metric)
+            if len(settings):
+                words = (
+                    f"`PROTOCOL` and `PRECISION`, {METRICS[metric]} against the main run (official, float32), on the"
+                )
+                lines += ["", f"{words} seeds that both have:", "", *_markdown(settings)]
     return "\n".join(lines).strip()
 
 

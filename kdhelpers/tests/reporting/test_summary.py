@@ -98,7 +98,12 @@ def test_findings_pair_protocols_and_precisions_and_the_readme_has_the_official_
     found[Kind(rough, "full", "official")].append(record("07_brain_mri", "brain_mri", parameters=other, **medical))
     told = {"cls": "3", "seed": 1, "source_name": ORIGINAL, "protocol": "text"}
     found[Kind(ORIGINAL, "full", "text")] = [record(auroc=92.0, **told)]
-    text = summary.findings(found)
+    screw = "04_mvtec", "mvtec", "screw"
+    found[Kind(ORIGINAL, "full", "official")].append(record(*screw, auroc=80.0, source_name=ORIGINAL))
+    found[Kind(ORIGINAL, "full", "text")].append(record(*screw, auroc=85.0, source_name=ORIGINAL, protocol="text"))
+    of_images, of_pixels = summary.findings(found).split(", pixel AUROC against the main run")
+    assert "| MVTecAD | protocol text | 1 | 1 | 85.00 | 80.00 | +5.00 |" in of_pixels and "MNIST" not in of_pixels
+    text = of_images
     assert "| MNIST | protocol text | 1 | 1 | 92.00 | 91.00 | +1.00 |" in text
     assert "| MNIST | bfloat16 | 1 | 3 | 91.10 ± 1.18 | 91.00 | +0.10 | -0.65 to +0.85 | 0.75 (n = 3) |" in text
     assert text.count("| bfloat16 |") == text.count("###") == 1
