@@ -92,20 +92,26 @@ def findings(found: dict[Kind, list[dict]]) -> str:
     for words, beside, records, others in _official(found):
         rows = [_beside_baselines(row, records) for row in beside.dropna(subset="ours").to_dict("records")]
         lines += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows))]
-        for notebook in ABLATIONS:
-            for metric in _OF_FINDINGS.get(notebook, ("auroc", "pixel_auroc")):
-                variants = extras.variants_beside(notebook, records, metric)
-                if len(variants):
-                    link = f"[{notebook}](../notebooks/{notebook}.ipynb), {METRICS[metric]}"
-                    lines += ["", f"{link} against the main run, paired over seeds:", "", *_markdown(variants)]
+        lines += _ablations(records)
         for metric in ("auroc", "pixel_auroc"):
             settings = extras.settings_beside(records, others, metric)
             if len(settings):
-                words = (
-                    f"`PROTOCOL` and `PRECISION`, {METRICS[metric]} against the main run (official, float32), on the"
-                )
-                lines += ["", f"{words} seeds that both have:", "", *_markdown(settings)]
+                against = f"{METRICS[metric]} against the main run (official, float32), paired over seeds"
+                lines += ["", f"`PROTOCOL` and `PRECISION`, {against}:", "", *_markdown(settings)]
+        lines += _ablations([record for record in others if record["protocol"] == "text"])
     return "\n".join(lines).strip()
+
+
+def _ablations(records: Sequence[dict]) -> list[str]:
+    """A table for each ablation of one kind's records and each of its metrics."""
+    lines, protocol = [], ", protocol `text`" if records and records[0]["protocol"] == "text" else ""
+    for notebook in ABLATIONS:
+        for metric in _OF_FINDINGS.get(notebook, ("auroc", "pixel_auroc")):
+            variants = extras.variants_beside(notebook, records, metric)
+            if len(variants):
+                link = f"[{notebook}](../notebooks/{notebook}.ipynb){protocol}, {METRICS[metric]}"
+                lines += ["", f"{link} against the main run, paired over seeds:", "", *_markdown(variants)]
+    return lines
 
 
 def recorded(found: dict[Kind, list[dict]]) -> str:
