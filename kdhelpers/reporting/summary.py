@@ -70,7 +70,7 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
     judged = verdicts.isin(["inside", "near", "off"]).sum()
     lines = [
         f"{judged} of the article's {len(verdicts)} numbers are regenerated so far with torchvision's ImageNet "
-        "weights, which the released code loads; only these get a verdict."
+        "weights, which the released code loads; only these are judged against the article's."
     ]
     for words, beside, *_ in _official(found):
         lines += ["", f"With {words} (AUROC in per cent):", ""]
