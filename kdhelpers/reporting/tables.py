@@ -105,7 +105,7 @@ def trivial(table: int, records: Sequence[dict], methods: Iterable[str] = OWN) -
                 found = [r["baselines"][name] for r in main if r["class"] == cls]
                 of = list(values.values()) if cls == MEAN else found
                 values[cls] = either_way(name, np.mean(of) if of and None not in of else None)
-            title = words + (OWN[method] and f", splits of{OWN[method][1:]}")
+            title = words + OWN[method].replace(", ", ", splits of ")
             rows += [(dataset, cls, title, value) for cls, value in values.items()]
     return pd.DataFrame(rows, columns=["dataset", "class", "method", "value"]).astype({"value": float})
 
