@@ -85,7 +85,7 @@ if ! ready; then
     total=$(grep -c '==' "$lock")
     echo "installing $total packages into $folder: two minutes if they are cached, otherwise $size to download"
     "$base" -m venv --clear "$folder" || fail "$base cannot create environments: install its venv module (python3-venv)"
-    "$folder/bin/python" -m pip install --requirement "$lock" --progress-bar off 2>"$folder/install.log" |
+    "$folder/bin/python" -m pip install --requirement "$lock" --no-deps --progress-bar off 2>"$folder/install.log" |
         awk -v total="$total" '/^(Collecting|Processing)/ && ++n % 25 == 0 { print "  " n " of " total " packages found"; fflush() }
             /^Installing/ { print "  unpacking, a minute or two"; fflush() }' ||
         fail "the installation failed: $(grep -m1 ERROR "$folder/install.log" || tail -n 1 "$folder/install.log")"

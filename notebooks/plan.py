@@ -25,7 +25,7 @@ RUNNING_TIME, PEERS, OWN_IMAGES, MAPS = "21_running_time", "30_beside_anomalib",
 SETTINGS = {"seeds": None, "gpus": "auto", "jobs_per_gpu": "auto", "threads": "auto"}  # of a run, in small letters
 OF_THE_LIST = ("SOURCE", "DATA_DIR", "RESULTS_DIR", "DEVICE")  # the same for all entries of a run list
 IN_SMOKE = {"15_unstated_details": {"CLASSES": {"brain_mri": ["normal"]}}}  # of fifty variants, those of one data set
-MEASUREMENT, TABLES = (1,), (2,)  # stages of jobs without a seed
+MEASUREMENT, TABLES, BESIDE_TABLES = (1,), (2,), (3,)  # stages of jobs without a seed
 START = 8.0  # the cost of starting a notebook, in trainings of smoke
 NOTHING_YET = (
     "There is no data in {folder} yet. Without data, run ./run_all.sh smoke: every notebook but 30 on generated "
@@ -68,15 +68,15 @@ class Job:
             return 0, self.entry
         if self.seed is not None:
             return 0, self.seed, int(self.notebook in ABLATIONS)
-        if self.notebook in (RUNNING_TIME, PEERS):
-            return MEASUREMENT if self.parameters["PROFILE"] == "full" else (0, 0, 1)  # smoke's times mean nothing
-        return TABLES
+        if self.notebook == RUNNING_TIME and self.parameters["PROFILE"] == "smoke":
+            return BESIDE_TABLES  # its times mean nothing, and it needs no free machine
+        return MEASUREMENT if self.notebook in (RUNNING_TIME, PEERS) else TABLES
 
     def needs(self, other: "Job") -> bool:
-        """True if `other` must end first: an ablation needs its main runs, tables need everything."""
+        """True if `other` must end first: an ablation needs its main runs, measurements and tables need everything."""
         mains = map(main_notebook, self.datasets if self.notebook in ABLATIONS else ())
         same = other.seed == self.seed and other.notebook in mains
-        return other.stage < self.stage and (same or self.seed is None)
+        return other.stage < self.stage and (same or self.seed is None and self.stage != BESIDE_TABLES)
 
 
 def of_notebooks(profile: str, only: list[str], settings: dict, given: dict) -> tuple[list[Job], str]:

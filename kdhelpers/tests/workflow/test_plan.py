@@ -188,6 +188,18 @@ def test_jobs_wait_for_what_they_would_write_too(handed_over, planned, sample_da
     assert main == [] and ablations == [[first], [first, same], []]  # the third would write the second's record
 
 
+def test_smoke_measures_time_beside_the_tables(handed_over):
+    found = handed_over("smoke", "14", "21", "30", "90")["jobs"]
+    maps, peers = "14_interpretability-seed0", "30_beside_anomalib"  # both would train 04's main run
+    assert {name: job["needs"] for name, job in found.items()} == {
+        maps: [],
+        "21_running_time": [],
+        peers: [maps],
+        "90_tables_and_figures": [maps, peers],
+    }
+    assert min(found, key=lambda name: found[name]["priority"]) == "21_running_time"
+
+
 def test_what_a_cluster_says_of_a_job_is_in_its_line(planned, monkeypatch, sample_data):
     class Refused:
         def __init__(self, words, stderr, **_):
