@@ -79,11 +79,11 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
     return figures.laid_out(figure)
 
 
-def pictures_of(record: dict, results_dir: Path) -> tuple[Path, Path]:
-    """The file of a record's pictures, its cloner's or else the committed one, which may be missing; the latter."""
+def pictures_of(record: dict, results_dir: Path) -> tuple[Path | None, Path]:
+    """The file of a record's pictures, its cloner's or else the committed one, or None; and the latter's path."""
     path, *files = (results.path_of(results_dir, name, record, ".json") for name in ("records", "cloners", "pictures"))
     cloner, committed = (file.with_suffix(".safetensors") for file in files)
-    return (cloner if results.is_made_with(path, cloner) else committed), committed
+    return next((file for file in (cloner, committed) if results.is_made_with(path, file)), None), committed
 
 
 def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
@@ -97,7 +97,7 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
             if found != committed:
                 with safe_open(found, framework="np") as file:
                     tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith("shown.")}  # noqa: SIM118
-                    content = to_bytes(tensors, {"kinds": file.metadata()["kinds"]})
+                    content = to_bytes(tensors, file.metadata())
                 with atomic_write(committed) as temporary:
                     temporary.write_bytes(content)
 
@@ -119,7 +119,7 @@ def _kept(records: Sequence[dict], results_dir: Path, dataset: str) -> Kept:
     found: Kept = {}
     for record in sorted(of_main, key=lambda r: (in_order(dataset, r["class"]), r["seed"])):
         path = pictures_of(record, results_dir)[0]
-        if record["class"] not in found and path.is_file():
+        if path and record["class"] not in found:
             found[record["class"]] = record, results.load_pictures(path)
     return found
 

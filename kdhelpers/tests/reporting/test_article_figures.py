@@ -189,6 +189,10 @@ def test_figure_6_has_image_mask_and_map_by_category_also_from_committed_picture
     shutil.rmtree(tmp_path / "cloners")
     assert len(list((tmp_path / "pictures").rglob("*.safetensors"))) == 2  # none of a medical set
     assert texts_of(heat_maps.figure_6(records, tmp_path, title=SMOKE)) == texts_of(figure)
+    again = record("04_mvtec", "mvtec", "zipper", auroc=91.0)  # committed pictures are of the run before
+    write_json(results.path_of(tmp_path, "records", again, ".json"), again)
+    left = texts_of(heat_maps.figure_6([again, records[1]], tmp_path, title=SMOKE))
+    assert "metal nut\none kind" in left and "zipper\none kind" not in left
 
 
 def test_auroc_by_epoch_says_what_choosing_the_epoch_on_the_test_set_adds(record):
