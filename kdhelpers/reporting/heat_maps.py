@@ -80,10 +80,10 @@ def _sheet(name: str, title: str, blocks: list[tuple], layers: Sequence[str]) ->
 
 
 def pictures_of(record: dict, results_dir: Path) -> tuple[Path | None, Path]:
-    """The file of a record's pictures, its cloner's or else the committed one, or None; and the latter's path."""
+    """The file of a record's pictures, the committed one or else its cloner's, or None; and the former's path."""
     path, *files = (results.path_of(results_dir, name, record, ".json") for name in ("records", "cloners", "pictures"))
     cloner, committed = (file.with_suffix(".safetensors") for file in files)
-    return next((file for file in (cloner, committed) if results.is_made_with(path, file)), None), committed
+    return next((file for file in (committed, cloner) if results.is_made_with(path, file)), None), committed
 
 
 def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
