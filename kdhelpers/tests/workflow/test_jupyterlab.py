@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=f"non
 SETTINGS = {  # as a person may have them, but for the first: all cells are to be in the page, not only those in view
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "docmanager-extension/plugin": {"autosave": False},  # the test saves
 }
 PATIENCE = 60  # seconds for anything to appear
 SPOKEN = ".jp-Dialog, .Toastify__toast"  # what JupyterLab asks and announces
@@ -55,9 +56,9 @@ def lab(tmp_path_factory):
         environment = ENVIRONMENT | own | {"JUPYTER_PATH": ""}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        found = until(lambda: list(folder.glob("runtime/jpserver-*.json")))
+        found = until(lambda: [text for path in folder.glob("runtime/jpserver-*.json") if (text := path.read_text())])
         assert found, (folder / "lab.log").read_text()
-        yield folder, json.loads(found[0].read_text())
+        yield folder, json.loads(found[0])
     finally:
         process.terminate()  # it ends its kernels first
         process.wait(20)
@@ -114,9 +115,10 @@ def run_all(lab, page):
             }"""
         )
         assert page.locator(SPOKEN).all_inner_texts() == []
-        before = path.stat().st_mtime_ns
-        choose(page, "File", "Save Notebook")
-        assert until(lambda: path.stat().st_mtime_ns != before)
+        saves = f"api/contents/{name}.ipynb"
+        with page.expect_response(lambda it: it.request.method == "PUT" and saves in it.url) as answer:
+            choose(page, "File", "Save Notebook")
+        assert answer.value.ok  # until it has come, the file on disk may be empty
         return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
     return run
