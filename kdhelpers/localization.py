@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity, interpolate
 from kdhelpers.cache import in_chunks
 from kdhelpers.losses import score, total_loss
 from kdhelpers.networks import critical_points
-from kdhelpers.protocols import Protocol
+from kdhelpers.protocols import METHODS, NOT_SCALED, Protocol
 
 SIGMA = 4  # pixels, the Gaussian of Eq. 6 (Sec. 4.2.2)
 ELEMENT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # B of Eq. 6 (Sec. 4.2.2)
@@ -48,6 +48,14 @@ def disagreement(source: nn.Sequential, cloner: nn.Sequential, x: Tensor, protoc
         each = total_loss((c - s).square().mean(1), 1 - cosine_similarity(s, c, dim=1), protocol)
         total += interpolate(each.unsqueeze(1), x.shape[2:], mode="bilinear").squeeze(1)
     return total
+
+
+def edges(x: Tensor) -> Tensor:
+    """Edges of the images, a trivial map without networks: how fast the mean of the channels changes; float (n, h, w).
+
+    A map that is no better may have found the object rather than its defect. Not in the article.
+    """
+    return torch.hypot(*torch.gradient(x.mean(1), dim=(1, 2)))
 
 
 def guided_relu(x: Tensor) -> Tensor:
@@ -96,17 +104,19 @@ def attribution(
 ) -> np.ndarray:
     """One-channel attribution of every image, before the filters of Eq. 6; float32 (n, h, w).
 
-    method: "gradients", "smoothgrad" or "guided_backprop" (Sec. 3.3.4), with values in [0, 1]; or "disagreement", with
-    values ≥ 0, not in the article. images: `data.images.Images`. Raises ValueError for another method.
+    method: one of METHODS (Sec. 3.3.4), with values in [0, 1]; or of NOT_SCALED, with values ≥ 0, not in the article.
+    images: `data.images.Images`. Raises ValueError for another method.
     """
-    if method not in ("gradients", "smoothgrad", "guided_backprop", "disagreement"):
-        raise ValueError(f"method {method!r}; there are gradients, smoothgrad, guided_backprop and disagreement")
+    if method not in (known := METHODS + NOT_SCALED):
+        raise ValueError(f"method {method!r}; there are {', '.join(known)}")
     cloner.eval()
 
     def attribute(index: slice) -> Tensor:
         x = images[index]
         if method == "disagreement":
             return disagreement(source, cloner, x, protocol)
+        if method == "edges":
+            return edges(x)
         if method == "smoothgrad":
             # 10,000 seeds for each seed of a run: no data set has more images with masks.
             seeds = range(10_000 * seed + index.start, 10_000 * seed + index.stop)

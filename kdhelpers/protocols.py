@@ -77,6 +77,8 @@ METHOD_VERSION = 1
 
 BATCH_SIZE = 64  # Sec. 3.2
 PRECISIONS = ("float32", "tf32", "bfloat16")  # in which S and C compute; the article uses the first
+METHODS = ("gradients", "smoothgrad", "guided_backprop")  # of localization (Sec. 3.3.4); the runs take the first
+NOT_SCALED = ("disagreement", "edges")  # maps that are not in the article, with values that compare between images
 LAST_EPOCHS = 10  # Sec. 4: results are the mean over the last ten epochs
 SCORED_EVERY = 10  # epochs between scorings of the test images before the last ten; for curves, never for selection
 SEEDS = 10  # number of seeds (Sec. 4)

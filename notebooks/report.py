@@ -27,9 +27,9 @@ def main(words: list[str]) -> None:
     article_figures.write_all(found[kind], folder, folder / "figures")
     print(f"{page.write(found, kind, folder)}: {len(found[kind])} records of {kind}")
     if folder.resolve() == (ROOT / "results").resolve():
-        heat_maps.readme_picture(found[kind], folder, ROOT / "docs" / "heat_maps.png")
+        heat_maps.readme_picture(found, kind, folder, ROOT / "docs" / "heat_maps.png")
         summary.fill(ROOT / "README.md", summary.markdown(found))
-        summary.fill(ROOT / "docs" / "findings.md", summary.findings(found))
+        summary.fill(ROOT / "docs" / "findings.md", *summary.findings(found))
         summary.fill(folder / "README.md", summary.recorded(found))
 
 

@@ -20,7 +20,7 @@ from kdhelpers.experiments import artifacts, baselines, records
 from kdhelpers.experiments.checkpoints import Checkpoint
 from kdhelpers.experiments.runs import Run, by_class, to_do
 from kdhelpers.files import atomic_write
-from kdhelpers.protocols import METHOD_VERSION
+from kdhelpers.protocols import METHOD_VERSION, NOT_SCALED
 from kdhelpers.training import Fit, timed
 
 DEGREES, SCALE = 20, (0.9, 1.05)  # Sec. 4.2.3, the augmentation of HeadCT
@@ -94,7 +94,7 @@ def _record(cls: str, run: Run, main: Run, shared: dict[str, tuple], *, title: s
         else:
             maps = maps_of(split.test)
             shown, pixels = maps["gaussian"][few], metrics.localization_of(maps, split, fit.protocol)
-            if run.method == "disagreement":  # the only maps that are not scaled per image
+            if run.method in NOT_SCALED:
                 pixels = {name: p | metrics.detection_by_maps(maps[name], split.labels) for name, p in pixels.items()}
     measured = {
         "source": source_id,

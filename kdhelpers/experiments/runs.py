@@ -13,8 +13,7 @@ from kdhelpers import data
 from kdhelpers.data.images import Size, in_words, sides
 from kdhelpers.data.layouts import Own
 from kdhelpers.experiments import artifacts, records
-from kdhelpers.experiments.variants import METHODS
-from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
+from kdhelpers.protocols import BATCH_SIZE, FALSE_ALARMS, METHODS, NORMAL_TEST, PRECISIONS, SEEDS, SETTINGS, Protocol
 from kdhelpers.training import Fit
 
 # Costs of an image, in steps of the compact cloner's training, measured on a CPU: a step of the equal cloner, a step in

@@ -25,7 +25,6 @@ DATASETS = {
 }
 """The data sets of each notebook that trains."""
 ABLATIONS = tuple(name for name in DATASETS if name[0] == "1")
-METHODS = ("gradients", "smoothgrad", "guided_backprop")  # of localization (Sec. 3.3.4)
 FEWER_SEEDS = {"15_unstated_details": 3}  # it has about a dozen variants, for what the article leaves open
 # Fields of Protocol that affect neither the training nor the scores of test images; variants that differ only in these
 # share one cloner.
@@ -80,6 +79,7 @@ _VARIANTS = {
         Variant("smoothgrad", "SmoothGrad", run={"method": "smoothgrad"}),
         Variant("guided_backprop", "GBP", run={"method": "guided_backprop"}),
         Variant("disagreement", "disagreement (not in the article)", run={"method": "disagreement"}),
+        Variant("edges", "edges of the image (no network)", run={"method": "edges"}),
     ],
 }
 _IN_WORDS = {

@@ -87,6 +87,11 @@ def _complete(part: pd.DataFrame) -> pd.DataFrame:
     return part[part.groupby(["variant", "seed"])["class"].transform("nunique") == len(classes)]
 
 
+def interval(values: pd.Series) -> tuple[float, float]:
+    """The 95 % interval of the mean of values by Student's t; NaN for fewer than two."""
+    return ttest_1samp(values, 0).confidence_interval(CONFIDENCE) if len(values) > 1 else (float("nan"),) * 2
+
+
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row per data set and variant: its mean, and its difference from the main run, paired over seeds.
 
@@ -110,8 +115,7 @@ def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
             of_main = both.groupby("seed")[f"{metric} of main"].mean()
             difference = values - of_main
             row |= {"main": of_main.mean(), "difference": difference.mean()}
-            if len(difference) > 1:
-                row["low"], row["high"] = ttest_1samp(difference, 0).confidence_interval(CONFIDENCE)
+            row["low"], row["high"] = interval(difference)
             row["p"] = wilcoxon(difference).pvalue if difference.any() else 1.0
         rows.append(row | {"seeds": len(values), "value": values.mean(), "std": values.std()})
     names = "dataset variant stale classes seeds value std main difference low high p".split()

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from kdhelpers.experiments.records import is_stale, only_one
-from kdhelpers.experiments.variants import METHODS, main_notebook
-from kdhelpers.protocols import MVTEC, NUMBERS, SEEDS
+from kdhelpers.experiments.variants import main_notebook
+from kdhelpers.protocols import METHODS, MVTEC, NUMBERS, SEEDS
 from kdhelpers.reporting.commands import command_for
 from kdhelpers.reporting.published import TABLES, published
 

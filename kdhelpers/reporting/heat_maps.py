@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from kdhelpers.experiments import records as results
-from kdhelpers.experiments.records import only_one
+from kdhelpers.experiments.records import Kind, only_one
 from kdhelpers.experiments.variants import main_notebook
 from kdhelpers.files import atomic_write
-from kdhelpers.protocols import CLASS_NAMES, GOOD, NUMBERS
+from kdhelpers.protocols import CLASS_NAMES, GOOD, NUMBERS, PROTOCOLS
 from kdhelpers.reporting import figures
 from kdhelpers.reporting.paper_style import WIDTH, heading, in_style, origin, say_nothing
 from kdhelpers.reporting.published import NAMES
@@ -102,12 +102,21 @@ def commit_pictures(records: Sequence[dict], results_dir: Path) -> None:
                     temporary.write_bytes(content)
 
 
-def readme_picture(records: Sequence[dict], results_dir: Path, path: Path) -> None:
-    """Write the README's picture, MVTecAD's screw with masks and maps, if the test images are available."""
-    if "screw" in (kept := _kept(records, results_dir, "mvtec")):
-        record, pictures = kept["screw"]
-        figure = figures.show_methods([pictures], ["map"], masks=True, one_scale=True)
-        figure.suptitle(f"MVTecAD's screw, seed {record['seed']}: image, mask, and map over the image", fontsize=10)
+def readme_picture(found: dict[Kind, list[dict]], kind: Kind, results_dir: Path, path: Path) -> None:
+    """Write the README's picture, MVTecAD's screw with masks and the maps of each protocol, where they are available.
+
+    found: records by kind. kind: one of the source and profile. The pictures are committed, and all of one seed.
+    """
+    maps, seed = {}, None
+    for protocol in PROTOCOLS:
+        of_protocol = found.get(kind._replace(protocol=protocol), [])
+        records = [r for r in of_protocol if r["class"] == "screw" and seed in (None, r["seed"])]
+        commit_pictures(records, results_dir)
+        for record, pictures in _kept(records, results_dir, "mvtec").values():
+            maps[f"map, {protocol}"], seed = pictures, record["seed"]
+    if maps:
+        figure = figures.show_methods(list(maps.values()), list(maps), masks=True, one_scale=True)
+        figure.suptitle(f"MVTecAD's screw, seed {seed}: image, mask, and maps over the image", fontsize=10)
         with atomic_write(path) as temporary:
             temporary.write_bytes(figures.picture_of(figure)[0])
 

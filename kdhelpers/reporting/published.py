@@ -52,6 +52,15 @@ def reruns(table: int) -> pd.DataFrame:
     return found.assign(method="rerun: " + found["who"])[found["table"] == str(table)]
 
 
+def comparisons() -> pd.DataFrame:
+    """The article's claims that one variant is better than another.
+
+    Columns: claim, place (in the article), notebook, metric (of `ablations.METRICS`), better and worse (labels of
+    `variants.variants_of`).
+    """
+    return pd.read_csv(paths.PAPER_DIR / "claims.csv", dtype=str)
+
+
 def _read(name: str) -> pd.DataFrame:
     found = pd.read_csv(paths.PAPER_DIR / name, dtype=str)
     return found.assign(text=found["value"] + (" ± " + found["std"]).fillna(""))

@@ -11,7 +11,8 @@ from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import extras
-from kdhelpers.reporting.ablations import METRICS
+from kdhelpers.reporting.ablations import METRICS, interval
+from kdhelpers.reporting.claims import claims
 from kdhelpers.reporting.comparison import MEAN, cells, recorded_numbers
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
@@ -37,10 +38,10 @@ SOURCES = {"imagenet": "torchvision's weights", ORIGINAL: "original weights", "u
 def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
     """One row per entry of LINES, AUROC in per cent. records: of one kind.
 
-    Columns: data set; article (over all classes); article, these classes (over the recorded ones); ours, ± and seeds
-    (of the mean over these classes, over the seeds that have all of them; where none has, the mean of the classes'
-    means, NaN, and the fewest of any class); classes (the recorded ones, "2 of 10", or "" for all); deviates (the
-    deviations other than the source); mark († if any is stale). NaN without records.
+    Columns: data set; article (over all classes); article, these classes (over the recorded ones); ours, ±, low and
+    high (95 % interval), and seeds (of the mean over these classes, over the seeds that have all of them; where none
+    has, the mean of the classes' means, NaN, and the fewest of any class); classes (the recorded ones, "2 of 10", or ""
+    for all); deviates (the deviations other than the source); mark († if any is stale). NaN without records.
     """
     of_article = cells(records).groupby(["table", "dataset", "method"])
     rows = []
@@ -57,11 +58,12 @@ def article_beside_ours(records: Sequence[dict]) -> pd.DataFrame:
             deviates = {d for r in used for d in r["deviations"] if not d.startswith("source ")}
             row |= {"article, these classes": there["article"].mean(), "ours": values.mean().mean()}
             row |= {"±": means.std(), "seeds": values.count().min()}
+            row["low"], row["high"] = interval(means)
             row["classes"] = "" if len(there) == len(classes) else f"{len(there)} of {len(classes)}"
             row |= {"deviates": "; ".join(sorted(deviates)), "mark": extras.MARK[any(map(is_stale, used))]}
         rows.append(row)
-    names = ["data set", "article", "article, these classes", "ours", "±", "seeds", "classes", "deviates", "mark"]
-    return pd.DataFrame(rows, columns=names)
+    names = ["data set", "article", "article, these classes", "ours", "±", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=[*names, "classes", "deviates", "mark"])
 
 
 def markdown(found: dict[Kind, list[dict]]) -> str:
@@ -86,20 +88,21 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def findings(found: dict[Kind, list[dict]]) -> str:
-    """Tables per official source: ours beside trivial baselines and reruns by others, and each ablation's variants."""
-    lines = []
+def findings(found: dict[Kind, list[dict]]) -> tuple[str, str]:
+    """Tables per official source: ours beside trivial baselines and reruns by others, and the article's claims; then,
+    for a place of their own, each ablation's variants."""
+    first, lines = [], []
     for words, beside, records, others in _official(found):
         rows = [_beside_baselines(row, records) for row in beside.dropna(subset="ours").to_dict("records")]
-        lines += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows))]
-        lines += _ablations(records)
+        first += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows)), "", *_markdown(claims(records))]
+        lines += ["", f"### Variants with {words}", *_ablations(records)]
         for metric in ("auroc", "pixel_auroc"):
             settings = extras.settings_beside(records, others, metric)
             if len(settings):
                 against = f"{METRICS[metric]} against the main run (official, float32), paired over seeds"
                 lines += ["", f"`PROTOCOL` and `PRECISION`, {against}:", "", *_markdown(settings)]
         lines += _ablations([record for record in others if record["protocol"] == "text"])
-    return "\n".join(lines).strip()
+    return "\n".join(first).strip(), "\n".join(lines).strip()
 
 
 def _ablations(records: Sequence[dict]) -> list[str]:
@@ -168,6 +171,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
         "data set": row["data set"] + (f", {row['classes']} classes" if row["classes"] else ""),
         "article": f"{row['article, these classes']:.2f}",
         "ours": number(row["ours"], row["±"]) + row["mark"],
+        "95 % interval": NOTHING if pd.isna(row["low"]) else f"{row['low']:.2f} to {min(row['high'], 100):.2f}",
         "seeds": f"{row['seeds']:.0f}",
         **dict(zip(BASELINES.values(), map(number, means), strict=True)),
         "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",
@@ -179,11 +183,13 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
     return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
 
 
-def fill(path: Path, text: str) -> None:
-    """Replace the text between the markers of a Markdown file; InputError unless it has each marker once."""
+def fill(path: Path, *texts: str) -> None:
+    """Put one text between each pair of markers of a Markdown file; InputError for another number of pairs."""
     page = path.read_text(encoding="utf-8")
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise InputError(f"{path} has no place for the table: add {BEGIN} and {END}, each on a line of its own")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    before, *parts = page.split(BEGIN)
+    if len(parts) != len(texts) or any(part.count(END) != 1 for part in parts) or END in before:
+        many = "once" if len(texts) == 1 else f"{len(texts)} times"
+        raise InputError(f"{path} has no place for the tables: add {BEGIN} and {END} {many}, each on a line of its own")
+    filled = (f"{BEGIN}\n{text}\n{END}{part.split(END)[1]}" for text, part in zip(texts, parts, strict=True))
     with atomic_write(path) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        temporary.write_text(before + "".join(filled), encoding="utf-8")

@@ -15,6 +15,7 @@ from kdhelpers.experiments.variants import ABLATIONS
 from kdhelpers.files import atomic_write
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS
+from kdhelpers.reporting.claims import claims
 from kdhelpers.reporting.comparison import MEAN, OWN, cells, place_of, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
 from kdhelpers.reporting.text import BASELINES, NOTHING, as_text, either_way, number, title_of
@@ -118,7 +119,8 @@ def write_all(records: Sequence[dict], folder: Path) -> None:
     """
     kind = str(only_one(records) or "no records")
     frames = {f"table_{table}": article_table(table, records) for table in TABLES} | {"cells": cells(records)}
-    frames |= {make.__name__: make(records) for make in (extras.metrics, extras.localization, extras.running_time)}
+    makers = extras.metrics, extras.localization, extras.running_time, claims
+    frames |= {make.__name__: make(records) for make in makers}
     for notebook, metric in product(ABLATIONS, METRICS):
         frames[f"ablations/{notebook}_{metric}"] = extras.ablation(notebook, records, metric)
         frames[f"ablations/{notebook}_{metric}_variants"] = extras.variants_beside(notebook, records, metric)

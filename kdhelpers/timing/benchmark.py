@@ -26,8 +26,7 @@ from kdhelpers.cache import SourceActivations
 from kdhelpers.data import weights
 from kdhelpers.data.images import Images
 from kdhelpers.experiments.artifacts import device_name
-from kdhelpers.experiments.variants import METHODS
-from kdhelpers.protocols import PROTOCOLS, Protocol
+from kdhelpers.protocols import METHODS, PROTOCOLS, Protocol
 from kdhelpers.timing import released_code
 
 

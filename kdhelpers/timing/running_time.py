@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from kdhelpers.experiments import artifacts, config, parameters, records
-from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, METHODS, Variant, variants_of
+from kdhelpers.experiments.variants import ABLATIONS, DATASETS, FEWER_SEEDS, Variant, variants_of
 from kdhelpers.files import write_json
-from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, SCORED_EVERY, SEEDS, SETTINGS, Setting, protocol_for
+from kdhelpers.protocols import BATCH_SIZE, LAST_EPOCHS, METHODS, SCORED_EVERY, SEEDS, SETTINGS, Setting, protocol_for
 from kdhelpers.reporting.paper_style import in_style
 from kdhelpers.reporting.published import NAMES
 from kdhelpers.timing.benchmark import Case

@@ -50,8 +50,8 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     monkeypatch.setattr("kdhelpers.localization.SMOOTHGRAD_SAMPLES", 2)
     runs = config.resolve("14_interpretability", **given)
     records = experiment.run_experiments(runs)
-    assert trainings == ["mvtec bottle (1 of 4)"]
-    methods = ["gradients", "smoothgrad", "guided_backprop", "disagreement"]
+    assert trainings == ["mvtec bottle (1 of 5)"]
+    methods = ["gradients", "smoothgrad", "guided_backprop", "disagreement", "edges"]
     assert [list(record["localization"]) for record in records] == [[method] for method in methods]
     for record in records[1:]:
         assert record["training"] == records[0]["training"] and record["detection"] == records[0]["detection"]
@@ -66,7 +66,7 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     maps = localization.maps("smoothgrad", source, cloner, split.test, fit.protocol, seed=1)  # the run's
     assert metrics.localization_of(maps, split, fit.protocol) == records[1]["localization"]["smoothgrad"]
     maps = localization.maps("disagreement", source, cloner, split.test, fit.protocol, seed=0)["gaussian"]
-    found = records[-1]["localization"]["disagreement"]["gaussian"]
+    found = records[-2]["localization"]["disagreement"]["gaussian"]
     assert found["auroc_maximum"] == pytest.approx(100 * roc_auc_score(split.labels, maps.max(axis=(1, 2))))
     top = np.sort(maps.reshape(len(maps), -1))[:, -10:].mean(1)  # 1 % of 32×32 pixels
     assert found["auroc_top"] == pytest.approx(100 * roc_auc_score(split.labels, top))
@@ -77,7 +77,7 @@ def test_variants_of_the_map_share_the_main_run_s_cloner(given, monkeypatch):
     words = "recorded, but trained again because their cloners are missing: mvtec bottle"
     assert "to do: 0 of 1" in summary(runs[:1]) and words in summary(runs[:1], cloners=True)
     runs[2].record_path("bottle").unlink()
-    assert summary(runs).splitlines()[2:4] == ["to do: 2 of 4; the others are recorded", words]
+    assert summary(runs).splitlines()[2:4] == ["to do: 2 of 5; the others are recorded", words]
     again = experiment.run_experiments(runs)
     assert len(trainings) == 2 and again[2]["localization"] == records[2]["localization"]
 

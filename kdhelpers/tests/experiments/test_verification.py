@@ -132,7 +132,7 @@ def test_data_or_weights_that_changed_or_are_missing_are_reported(made, recorded
 
 CLASSES = {"mnist": "0", "fashion_mnist": "0", "cifar10": "0", "mvtec": "bottle", "retinal_oct": "oct2017"}
 CLASSES |= {"head_ct": "normal", "brain_mri": "normal"}
-SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop", "disagreement"}}
+SHARES = {"14_interpretability": {"smoothgrad", "guided_backprop", "disagreement", "edges"}}
 SHARES |= {"15_unstated_details": {"gradient", "renormalise", "soft_masks"}}
 
 

@@ -140,6 +140,15 @@ def test_disagreement_is_the_loss_where_networks_differ_and_falls_off_from_there
     assert torch.allclose(heat, expected * torch.outer(fades, fades.flip(0)), atol=1e-6) and points in (3, 4)
 
 
+def test_edges_are_where_the_brightness_changes_and_need_no_network(images):
+    found = localization.attribution("edges", None, networks.make_cloner(PROTOCOLS["official"], seed=0), images, None)
+    for x, edges in zip(images[:], found, strict=True):
+        grey = x.double().mean(0).numpy()
+        padded = np.pad(grey, 1, mode="reflect", reflect_type="odd")  # so that differences at the border are one-sided
+        across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
+        np.testing.assert_allclose(edges, np.sqrt(across**2 + down**2) / 2, atol=1e-6)
+
+
 def test_each_method_has_its_own_maps_and_some_are_stretched_once_more(source, images, protocol, monkeypatch):
     cloner, x = networks.make_cloner(protocol, seed=0).eval(), images[:]
     gradients = [localization.gradients(source, cloner, x, protocol, relu) for relu in (None, guided_relu)]

@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 
 from kdhelpers import paths
-from kdhelpers.experiments.variants import METHODS
-from kdhelpers.protocols import MVTEC
+from kdhelpers.protocols import METHODS, MVTEC
 from kdhelpers.reporting.published import TABLES, doubtful_means, published, reruns
 
 # Table, data set, method, the mean as printed, the mean of the ten or fifteen classes as printed.

@@ -104,9 +104,9 @@ def test_the_committed_tables_are_those_of_the_committed_records(tmp_path):
     tables.write_all(found[MAIN_KIND(found)], tmp_path)
     first, second = ({p.name: p.read_text() for p in one.rglob("*.*")} for one in (tmp_path, results / "tables"))
     assert first == second
-    makers = {ROOT / "README.md": summary.markdown, ROOT / "docs/findings.md": summary.findings}
-    for path, make in (makers | {results / "README.md": summary.recorded}).items():
-        assert f"{summary.BEGIN}\n{make(found)}\n{summary.END}" in path.read_text(), path
+    texts = {ROOT / "README.md": [summary.markdown(found)], ROOT / "docs/findings.md": summary.findings(found)}
+    for path, filled in (texts | {results / "README.md": [summary.recorded(found)]}).items():
+        assert all(f"{summary.BEGIN}\n{text}\n{summary.END}" in path.read_text() for text in filled), path
 
 
 def test_the_tables_are_of_the_article_s_source_or_of_the_most_records_without_own_images():

@@ -32,19 +32,19 @@ def test_only_verdicts_are_counted_and_numbers_of_another_version_are_marked(rec
     one_seed = record("03_cifar10", "cifar10", "3")
     found = {kind: [*ten, one_seed], kind._replace(source=ORIGINAL): [record(cls="3", **source)]}
     assert summary.markdown(found).startswith("1 of the article's 75")
-    assert "†" not in summary.markdown(found) + summary.findings(found)
+    assert "†" not in summary.markdown(found) + "".join(summary.findings(found))
     for records in found.values():
         records[0]["environment"] |= {"method_version": 0}
     assert summary.markdown(found).startswith("0 of the article's 75")
     assert "| **90.00** ± 0.00 † | 10 |" in summary.markdown(found) and "| **90.00** † | 1 |" in summary.markdown(found)
-    assert "| 90.00 † | 1 |" in summary.findings(found)
+    assert "| 90.00 † | – | 1 |" in summary.findings(found)[0]
 
 
 def test_a_source_without_a_number_of_the_article_s_has_no_table(record):
     own = record("00_quickstart", "folder", "parts")
     variant = record("11_critical_layers", cls="3", variant="last", source_name=ORIGINAL)
     found = {Kind(one["source"]["name"], "full", "official"): [one] for one in (own, variant)}
-    assert "|" not in summary.markdown(found) and summary.findings(found) == ""
+    assert "|" not in summary.markdown(found) and summary.findings(found) == ("", "")
 
 
 def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path):
@@ -57,9 +57,15 @@ def test_it_is_put_between_the_markers_and_the_same_twice(record, tmp_path):
         assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
         assert text.count("0 of the article's 75 numbers") == 1
         assert "| 98.71 (98.75 on 1 of 10 classes) | **90.00** | 1 |" in text
-    readme.write_text("no place")
-    with refused("no place for the table", summary.BEGIN):
-        summary.fill(readme, "")
+    place = f"{summary.BEGIN}\n{summary.END}\n"
+    readme.write_text(f"{place}between\n{place}")
+    summary.fill(readme, "first", "second")
+    filled = [summary.BEGIN, "first", summary.END, "between", summary.BEGIN, "second", summary.END]
+    assert readme.read_text().splitlines() == filled
+    for text in (place + place, "no place", summary.BEGIN, summary.END + place, place + summary.END):
+        readme.write_text(text)
+        with refused("no place for the tables", summary.BEGIN):
+            summary.fill(readme, "one")
 
 
 def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
@@ -72,13 +78,14 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
         records.append(record(cls="3", auroc=90.0, **of))
         records.append(record("04_mvtec", "mvtec", "screw", auroc=80.0, **of))
         records.append(record("11_critical_layers", cls="3", variant="last", auroc=80.0 + seed, **of))
-    text = summary.findings({kind: records})
+    text, variants = summary.findings({kind: records})
     assert "### With original weights" in text
-    assert "| HeadCT | 78.04 | 81.00 ± 1.00 | 3 | 50.00 | 70.00 | a user of the released code 60.80, AHL 79.3 |" in text
+    own = "| HeadCT | 78.04 | 81.00 ± 1.00 | 78.52 to 83.48 | 3 | 50.00 | 70.00 |"
+    assert f"{own} a user of the released code 60.80, AHL 79.3 |" in text
     screw = next(line for line in text.splitlines() if "MVTecAD, detection" in line)
     assert screw.endswith("| Paddle port 77.99, Paddle port, best epoch 83.5 |")  # of this class, not of all fifteen
-    assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 3 |" in text
-    assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in text
+    assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 90.00 to 90.00 | 3 |" in text
+    assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in variants
 
 
 def test_findings_pair_protocols_and_precisions_and_the_readme_has_the_official_one_in_float32_alone(record):
@@ -101,7 +108,7 @@ def test_findings_pair_protocols_and_precisions_and_the_readme_has_the_official_
     screw = "04_mvtec", "mvtec", "screw"
     found[Kind(ORIGINAL, "full", "official")].append(record(*screw, auroc=80.0, source_name=ORIGINAL))
     found[Kind(ORIGINAL, "full", "text")].append(record(*screw, auroc=85.0, source_name=ORIGINAL, protocol="text"))
-    of_images, of_pixels = summary.findings(found).split(", pixel AUROC against the main run")
+    of_images, of_pixels = summary.findings(found)[1].split(", pixel AUROC against the main run")
     assert "| MVTecAD | protocol text | 1 | 1 | 85.00 | 80.00 | +5.00 |" in of_pixels and "MNIST" not in of_pixels
     text = of_images
     assert "| MNIST | protocol text | 1 | 1 | 92.00 | 91.00 | +1.00 |" in text
