@@ -28,9 +28,9 @@ def claims(records: Sequence[dict]) -> pd.DataFrame:
         told = dict.fromkeys(_COLUMNS, NOTHING) | {"the article's claim": claim["claim"], "in": claim["place"]}
         for pair in pairs.to_dict("records"):
             row = {"data set": title_of(pair["dataset"]), "classes": str(pair["classes"]), "seeds": str(pair["seeds"])}
-            row["difference"] = number(pair["difference"], digits="+z.2f") + MARK[pair["stale"]]
+            row["difference"] = number(pair["difference"], digits="+.2f") + MARK[pair["stale"]]
             if pair["seeds"] > 1:
-                row["95 % interval"] = f"{pair['low']:+z.2f} to {pair['high']:+z.2f}"
+                row["95 % interval"] = f"{pair['low']:+.2f} to {pair['high']:+.2f}"
             rows.append(told | row | {"here": _here(pair)})
         if others := [title_of(name) for name in DATASETS[claim["notebook"]] if name not in set(pairs["dataset"])]:
             rows.append(told | {"data set": ", ".join(others), "here": "not measured"})

@@ -118,9 +118,9 @@ def _beside_main(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         row = {"data set": title_of(pair["dataset"]), "variant": pair["variant"] + MARK[pair["stale"]]}
         row |= {"classes": pair["classes"], "seeds": pair["seeds"], METRICS[metric]: number(pair["value"], pair["std"])}
         if pd.notna(pair["main"]):
-            row |= {"main run": number(pair["main"]), "difference": number(pair["difference"], digits="+z.2f")}
+            row |= {"main run": number(pair["main"]), "difference": number(pair["difference"], digits="+.2f")}
         if pd.notna(pair["low"]):
-            row["95 % interval"] = f"{pair['low']:+z.2f} to {pair['high']:+z.2f}"
+            row["95 % interval"] = f"{pair['low']:+.2f} to {pair['high']:+.2f}"
             row["p (Wilcoxon)"] = f"{pair['p']:.3g} (n = {pair['seeds']})"
         rows.append(row)
     columns = ["data set", "variant", "classes", "seeds", METRICS[metric], "main run", "difference"]

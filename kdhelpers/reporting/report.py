@@ -149,7 +149,7 @@ def _as_text(of_article: pd.DataFrame) -> pd.DataFrame:
         cell["article"] = number(cell["article"], cell["article ±"], "g")
         cell["ours"] = number(cell["ours"], cell["±"])
         cell["seeds"] = cell["seeds"] or NOTHING
-        cell["difference"] = number(cell["difference"], digits="+z.2f")
+        cell["difference"] = number(cell["difference"], digits="+.2f")
         cell["deviates in"] = cell["deviates"] or (f"recorded: {cell['missing']}" if cell["missing"] else "")
         rows.append(cell)
     columns = ["number", "class", "article", "ours", "seeds", "difference", "verdict", "deviates in", "command"]

@@ -16,7 +16,7 @@ from kdhelpers.reporting.claims import claims
 from kdhelpers.reporting.comparison import MEAN, cells, recorded_numbers
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
-from kdhelpers.reporting.text import BASELINES, NOTHING, number, title_of
+from kdhelpers.reporting.text import BASELINES, EDGES, NOTHING, number, title_of
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)
@@ -162,7 +162,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     """A row of `article_beside_ours` as text, with the mean of each trivial baseline and the reruns by others."""
     table, dataset, method = LINES[row["data set"]]
     alone = trivial(table, records, [method]).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
-    means = alone.groupby("method", sort=False)["value"].mean().tolist() or [None] * len(BASELINES)
+    means = alone.groupby("method")["value"].mean().rename(lambda title: title.split(",")[0])
     # Of one recorded class, its reruns; of several but not all, none would have the same mean.
     classes = {record["class"] for record in records if record["dataset"] == dataset} if row["classes"] else {MEAN}
     others = reruns(table).query("dataset == @dataset and not who.str.contains('lowest|highest')")
@@ -173,7 +173,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
         "ours": number(row["ours"], row["±"]) + row["mark"],
         "95 % interval": NOTHING if pd.isna(row["low"]) else f"{row['low']:.2f} to {min(row['high'], 100):.2f}",
         "seeds": f"{row['seeds']:.0f}",
-        **dict(zip(BASELINES.values(), map(number, means), strict=True)),
+        **{words: number(means.get(words)) for words in (BASELINES | EDGES).values()},
         "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",
     }
 

@@ -18,10 +18,10 @@ from kdhelpers.reporting.ablations import METRICS
 from kdhelpers.reporting.claims import claims
 from kdhelpers.reporting.comparison import MEAN, OWN, cells, place_of, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
-from kdhelpers.reporting.text import BASELINES, NOTHING, as_text, either_way, number, title_of
+from kdhelpers.reporting.text import BASELINES, EDGES, NOTHING, as_text, either_way, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
-TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # none for localization
+TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # in the records of detection
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
 
     The article's numbers are as printed. Ours are mean ± standard deviation over seeds (no ± for one seed), "–" without
     records. Below them are the number of seeds, the difference, and `comparison.verdict`; then the reruns by others
-    (`published.reruns`). Detection tables end with the `trivial` baselines.
+    (`published.reruns`). All but Table 1 end with the `trivial` baselines.
     """
     keys = ["dataset", "method", "class"]
     printed = as_printed(table)
@@ -56,7 +56,7 @@ def article_table(table: int, records: Sequence[dict]) -> pd.DataFrame:
     own = own.rename(columns={"text": "article", "verdict": "  verdict"})
     own["this reproduction"] = list(map(number, own["ours"], own["±"]))
     own["  seeds"] = own["seeds"].map(lambda seeds: str(seeds or NOTHING))
-    own["  difference"] = own["difference"].map(lambda points: number(points, digits="+z.2f"))
+    own["  difference"] = own["difference"].map(lambda points: number(points, digits="+.2f"))
     lines = ["article", "this reproduction", "  seeds", "  difference", "  verdict"]
     own = own.set_index(keys)[lines].stack().rename_axis([*keys, "row"]).reset_index(name="text")
     if table != 1:  # whose blocks are its own methods
@@ -94,16 +94,19 @@ def article_numbers(table: int, records: Sequence[dict]) -> pd.DataFrame:
 def trivial(table: int, records: Sequence[dict], methods: Iterable[str] = OWN) -> pd.DataFrame:
     """The trivial baselines on the splits of our `methods` in a table: columns dataset, class, method and value.
 
-    A value is the mean over seeds. For brightness, the direction is then chosen once per class, not for each seed.
+    A value is the mean over seeds. For brightness, the direction is then chosen once per class, not for each seed. Of
+    Table 4, it is `localization.edges`, as recorded by notebook 14.
     """
     rows, paper = [], published(table)
-    for method, (name, words) in product(methods, TRIVIAL[table].items()):
+    for method, (name, words) in product(methods, (EDGES if table == 4 else TRIVIAL[table]).items()):
         for dataset in paper["dataset"][paper["method"] == method].unique():
             place = place_of({"table": table, "dataset": dataset, "method": method})
+            place = ("14_interpretability", dataset, name) if table == 4 else place
             main = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
             values: dict[str, float | None] = {}
             for cls in paper["class"][paper["dataset"] == dataset].unique():
-                found = [r["baselines"][name] for r in main if r["class"] == cls]
+                of_class = [r for r in main if r["class"] == cls]
+                found = [value_of(r, table, name) if table == 4 else r["baselines"][name] for r in of_class]
                 of = list(values.values()) if cls == MEAN else found
                 values[cls] = either_way(name, np.mean(of) if of and None not in of else None)
             title = words + OWN[method].replace(", ", ", splits of ")

@@ -78,12 +78,16 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
         records.append(record(cls="3", auroc=90.0, **of))
         records.append(record("04_mvtec", "mvtec", "screw", auroc=80.0, **of))
         records.append(record("11_critical_layers", cls="3", variant="last", auroc=80.0 + seed, **of))
+        edges = {"variant": "edges", "method": "edges", "auroc": 60.0 + seed}
+        records.append(record("14_interpretability", "mvtec", "screw", **edges, **of))
     text, variants = summary.findings({kind: records})
     assert "### With original weights" in text
-    own = "| HeadCT | 78.04 | 81.00 ± 1.00 | 78.52 to 83.48 | 3 | 50.00 | 70.00 |"
+    own = "| HeadCT | 78.04 | 81.00 ± 1.00 | 78.52 to 83.48 | 3 | 50.00 | 70.00 | – |"
     assert f"{own} a user of the released code 60.80, AHL 79.3 |" in text
     screw = next(line for line in text.splitlines() if "MVTecAD, detection" in line)
     assert screw.endswith("| Paddle port 77.99, Paddle port, best epoch 83.5 |")  # of this class, not of all fifteen
+    pixels = next(line for line in text.splitlines() if "MVTecAD, localization" in line)
+    assert "| 3 | – | – | 61.00 |" in pixels and text.count("| 61.00 |") == 1  # the edges: of maps alone
     assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 90.00 to 90.00 | 3 |" in text
     assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in variants
 
