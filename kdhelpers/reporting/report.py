@@ -44,8 +44,8 @@ _ABLATIONS = {
     "11_critical_layers": "How many of the critical points, counted from the last, make the loss (Sec. 3.3.1).",
     "12_cloner_size": "The compact cloner against one of the source's own size (Sec. 3.3.2).",
     "13_loss_terms": "Value and direction, together and each alone (Sec. 3.3.3).",
-    "14_interpretability": "Maps by three kinds of gradient (Sec. 3.3.4) and by the disagreement, which is not in the "
-    "article; all share one score.",
+    "14_interpretability": "Maps by three kinds of gradient (Sec. 3.3.4), and by the disagreement and the edges of the "
+    "image, which are not in the article; all share one score.",
     "15_unstated_details": "What the article leaves open: each difference of the protocols alone, then all together; "
     "bias, another λ, an untrained source; for the medical sets another size and split.",
 }

@@ -94,7 +94,9 @@ def findings(found: dict[Kind, list[dict]]) -> tuple[str, str]:
     first, lines = [], []
     for words, beside, records, others in _official(found):
         rows = [_beside_baselines(row, records) for row in beside.dropna(subset="ours").to_dict("records")]
-        first += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows)), "", *_markdown(claims(records))]
+        first += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows))]
+        first += ["", "The article's claims, the side that it calls better minus the other:", ""]
+        first += _markdown(claims(records))
         lines += ["", f"### Variants with {words}", *_ablations(records)]
         for metric in ("auroc", "pixel_auroc"):
             settings = extras.settings_beside(records, others, metric)

@@ -13,6 +13,7 @@ from torch import nn
 
 from kdhelpers import networks
 from kdhelpers.experiments import records as results
+from kdhelpers.experiments.records import Kind
 from kdhelpers.files import to_json, write_json
 from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting import article_figures, figures, heat_maps, paper_style
@@ -228,3 +229,23 @@ def test_the_same_figure_twice_is_the_same_file(three_seeds, record, tmp_path):
     paper_style.save(figure, "figure_1", tmp_path / "b")
     for path in (tmp_path / "b").iterdir():
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes(), path
+
+
+def test_the_readme_s_picture_has_the_maps_of_both_protocols_with_the_same_seed(record, tmp_path, monkeypatch):
+    drawn, official, text = [], Kind("imagenet", "full", "official"), Kind("imagenet", "full", "text")
+    monkeypatch.setattr(figures, "picture_of", lambda figure: drawn.append(figure) or (b"picture", 1))
+    found = {
+        kind: [keep(tmp_path, record("04_mvtec", "mvtec", "screw", seed=s, protocol=kind.protocol)) for s in seeds]
+        for kind, seeds in {official: (2, 1), text: (0, 2, 1)}.items()
+    }
+    for of in (found, {official: found[official]}):
+        heat_maps.readme_picture(of, official, tmp_path, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes() == b"picture"
+    rows = [[axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] for figure in drawn]
+    assert rows == [["image", "mask", "map, official", "map, text"], ["image", "mask", "map, official"]]
+    heat = [axes.images[1].get_array().data for axes in drawn[0].axes if len(axes.images) == 2]
+    for kind, maps in ((official, heat[:4]), (text, heat[4:])):
+        path = results.path_of(tmp_path, "pictures", found[kind][-1], ".safetensors")  # committed, too
+        assert np.array_equal(maps, results.load_pictures(path).maps)
+    heat_maps.readme_picture({}, official, tmp_path, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
