@@ -24,6 +24,7 @@ DATASETS = {
     "15_unstated_details": ("mnist", "mvtec", "head_ct", "brain_mri"),
 }
 """The data sets of each notebook that trains."""
+EDGES = "edges of the image (no network)"  # a trivial map
 ABLATIONS = tuple(name for name in DATASETS if name[0] == "1")
 FEWER_SEEDS = {"15_unstated_details": 3}  # it has about a dozen variants, for what the article leaves open
 # Fields of Protocol that affect neither the training nor the scores of test images; variants that differ only in these
@@ -79,7 +80,7 @@ _VARIANTS = {
         Variant("smoothgrad", "SmoothGrad", run={"method": "smoothgrad"}),
         Variant("guided_backprop", "GBP", run={"method": "guided_backprop"}),
         Variant("disagreement", "disagreement (not in the article)", run={"method": "disagreement"}),
-        Variant("edges", "edges of the image (no network)", run={"method": "edges"}),
+        Variant("edges", EDGES, run={"method": "edges"}),
     ],
 }
 _IN_WORDS = {

@@ -27,8 +27,8 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
     """One row per class, seed and variant of an ablation, and a line of text for each record that was left out.
 
     records: of one kind. Columns: dataset, class, variant (label), main (bool: the main run), seed, stale (bool: made
-    by another version of the method), and METRICS in per cent. A record is left out when its epochs, batch or image
-    size, source or data differ from those of its main run, unless its variant changes them.
+    by another version of the method), deviations, and METRICS in per cent. A record is left out when its epochs, batch
+    or image size, source or data differ from those of its main run, unless its variant changes them.
     """
     kind = only_one(records)
     rows, left_out, mains = [], [], {}
@@ -49,7 +49,7 @@ def variants_frame(notebook: str, records: Sequence[dict]) -> tuple[pd.DataFrame
                     continue
                 names = {"variant": variant.label, "main": variant.name is None, "stale": is_stale(record)}
                 rows.append(record | names | metrics_of(record))
-    return pd.DataFrame(rows, columns=["dataset", "class", "variant", "main", "seed", "stale", *METRICS]), left_out
+    return pd.DataFrame(rows, columns="dataset class variant main seed stale deviations".split() + [*METRICS]), left_out
 
 
 def metrics_of(record: dict) -> dict[str, float | None]:
@@ -89,7 +89,11 @@ def _complete(part: pd.DataFrame) -> pd.DataFrame:
 
 def interval(values: pd.Series) -> tuple[float, float]:
     """The 95 % interval of the mean of values by Student's t; NaN for fewer than two."""
-    return ttest_1samp(values, 0).confidence_interval(CONFIDENCE) if len(values) > 1 else (float("nan"),) * 2
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    if values.nunique() == 1:  # SciPy warns of them
+        return values.iloc[0], values.iloc[0]
+    return ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
 
 
 def paired(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

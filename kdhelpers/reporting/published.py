@@ -55,10 +55,10 @@ def reruns(table: int) -> pd.DataFrame:
 def comparisons() -> pd.DataFrame:
     """The article's claims that one variant is better than another.
 
-    Columns: claim, place (in the article), notebook, metric (of `ablations.METRICS`), better and worse (labels of
-    `variants.variants_of`).
+    Columns: claim, place (in the article), notebook, dataset ("" for all of the notebook's), metric (of
+    `ablations.METRICS`), better and worse (labels of `variants.variants_of`).
     """
-    return pd.read_csv(paths.PAPER_DIR / "claims.csv", dtype=str)
+    return pd.read_csv(paths.PAPER_DIR / "claims.csv", dtype=str, keep_default_na=False)
 
 
 def _read(name: str) -> pd.DataFrame:

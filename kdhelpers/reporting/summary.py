@@ -7,16 +7,16 @@ import pandas as pd
 
 from kdhelpers.errors import InputError
 from kdhelpers.experiments.records import Kind, is_stale, precision_of, source_name
-from kdhelpers.experiments.variants import ABLATIONS
+from kdhelpers.experiments.variants import ABLATIONS, EDGES
 from kdhelpers.files import atomic_write
 from kdhelpers.protocols import PRECISIONS
 from kdhelpers.reporting import extras
 from kdhelpers.reporting.ablations import METRICS, interval
-from kdhelpers.reporting.claims import claims
-from kdhelpers.reporting.comparison import MEAN, cells, recorded_numbers
+from kdhelpers.reporting.claims import NOT_MEASURED, claims
+from kdhelpers.reporting.comparison import MEAN, cells, place_of, recorded_numbers
 from kdhelpers.reporting.published import reruns
 from kdhelpers.reporting.tables import trivial
-from kdhelpers.reporting.text import BASELINES, EDGES, NOTHING, number, title_of
+from kdhelpers.reporting.text import BASELINES, NOTHING, number, title_of
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LINES = {  # title: (table, dataset, method)
@@ -89,21 +89,24 @@ def markdown(found: dict[Kind, list[dict]]) -> str:
 
 
 def findings(found: dict[Kind, list[dict]]) -> tuple[str, str]:
-    """Tables per official source: ours beside trivial baselines and reruns by others, and the article's claims; then,
-    for a place of their own, each ablation's variants."""
+    """Two texts with tables per official source: ours beside trivial baselines and reruns by others, with the article's
+    claims; and each ablation's variants."""
     first, lines = [], []
     for words, beside, records, others in _official(found):
         rows = [_beside_baselines(row, records) for row in beside.dropna(subset="ours").to_dict("records")]
-        first += ["", f"### With {words}", "", *_markdown(pd.DataFrame(rows))]
-        first += ["", "The article's claims, the side that it calls better minus the other:", ""]
-        first += _markdown(claims(records))
+        first += ["", f"### With {words}", "", "Protocol `official`:", "", *_markdown(pd.DataFrame(rows))]
+        first += ["", "Comparisons, protocol `official`:", "", *_markdown(claims(records))]
+        by_text = [record for record in others if record["protocol"] == "text"]
+        by_protocol = claims(by_text)
+        if len(measured := by_protocol[by_protocol["here"] != NOT_MEASURED]):
+            first += ["", "The same by protocol `text`, as far as measured:", "", *_markdown(measured)]
         lines += ["", f"### Variants with {words}", *_ablations(records)]
         for metric in ("auroc", "pixel_auroc"):
             settings = extras.settings_beside(records, others, metric)
             if len(settings):
                 against = f"{METRICS[metric]} against the main run (official, float32), paired over seeds"
                 lines += ["", f"`PROTOCOL` and `PRECISION`, {against}:", "", *_markdown(settings)]
-        lines += _ablations([record for record in others if record["protocol"] == "text"])
+        lines += _ablations(by_text)
     return "\n".join(first).strip(), "\n".join(lines).strip()
 
 
@@ -164,7 +167,10 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
     """A row of `article_beside_ours` as text, with the mean of each trivial baseline and the reruns by others."""
     table, dataset, method = LINES[row["data set"]]
     alone = trivial(table, records, [method]).query("dataset == @dataset and `class` not in [@MEAN, 'resc']")
-    means = alone.groupby("method")["value"].mean().rename(lambda title: title.split(",")[0])
+    place = place_of({"table": table, "dataset": dataset, "method": method})
+    ours = {r["class"] for r in records if (r["notebook"], r["dataset"], r["variant"]) == place}
+    alone = alone[alone["class"].isin(ours)].assign(method=alone["method"].str.split(",").str[0])
+    means = alone.groupby("method")["value"].agg(lambda values: values.mean(skipna=False))
     # Of one recorded class, its reruns; of several but not all, none would have the same mean.
     classes = {record["class"] for record in records if record["dataset"] == dataset} if row["classes"] else {MEAN}
     others = reruns(table).query("dataset == @dataset and not who.str.contains('lowest|highest')")
@@ -175,7 +181,7 @@ def _beside_baselines(row: dict, records: Sequence[dict]) -> dict[str, str]:
         "ours": number(row["ours"], row["±"]) + row["mark"],
         "95 % interval": NOTHING if pd.isna(row["low"]) else f"{row['low']:.2f} to {min(row['high'], 100):.2f}",
         "seeds": f"{row['seeds']:.0f}",
-        **{words: number(means.get(words)) for words in (BASELINES | EDGES).values()},
+        **{words: number(means.get(words)) for words in (*BASELINES.values(), EDGES)},
         "others": ", ".join(others["who"] + " " + others["value"]) if row["data set"] != "HeadCT, augmented" else "",
     }
 

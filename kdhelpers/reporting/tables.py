@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 
 from kdhelpers.experiments.records import STALE, only_one
-from kdhelpers.experiments.variants import ABLATIONS
+from kdhelpers.experiments.variants import ABLATIONS, EDGES
 from kdhelpers.files import atomic_write
 from kdhelpers.reporting import extras
-from kdhelpers.reporting.ablations import METRICS
+from kdhelpers.reporting.ablations import METRICS, variants_frame
 from kdhelpers.reporting.claims import claims
-from kdhelpers.reporting.comparison import MEAN, OWN, cells, place_of, value_of
+from kdhelpers.reporting.comparison import MEAN, OWN, cells, classes_of, place_of, value_of
 from kdhelpers.reporting.published import TABLES, as_printed, published, reruns
-from kdhelpers.reporting.text import BASELINES, EDGES, NOTHING, as_text, either_way, number, title_of
+from kdhelpers.reporting.text import BASELINES, NOTHING, as_text, either_way, number, title_of
 
 _IN_LATEX = {"±": r"$\pm$", "–": "--", "λ": r"$\lambda$", "·": r"$\cdot$", "−": "$-$", STALE: r"$\dagger$"}
-TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # in the records of detection
+TRIVIAL = {table: {} if table in (1, 4) else BASELINES for table in TABLES}  # stored in the main runs' records
 
 
 def beside_article(records: list[dict], table: int) -> pd.DataFrame:
@@ -95,18 +95,18 @@ def trivial(table: int, records: Sequence[dict], methods: Iterable[str] = OWN) -
     """The trivial baselines on the splits of our `methods` in a table: columns dataset, class, method and value.
 
     A value is the mean over seeds. For brightness, the direction is then chosen once per class, not for each seed. Of
-    Table 4, it is `localization.edges`, as recorded by notebook 14.
+    Table 4, the baseline is `localization.edges`, as recorded by notebook 14.
     """
+    if table == 4:
+        return _edges(records)
     rows, paper = [], published(table)
-    for method, (name, words) in product(methods, (EDGES if table == 4 else TRIVIAL[table]).items()):
+    for method, (name, words) in product(methods, TRIVIAL[table].items()):
         for dataset in paper["dataset"][paper["method"] == method].unique():
             place = place_of({"table": table, "dataset": dataset, "method": method})
-            place = ("14_interpretability", dataset, name) if table == 4 else place
             main = [r for r in records if (r["notebook"], r["dataset"], r["variant"]) == place]
             values: dict[str, float | None] = {}
             for cls in paper["class"][paper["dataset"] == dataset].unique():
-                of_class = [r for r in main if r["class"] == cls]
-                found = [value_of(r, table, name) if table == 4 else r["baselines"][name] for r in of_class]
+                found = [r["baselines"][name] for r in main if r["class"] == cls]
                 of = list(values.values()) if cls == MEAN else found
                 values[cls] = either_way(name, np.mean(of) if of and None not in of else None)
             title = words + OWN[method].replace(", ", ", splits of ")
@@ -114,10 +114,18 @@ def trivial(table: int, records: Sequence[dict], methods: Iterable[str] = OWN) -
     return pd.DataFrame(rows, columns=["dataset", "class", "method", "value"]).astype({"value": float})
 
 
+def _edges(records: Sequence[dict]) -> pd.DataFrame:
+    """`trivial` for Table 4."""
+    frame = variants_frame("14_interpretability", records)[0].dropna(subset="pixel_auroc")
+    values = frame[frame["variant"] == EDGES].groupby("class")["pixel_auroc"].mean().reindex(classes_of("mvtec"))
+    values[MEAN] = values.mean(skipna=False)
+    return values.rename("value").rename_axis("class").reset_index().assign(dataset="mvtec", method=EDGES)
+
+
 def write_all(records: Sequence[dict], folder: Path) -> None:
     """Write to `folder` Tables 1 to 6 and the tables beyond the article's, as csv, md and tex each.
 
-    table_1 … table_6, cells, metrics, localization, running_time; in ablations NOTEBOOK_METRIC by class and
+    table_1 … table_6, cells, metrics, localization, running_time, claims; in ablations NOTEBOOK_METRIC by class and
     NOTEBOOK_METRIC_variants. Each file names the kind of its records; those of tables without rows are removed.
     """
     kind = str(only_one(records) or "no records")

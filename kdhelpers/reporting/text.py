@@ -9,7 +9,6 @@ from kdhelpers.protocols import MVTEC
 from kdhelpers.reporting.published import NAMES
 
 NOTHING = "–"
-EDGES = {"edges": "edges of the image"}
 BASELINES = {"mean_brightness": "mean brightness alone", "pca": "PCA of the pixels"}
 
 

@@ -71,11 +71,11 @@ def picture(measured: Measured, machine: dict, *, title: str = "") -> Figure:
 def whole_article(measured: Measured, machine: dict, protocol: str) -> pd.DataFrame:
     """Hours for the records of the article and the ablations: one row per notebook and data set, and their sum.
 
-    The disagreement maps and the maps of good images are left out, and so is reading and resizing images. The seeds are
-    ten, or `variants.FEWER_SEEDS`. Times are of the nearest size, scaled by the ratio of pixels. The column "from" is
-    "measured" or names the extrapolations, as by size or by a variant's operations. S runs in every epoch for augmented
-    images, and where its activations take more than half of the free memory. With protocol `text`, the number of epochs
-    is the maximum.
+    Maps that are not the article's and the maps of good images are left out, and so is reading and resizing images.
+    The seeds are ten, or `variants.FEWER_SEEDS`. Times are of the nearest size, scaled by the ratio of pixels. The
+    column "from" is "measured" or names the extrapolations, as by size or by a variant's operations. S runs in
+    every epoch for augmented images, and where its activations take more than half of the free memory. With
+    protocol `text`, the number of epochs is the maximum.
     """
     rows = []
     for notebook, datasets in DATASETS.items():

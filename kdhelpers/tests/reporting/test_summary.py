@@ -86,10 +86,24 @@ def test_findings_have_the_trivial_rows_the_others_and_the_ablations(record):
     assert f"{own} a user of the released code 60.80, AHL 79.3 |" in text
     screw = next(line for line in text.splitlines() if "MVTecAD, detection" in line)
     assert screw.endswith("| Paddle port 77.99, Paddle port, best epoch 83.5 |")  # of this class, not of all fifteen
+    assert "| MNIST | last four" not in text and variants.startswith("### Variants with original weights")
     pixels = next(line for line in text.splitlines() if "MVTecAD, localization" in line)
     assert "| 3 | – | – | 61.00 |" in pixels and text.count("| 61.00 |") == 1  # the edges: of maps alone
     assert "| MNIST, 1 of 10 classes | 98.75 | 90.00 ± 0.00 | 90.00 to 90.00 | 3 |" in text
     assert "| MNIST | last | 1 | 3 | 81.00 ± 1.00 | 90.00 | -9.00 | -11.48 to -6.52 |" in variants
+
+
+def test_edges_are_of_the_same_categories_and_settings_as_ours_or_not_shown(record):
+    of = {"source_name": ORIGINAL}
+    edges = {"variant": "edges", "method": "edges", "auroc": 60.0} | of
+    both = [record("04_mvtec", "mvtec", cls, **of) for cls in ("screw", "bottle")]
+    one = record("14_interpretability", "mvtec", "screw", **edges)
+    other = record("14_interpretability", "mvtec", "bottle", **edges | {"auroc": 70.0})
+    small = record("14_interpretability", "mvtec", "bottle", **edges, parameters={"image_size": 64})
+    for found, shown in (([one], "–"), ([one, small], "–"), ([one, other], "65.00")):
+        text = summary.findings({Kind(ORIGINAL, "full", "official"): both + found})[0]
+        pixels = next(line for line in text.splitlines() if "MVTecAD, localization" in line)
+        assert f"| 1 | – | – | {shown} |" in pixels
 
 
 def test_findings_pair_protocols_and_precisions_and_the_readme_has_the_official_one_in_float32_alone(record):
